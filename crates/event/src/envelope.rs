@@ -1,0 +1,328 @@
+//! The event envelope: CloudEvents 1.0, structured JSON, and the types of event that Farol itself knows.
+//!
+//! Source: CloudEvents 1.0.2 core specification and JSON event format. Of its optional attributes Farol knows `time`,
+//! `datacontenttype`, `dataschema` and `subject`; its own extensions are `dataversion`, `correlationid` and
+//! `traceparent`. Extension attributes that Farol doesn't know are kept as they came.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::timestamp::{Timestamp, TimestampError, shorten};
+
+/// The longest accepted event, in bytes of JSON.
+pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+/// The longest accepted `id`, `source` or `type`, in bytes.
+pub const MAX_ATTRIBUTE_BYTES: usize = 1024;
+/// How many extension attributes an event may carry.
+pub const MAX_EXTENSIONS: usize = 32;
+
+/// The type of an event, as written on the wire. The founding documents' types and Farol's own have names here;
+/// any other text is a user-defined type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct EventType(std::borrow::Cow<'static, str>);
+
+macro_rules! event_types {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        impl EventType {
+            $($(#[$doc])* pub const $name: EventType = EventType(std::borrow::Cow::Borrowed($text));)*
+
+            /// Every type that Farol itself knows.
+            pub const KNOWN: &'static [EventType] = &[$(EventType::$name),*];
+        }
+    };
+}
+
+event_types! {
+    /// A service started.
+    SERVICE_STARTED = "servico_iniciado";
+    /// A service stopped.
+    SERVICE_STOPPED = "servico_parado";
+    /// A metric was collected.
+    METRIC_COLLECTED = "metrica_coletada";
+    /// An alert fired.
+    ALERT_FIRED = "alerta_gerado";
+    /// A system became unavailable.
+    SYSTEM_UNAVAILABLE = "sistema_indisponivel";
+    /// A system recovered.
+    SYSTEM_RECOVERED = "sistema_recuperado";
+    /// A transaction began.
+    TRANSACTION_STARTED = "transacao_iniciada";
+    /// A transaction completed.
+    TRANSACTION_COMPLETED = "transacao_completada";
+    /// A transaction failed.
+    TRANSACTION_FAILED = "transacao_falhada";
+    /// An alert's condition holds, not yet for long enough.
+    ALERT_PENDING = "alerta_pendente";
+    /// A pending alert ended without firing.
+    ALERT_DISMISSED = "alerta_descartado";
+    /// An alert resolved.
+    ALERT_RESOLVED = "alerta_resolvido";
+    /// Somebody acknowledged an alert.
+    ALERT_ACKNOWLEDGED = "alerta_reconhecido";
+    /// A notification was delivered or given up.
+    NOTIFICATION_ATTEMPTED = "notificacao_enviada";
+    /// The rules in force changed.
+    RULES_CHANGED = "regra_alterada";
+    /// A member joined a consumer group.
+    CONSUMER_JOINED = "consumidor_entrou";
+    /// A member left a consumer group, or was expelled.
+    CONSUMER_LEFT = "consumidor_saiu";
+    /// A consumer says that it lives, and how far it has come.
+    CONSUMER_HEARTBEAT = "consumidor_pulsou";
+    /// A producer says that it lives, and what it has sent.
+    PRODUCER_HEARTBEAT = "produtor_pulsou";
+    /// A consumer group's partitions were assigned anew.
+    PARTITIONS_REASSIGNED = "particoes_reatribuidas";
+}
+
+impl EventType {
+    /// A user-defined (or known) type.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(std::borrow::Cow::Owned(text.into()))
+    }
+
+    /// The text of the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One event. `data` is a JSON object by Farol's convention (an empty one if the sender gave none).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// Always `1.0`.
+    pub specversion: SpecVersion,
+    /// Unique per source; a UUID v7 when Farol makes it.
+    pub id: String,
+    /// When it happened.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// The service, sensor or component that it is about.
+    pub source: String,
+    /// Version of the shape of `data`, from 1.
+    pub dataversion: u32,
+    /// Ties together what belongs to one command or request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlationid: Option<Uuid>,
+    /// W3C trace context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// CloudEvents' `subject`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// CloudEvents' `datacontenttype`; JSON if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datacontenttype: Option<String>,
+    /// CloudEvents' `dataschema`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataschema: Option<String>,
+    /// Extension attributes that Farol doesn't know, as they came.
+    #[serde(flatten)]
+    #[cfg_attr(feature = "openapi", schema(additional_properties, value_type = Object))]
+    pub extensions: BTreeMap<String, Value>,
+    /// The facts.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub data: serde_json::Map<String, Value>,
+}
+
+/// The only version of CloudEvents there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum SpecVersion {
+    /// CloudEvents 1.0.
+    #[default]
+    #[serde(rename = "1.0")]
+    V1,
+}
+
+/// Why bytes are no event.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EventError {
+    /// Longer than [`MAX_EVENT_BYTES`].
+    #[error("the event has {bytes} bytes; at most {MAX_EVENT_BYTES} are accepted")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not a JSON object.
+    #[error("not a JSON object: {0}")]
+    Malformed(String),
+    /// A required attribute is missing.
+    #[error("missing attribute `{0}`")]
+    Missing(&'static str),
+    /// An attribute has the wrong type or content.
+    #[error("attribute `{attribute}` {problem}")]
+    Attribute {
+        /// Which one.
+        attribute: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// `time` is no timestamp.
+    #[error("attribute `time`: {0}")]
+    Time(#[from] TimestampError),
+}
+
+impl Event {
+    /// A new event of Farol's own making, `data` from anything that serialises to a JSON object.
+    ///
+    /// # Panics
+    /// If `data` does not serialise to an object: that is a mistake in the calling code, never in input.
+    pub fn new(id: Uuid, time: Timestamp, event_type: EventType, source: impl Into<String>, data: &impl Serialize) -> Self {
+        let Ok(Value::Object(data)) = serde_json::to_value(data) else {
+            panic!("the data of a `{event_type}` event must serialise to a JSON object");
+        };
+        Self {
+            specversion: SpecVersion::V1,
+            id: id.to_string(),
+            time,
+            event_type,
+            source: source.into(),
+            dataversion: 1,
+            correlationid: None,
+            traceparent: None,
+            subject: None,
+            datacontenttype: None,
+            dataschema: None,
+            extensions: BTreeMap::new(),
+            data,
+        }
+    }
+
+    /// The structured JSON form.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an event has only string keys and finite numbers, so it serialises")
+    }
+
+    /// Parses and checks one event in structured JSON. A missing `time` becomes `arrival`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, see [`EventError`].
+    pub fn parse(json: &[u8], arrival: Timestamp) -> Result<Self, EventError> {
+        if json.len() > MAX_EVENT_BYTES {
+            return Err(EventError::TooLong { bytes: json.len() });
+        }
+        let attributes = serde_json::from_slice(json).map_err(|e| EventError::Malformed(e.to_string()))?;
+        Self::from_attributes(attributes, arrival)
+    }
+
+    /// Checks the attributes of one event, as they stand in structured JSON. A missing `time` becomes `arrival`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, see [`EventError`].
+    pub fn from_attributes(
+        mut attributes: serde_json::Map<String, Value>,
+        arrival: Timestamp,
+    ) -> Result<Self, EventError> {
+        match required(&mut attributes, "specversion")?.as_str() {
+            "1.0" => {}
+            other => return Err(invalid("specversion", format!("must be \"1.0\", not \"{}\"", shorten(other)))),
+        }
+        let id = required(&mut attributes, "id")?;
+        let event_type = EventType::new(required(&mut attributes, "type")?);
+        let source = required(&mut attributes, "source")?;
+        let time = match optional(&mut attributes, "time")? {
+            Some(text) => text.parse()?,
+            None => arrival,
+        };
+        let correlationid = optional(&mut attributes, "correlationid")?
+            .map(|text| text.parse().map_err(|e| invalid("correlationid", format!("is not a UUID: {e}"))))
+            .transpose()?;
+        let dataversion = match attributes.remove("dataversion") {
+            None | Some(Value::Null) => 1,
+            Some(given) => given
+                .as_u64()
+                .and_then(|v| u32::try_from(v).ok())
+                .filter(|v| *v >= 1)
+                .ok_or_else(|| invalid("dataversion", "must be an integer of at least 1"))?,
+        };
+        if attributes.contains_key("data_base64") {
+            return Err(invalid("data_base64", "is not accepted: `data` must be a JSON object"));
+        }
+        let data = match attributes.remove("data") {
+            None | Some(Value::Null) => serde_json::Map::new(),
+            Some(Value::Object(data)) => data,
+            Some(_) => return Err(invalid("data", "must be a JSON object")),
+        };
+        let event = Self {
+            specversion: SpecVersion::V1,
+            id,
+            time,
+            event_type,
+            source,
+            dataversion,
+            correlationid,
+            traceparent: optional(&mut attributes, "traceparent")?,
+            subject: optional(&mut attributes, "subject")?,
+            datacontenttype: optional(&mut attributes, "datacontenttype")?,
+            dataschema: optional(&mut attributes, "dataschema")?,
+            extensions: extensions(attributes)?,
+            data,
+        };
+        Ok(event)
+    }
+}
+
+fn invalid(attribute: &str, problem: impl Into<String>) -> EventError {
+    EventError::Attribute { attribute: shorten(attribute), problem: problem.into() }
+}
+
+fn optional(
+    attributes: &mut serde_json::Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<String>, EventError> {
+    match attributes.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Err(invalid(name, "must not be empty")),
+        Some(Value::String(text)) if text.len() > MAX_ATTRIBUTE_BYTES => {
+            Err(invalid(name, format!("must have at most {MAX_ATTRIBUTE_BYTES} bytes")))
+        }
+        Some(Value::String(text)) if text.chars().any(char::is_control) => {
+            Err(invalid(name, "must not contain control characters"))
+        }
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(invalid(name, "must be a string")),
+    }
+}
+
+fn required(attributes: &mut serde_json::Map<String, Value>, name: &'static str) -> Result<String, EventError> {
+    optional(attributes, name)?.ok_or(EventError::Missing(name))
+}
+
+/// Extension names are lower-case letters and digits, their values booleans, integers or strings (CloudEvents 3.1, 3.2).
+fn extensions(attributes: serde_json::Map<String, Value>) -> Result<BTreeMap<String, Value>, EventError> {
+    if attributes.len() > MAX_EXTENSIONS {
+        return Err(invalid("extensions", format!("are more than {MAX_EXTENSIONS}")));
+    }
+    for (name, value) in &attributes {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            return Err(invalid(name, "is unknown, and extension names have only lower-case letters and digits"));
+        }
+        let fits = match value {
+            Value::String(text) => text.len() <= MAX_ATTRIBUTE_BYTES,
+            Value::Bool(_) => true,
+            Value::Number(number) => number.is_i64() || number.is_u64(),
+            _ => false,
+        };
+        if !fits {
+            return Err(invalid(name, "must be a string of at most 1024 bytes, a boolean or an integer"));
+        }
+    }
+    Ok(attributes.into_iter().collect())
+}

@@ -1,0 +1,27 @@
+//! What flows through Farol: the event envelope, readings, alerts, severities, ids, and their JSON.
+//!
+//! This crate holds data and its text forms and nothing else: no I/O, no clock, no async. Whoever needs "now"
+//! passes it in as a [`Timestamp`].
+//!
+//! Modules, in reading order:
+//!
+//! * [`timestamp`]: instants, RFC 3339 on the wire and integer microseconds in storage;
+//! * [`severity`]: how bad an alert is, and what a sender thought of its own reading;
+//! * [`position`]: where a record stands in the log;
+//! * [`reading`]: one measurement of one sensor;
+//! * [`envelope`]: the CloudEvents 1.0 envelope and Farol's event types;
+//! * [`alert`]: an alert as it travels and as it is shown, with its evidence.
+
+pub mod alert;
+pub mod envelope;
+pub mod position;
+pub mod reading;
+pub mod severity;
+pub mod timestamp;
+
+pub use alert::{Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Evidence, TransitionKind};
+pub use envelope::{Event, EventError, EventType};
+pub use position::Position;
+pub use reading::{Location, Reading, ReadingError};
+pub use severity::{AlertLevel, Severity};
+pub use timestamp::{Timestamp, TimestampError};
