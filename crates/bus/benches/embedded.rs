@@ -1,0 +1,2 @@
+//! Throughput and latency of the embedded engine.
+fn main() {}

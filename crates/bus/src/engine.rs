@@ -1,0 +1,315 @@
+//! The traits that an engine implements, and the words that go with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use farol_broker::{LeaveReason, RebalanceCause, RebalanceRecord};
+
+use crate::record::{ConsumedBatch, ProducerRecord, RecordMetadata, TopicPartition};
+
+/// A topic to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name: letters, digits, `.`, `_`, `-`; at most 249 bytes.
+    pub name: String,
+    /// Number of partitions, from 1.
+    pub partitions: i32,
+    /// Kafka's topic configuration by Kafka's names: `cleanup.policy`, `retention.ms`, `retention.bytes`,
+    /// `segment.bytes`, `compression.type`, … and Farol's `farol.sync` (`always`, `never`, or an interval such as `50ms`).
+    pub config: BTreeMap<String, String>,
+}
+
+/// A topic as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Its configuration where it differs from the defaults.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Which offset is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first one still stored.
+    Earliest,
+    /// The end: one after the last committed record.
+    Latest,
+    /// The first record with a timestamp of at least this many milliseconds since the Unix epoch; the end if there is none.
+    Timestamp(i64),
+}
+
+/// Where a consumer starts in a partition for which its group has no committed offset, or whose offset is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetReset {
+    /// At the first record still stored.
+    Earliest,
+    /// At the end.
+    Latest,
+}
+
+/// Where a consumer without a group starts in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// At this offset (clamped forward to the first one still stored).
+    Offset(i64),
+    /// At the first record still stored.
+    Earliest,
+    /// At the end.
+    Latest,
+}
+
+/// How a consumer behaves.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// A name for people: the worker's name, shown on the pipeline page.
+    pub client_id: String,
+    /// The group, if the consumer is to share partitions with others.
+    pub group: Option<String>,
+    /// Where to start without a committed offset.
+    pub offset_reset: OffsetReset,
+    /// A member that has not been heard of for this long is expelled.
+    pub session_timeout: Duration,
+    /// A member that has not polled for this long is expelled even if it lives.
+    pub max_poll_interval: Duration,
+    /// How many bytes of records one poll returns at most (one whole batch may exceed it).
+    pub max_bytes: usize,
+}
+
+impl ConsumerSettings {
+    /// A member of `group` with Kafka's defaults, starting at the earliest record.
+    pub fn member(client_id: impl Into<String>, group: impl Into<String>) -> Self {
+        Self { group: Some(group.into()), ..Self::standalone(client_id) }
+    }
+
+    /// A consumer without a group; give it partitions with [`Consumer::assign`].
+    pub fn standalone(client_id: impl Into<String>) -> Self {
+        Self {
+            client_id: client_id.into(),
+            group: None,
+            offset_reset: OffsetReset::Earliest,
+            session_timeout: Duration::from_secs(10),
+            max_poll_interval: Duration::from_secs(300),
+            max_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who a member is, at which generation: proof, when offsets are sent, that it still owns its partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupMetadata {
+    /// The group.
+    pub group: String,
+    /// The member's id, given by the coordinator.
+    pub member_id: String,
+    /// The generation that it belongs to.
+    pub generation: i32,
+}
+
+/// What a poll brought.
+#[derive(Debug, Clone)]
+pub enum Polled {
+    /// Records. May be an empty list when the time was up.
+    Records(Vec<ConsumedBatch>),
+    /// These partitions are no longer this member's. Whatever it has not committed for them, the next owner does again.
+    Revoked(Vec<TopicPartition>),
+    /// These partitions are now this member's (in addition to those that it kept), at these offsets.
+    Assigned(Assignment),
+}
+
+/// Partitions gained, with the offset that each starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assignment {
+    /// Partition and first offset to be polled.
+    pub partitions: Vec<(TopicPartition, i64)>,
+    /// The generation.
+    pub generation: i32,
+}
+
+/// A group as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Its name.
+    pub group: String,
+    /// Its generation; rises at every rebalance.
+    pub generation: i32,
+    /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`, as Kafka writes them.
+    pub state: String,
+    /// Its members.
+    pub members: Vec<GroupMember>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Id given by the coordinator.
+    pub member_id: String,
+    /// The name that it gave itself.
+    pub client_id: String,
+    /// What it owns.
+    pub assignment: Vec<TopicPartition>,
+}
+
+/// What can go wrong on a bus. [`BusError::is_retriable`] tells whose fault it is.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BusError {
+    /// No such topic or partition.
+    #[error("there is no {0}")]
+    UnknownTopicOrPartition(String),
+    /// A topic of that name exists.
+    #[error("topic `{0}` exists already")]
+    TopicExists(String),
+    /// The name, partition count or configuration of a topic is not acceptable.
+    #[error("topic `{topic}`: {problem}")]
+    InvalidTopic {
+        /// Which topic.
+        topic: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A record, or a whole request, is larger than the engine takes.
+    #[error("{bytes} bytes are more than the {limit} that one {what} may have")]
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// Offsets were sent by a member of an older generation, or a producer was replaced by a newer one.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// The partition refuses appends after a failed write or fsync (disk full, broken disk). What was acknowledged stays
+    /// readable.
+    #[error("{partition} refuses appends: {problem}")]
+    Poisoned {
+        /// Which partition, or the whole log.
+        partition: String,
+        /// What failed, and what to do.
+        problem: String,
+    },
+    /// A stored batch is damaged.
+    #[error("{position} is damaged: {problem}")]
+    Corrupt {
+        /// Where.
+        position: String,
+        /// What was found.
+        problem: String,
+    },
+    /// The engine is closing or closed.
+    #[error("the bus is closed")]
+    Closed,
+    /// The engine can't be reached at present.
+    #[error("the bus is unavailable: {0}")]
+    Unavailable(String),
+    /// The call makes no sense in the present state (commit without begin, assign with a group).
+    #[error("{0}")]
+    InvalidState(String),
+}
+
+impl BusError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, BusError::Unavailable(_))
+    }
+}
+
+/// An engine. Cheap to clone behind an [`Arc`].
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Creates a topic. Returns when it can be used.
+    async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError>;
+
+    /// Every topic, by name.
+    async fn topics(&self) -> Result<Vec<TopicDescription>, BusError>;
+
+    /// The offset of each given partition that fits the specification.
+    async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        spec: OffsetSpec,
+    ) -> Result<BTreeMap<TopicPartition, i64>, BusError>;
+
+    /// A producer whose records stand alone.
+    async fn producer(&self, client_id: &str) -> Result<Arc<dyn Producer>, BusError>;
+
+    /// A producer of transactions. A newer one with the same transactional id fences an older one.
+    async fn transactional_producer(&self, transactional_id: &str) -> Result<Box<dyn TransactionalProducer>, BusError>;
+
+    /// A consumer; see [`ConsumerSettings`].
+    async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>, BusError>;
+
+    /// Every consumer group that has members or committed offsets.
+    async fn groups(&self) -> Result<Vec<GroupDescription>, BusError>;
+
+    /// The committed offsets of a group.
+    async fn committed(&self, group: &str) -> Result<BTreeMap<TopicPartition, i64>, BusError>;
+
+    /// Finished rebalances after this call, as they happen, for as long as the receiver lives; a receiver that is too slow
+    /// misses the oldest and is told how many. An engine that can't see them (Kafka) gives those of its own members.
+    fn rebalances(&self) -> tokio::sync::broadcast::Receiver<RebalanceRecord>;
+}
+
+/// Sends records that stand alone. Shared; calls from several tasks are grouped into common commits.
+#[async_trait]
+pub trait Producer: Send + Sync {
+    /// Sends records to one topic and returns when all are durable, with where each stands, in order. Records that go to the
+    /// same partition keep their order and stand together. On an error, none, some or (after a crash) all of the records may be stored.
+    async fn send(&self, topic: &str, records: Vec<ProducerRecord>) -> Result<Vec<RecordMetadata>, BusError>;
+}
+
+/// Sends records and offsets that become visible together or not at all. One transaction at a time.
+#[async_trait]
+pub trait TransactionalProducer: Send {
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), BusError>;
+
+    /// Adds records to the transaction.
+    async fn send(&mut self, topic: &str, records: Vec<ProducerRecord>) -> Result<(), BusError>;
+
+    /// Adds consumed offsets (the next offset to read, per partition) of the member that `group` names.
+    async fn send_offsets(
+        &mut self,
+        offsets: BTreeMap<TopicPartition, i64>,
+        group: &GroupMetadata,
+    ) -> Result<(), BusError>;
+
+    /// Commits: when this returns `Ok`, records and offsets are durable and visible. [`BusError::Fenced`] means that nothing
+    /// was written because the member's generation is over: drop the state and poll.
+    async fn commit(&mut self) -> Result<(), BusError>;
+
+    /// Gives the transaction up; nothing of it is ever seen.
+    async fn abort(&mut self) -> Result<(), BusError>;
+}
+
+/// Reads records.
+#[async_trait]
+pub trait Consumer: Send {
+    /// Joins the group of the settings for these topics. Partitions come with a later poll.
+    async fn subscribe(&mut self, topics: &[&str]) -> Result<(), BusError>;
+
+    /// Reads these partitions, for a consumer without a group. Replaces what was assigned before.
+    async fn assign(&mut self, partitions: Vec<(TopicPartition, StartAt)>) -> Result<(), BusError>;
+
+    /// Waits up to `timeout` for records or a change of assignment. Also the sign of life that the group waits for, and
+    /// the acknowledgement of an earlier `Revoked`. Cancel-safe: a dropped call loses no record.
+    async fn poll(&mut self, timeout: Duration) -> Result<Polled, BusError>;
+
+    /// The next poll of this partition starts at `offset`.
+    fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BusError>;
+
+    /// Commits offsets (the next offset to read) outside any transaction.
+    async fn commit(&mut self, offsets: BTreeMap<TopicPartition, i64>) -> Result<(), BusError>;
+
+    /// Who this member is at present; goes with offsets that a transaction sends.
+    fn group_metadata(&self) -> GroupMetadata;
+
+    /// Leaves the group, if in one, so that its partitions move at once. Dropping without closing does the same in the
+    /// background.
+    async fn close(&mut self) -> Result<(), BusError>;
+}
