@@ -1,0 +1,59 @@
+// Languages: one dictionary file each, with the same keys (check/languages.mjs checks that).
+import { effect, signal } from "./dom.js";
+import { remember, remembered } from "./prefs.js";
+import en from "./lang/en.js";
+import ptBR from "./lang/pt-BR.js";
+
+const DICTIONARIES = { en, "pt-BR": ptBR };
+export const LANGUAGES = [["en", "English"], ["pt-BR", "Português"]];
+
+function preferred() {
+  const kept = remembered("language");
+  if (kept in DICTIONARIES) return kept;
+  const first = (navigator.languages ?? [navigator.language]).find((tag) => /^(en|pt)\b/i.test(tag ?? ""));
+  return /^pt\b/i.test(first ?? "") ? "pt-BR" : "en";
+}
+
+export const language = signal(preferred());
+
+export function setLanguage(tag) {
+  if (!(tag in DICTIONARIES)) return;
+  language.value = tag;
+  remember("language", tag);
+}
+
+export function startLanguage() {
+  effect(() => { document.documentElement.lang = language.value; });
+}
+
+/** The text of `key`, with `{name}` replaced by `values.name`. */
+export function t(key, values) {
+  const text = DICTIONARIES[language.value][key];
+  if (text === undefined) {
+    console.error(`no text for "${key}" in ${language.value}`);
+    return key;
+  }
+  if (!values) return text;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+/** Whether `key` has a text, for words that come from the server (states, types) and may be new. */
+export function known(key) {
+  return key in DICTIONARIES[language.value];
+}
+
+/** The text of a word of the wire under `prefix`, or the word itself when it is not known here. */
+export function word(prefix, value) {
+  const key = `${prefix}.${value}`;
+  return known(key) ? t(key) : String(value ?? "");
+}
+
+const pluralRules = new Map();
+
+/** The text of `key.one` or `key.other` as `count` asks; `{n}` is the formatted count. */
+export function tn(key, count, formatted = String(count)) {
+  const tag = language.value;
+  if (!pluralRules.has(tag)) pluralRules.set(tag, new Intl.PluralRules(tag));
+  const form = pluralRules.get(tag).select(count) === "one" ? "one" : "other";
+  return t(`${key}.${form}`, { n: formatted });
+}
