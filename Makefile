@@ -1,0 +1,70 @@
+# What one does with this repository. `make` or `make help` lists it.
+
+CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/farol
+# Build results stay outside the clone.
+export CARGO_TARGET_DIR ?= $(CACHE_DIR)/target
+TOOLS := $(CACHE_DIR)/tools
+RELEASE := $(CARGO_TARGET_DIR)/release/farol
+PREFIX ?= /usr/local
+
+.DEFAULT_GOAL := help
+.PHONY: all help build run test setup fmt lint doc deny advisories unit api bench dist install clean
+
+all: build ## Build the release binary and run it with simulated sensors: http://127.0.0.1:5000
+	$(RELEASE) run --demo
+
+help: ## List these targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the release binary
+	cargo build --release --locked --package farol
+	@echo "built $(RELEASE)"
+
+run: build ## Build the release binary and run it for real input
+	$(RELEASE) run
+
+test: ## Install what is missing, then check and test everything: format, lints, docs, licences, tests, browser, crashes, API
+	@CACHE_DIR=$(CACHE_DIR) scripts/test
+
+setup: ## Install what `make test` needs and doesn't find
+	@CACHE_DIR=$(CACHE_DIR) scripts/test-setup
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## Build the API documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+deny: setup ## Check licences, duplicate and banned dependencies, and where dependencies come from
+	$(TOOLS)/bin/cargo-deny --locked check bans licenses sources
+
+advisories: setup ## Check dependencies against the RustSec advisory database (fetches it)
+	$(TOOLS)/bin/cargo-deny --locked check advisories
+
+unit: ## Run the Rust tests only, of everything or of one crate: make unit CRATE=farol-log
+	cargo test --locked $(if $(CRATE),--package $(CRATE),--workspace)
+
+api: setup ## Try the HTTP API against its own OpenAPI document
+	cargo build --locked --package farol
+	CACHE_DIR=$(CACHE_DIR) scripts/test-api
+
+bench: build ## Measure, and print the figures of the README
+	scripts/bench
+
+dist: build ## Put binary, completions, manual pages and licences into dist/
+	scripts/dist $(RELEASE) dist
+
+install: dist ## Install from dist/ under PREFIX (/usr/local)
+	install -Dm755 dist/bin/farol $(DESTDIR)$(PREFIX)/bin/farol
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man1 dist/share/man/man1/*.1
+	install -Dm644 dist/share/bash-completion/completions/farol $(DESTDIR)$(PREFIX)/share/bash-completion/completions/farol
+	install -Dm644 dist/share/zsh/site-functions/_farol $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_farol
+	install -Dm644 dist/share/fish/vendor_completions.d/farol.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/farol.fish
+
+clean: ## Remove build results; data folders stay
+	cargo clean
+	rm -rf dist

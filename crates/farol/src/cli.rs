@@ -1,0 +1,345 @@
+//! The command line: what can be typed, and what the help says. Nothing runs here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::settings::layers::Flag;
+use crate::settings::value::{LogFormat, RawValue};
+
+/// Readings in, alerts and a live dashboard out: one binary that watches machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "farol",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Start with `farol run --demo`, then open http://127.0.0.1:5000.\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong arguments or settings."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Settings file [default: ./farol.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or target=level with commas between
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How log lines look
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run Farol: log, rules, views, API and dashboard in one process
+    #[command(after_help = "Examples:\n  \
+        farol run --demo                       with simulated sensors\n  \
+        farol run --data /var/lib/farol        on a folder of your choice\n  \
+        farol run --rules rules.toml           with rules of your own\n  \
+        FAROL_HTTP_TOKEN=… farol run --listen 0.0.0.0:5000")]
+    Run(Run),
+
+    /// Send a recorded series from a CSV file to a running Farol
+    #[command(after_help = "Examples:\n  \
+        farol replay temperature.csv --sensor-id machine-7 --sensor-type temperature\n  \
+        farol replay temperature.csv --sensor-id machine-7 --sensor-type temperature --speed 3600\n  \
+        farol replay log.csv --sensor-id m7 --sensor-type vibration --time-column when --value-column rms")]
+    Replay(Replay),
+
+    /// Send made-up readings to a running Farol as fast as it takes them, and measure
+    #[command(after_help = "Examples:\n  \
+        farol load --duration 30s --batch 1000 --connections 4\n  \
+        farol load --rate 20000 --batch 1 --connections 64")]
+    Load(Load),
+
+    /// Send readings of simulated sensors to a running Farol
+    #[command(after_help = "Examples:\n  \
+        farol simulate --sensors 20\n  \
+        SENSOR_ID=temp-sensor-001 SENSOR_TYPE=temperature SAMPLING_INTERVAL=3.0 farol simulate")]
+    Simulate(Simulate),
+
+    /// Look at rule files
+    #[command(subcommand)]
+    Rules(RulesCommand),
+
+    /// Look at the views, and rebuild them from the log
+    #[command(subcommand)]
+    View(ViewCommand),
+
+    /// Print every setting as it stands, and where it came from
+    Settings,
+
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  farol completions bash > ~/.local/share/bash-completion/completions/farol"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder, made if it is missing
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Simulate sensors of every type, so that there is something to see
+    #[arg(long)]
+    pub demo: bool,
+
+    /// Address and port of API and dashboard [default: 127.0.0.1:5000]; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+
+    /// Folder of everything that is kept [default: ./farol-data]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+
+    /// Number of workers that run the rules [default: 3]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+
+    /// A rule file; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub rules: Vec<PathBuf>,
+
+    /// Open the dashboard in the browser
+    #[arg(long)]
+    pub open: bool,
+}
+
+/// Which Farol a client command talks to.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Address of the running Farol [default: the settings' http.listen]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The CSV file, with a header line
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Sensor that the readings belong to
+    #[arg(long)]
+    pub sensor_id: String,
+
+    /// Its type: temperature, vibration, energy, humidity, pressure or any other
+    #[arg(long)]
+    pub sensor_type: String,
+
+    /// Column with the time
+    #[arg(long, default_value = "timestamp")]
+    pub time_column: String,
+
+    /// Column with the value
+    #[arg(long, default_value = "value")]
+    pub value_column: String,
+
+    /// Unit of the value
+    #[arg(long)]
+    pub unit: Option<String>,
+
+    /// How many times faster than recorded, or `max`
+    #[arg(long, default_value = "max")]
+    pub speed: String,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Readings a second; as many as possible without it
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+
+    /// Readings in one request
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub batch: u32,
+
+    /// Connections used at the same time
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub connections: u32,
+
+    /// How long to send
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub duration: String,
+
+    /// Different sensors
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub sensors: u32,
+
+    /// Seed of the made-up values
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// Number of sensors; a single one takes its id, type and location from the settings
+    #[arg(long, value_name = "N")]
+    pub sensors: Option<u32>,
+
+    /// How long to send; until Ctrl-C without it
+    #[arg(long, value_name = "DURATION")]
+    pub duration: Option<String>,
+
+    /// How many times faster than real sensors
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    pub speed: f64,
+
+    /// Seed of the made-up values
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Read rule files: print every problem, or a table of the rules
+    #[command(after_help = "Example:\n  farol rules check rules.toml")]
+    Check {
+        /// The rule files; together, because names must be unique among them
+        #[arg(required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ViewCommand {
+    /// The views, and how far each has read the log
+    List(DataFolder),
+
+    /// Empty a view and build it again from the log; Farol must not be running on the folder
+    #[command(after_help = "Example:\n  farol view rebuild alerts --data ./farol-data")]
+    Rebuild {
+        /// Name of the view; see `farol view list`
+        name: String,
+        #[command(flatten)]
+        folder: DataFolder,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DataFolder {
+    /// The data folder [default: the settings' data.dir]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+}
+
+impl Cli {
+    /// What was given on the command line and is a setting too.
+    pub fn setting_flags(&self) -> Vec<Flag> {
+        let bare = |text: &str| RawValue::Bare(text.to_owned());
+        let path = |path: &PathBuf| RawValue::Text(path.to_string_lossy().into_owned());
+        let mut flags = Vec::new();
+        let mut add = |key, flag, value: Option<RawValue>| {
+            if let Some(value) = value {
+                flags.push(Flag { key, flag, value });
+            }
+        };
+        add("telemetry.log", "--log", self.common.log.as_deref().map(bare));
+        add(
+            "telemetry.format",
+            "--log-format",
+            self.common.log_format.map(|format| bare(&format.to_string())),
+        );
+        match &self.command {
+            Command::Run(run) => {
+                add("http.listen", "--listen", run.listen.as_deref().map(bare));
+                add("data.dir", "--data", run.data.as_ref().map(path));
+                add("pipeline.workers", "--workers", run.workers.as_deref().map(bare));
+                let rules =
+                    (!run.rules.is_empty()).then(|| RawValue::List(run.rules.iter().map(path).collect()));
+                add("rules.files", "--rules", rules);
+            }
+            Command::View(ViewCommand::List(folder) | ViewCommand::Rebuild { folder, .. }) => {
+                add("data.dir", "--data", folder.data.as_ref().map(path));
+            }
+            _ => {}
+        }
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_is_explained() {
+        fn walk(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {} has no help",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
+    }
+
+    #[test]
+    fn flags_that_are_settings_name_themselves() {
+        let cli = Cli::parse_from([
+            "farol",
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--rules",
+            "a",
+            "--rules",
+            "b",
+            "--log",
+            "debug",
+        ]);
+        let flags: Vec<_> = cli.setting_flags().into_iter().map(|flag| (flag.key, flag.flag)).collect();
+        assert_eq!(
+            flags,
+            [("telemetry.log", "--log"), ("http.listen", "--listen"), ("rules.files", "--rules")]
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! The `farol` binary: arguments, settings file and environment become resolved settings; one list starts the parts;
+//! signals end them in order.
+//!
+//! Nothing else lives here, and nobody depends on it. It is the only place that reads the process's environment and the
+//! only one that knows every crate.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.
+
+mod cli;
+mod paper;
+mod settings;
+mod telemetry;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use settings::problem::Problems;
+use settings::{Settings, Sources};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // Whoever reads may be gone; there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "farol: {error:#}");
+            ExitCode::from(if error.is::<Problems>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match &cli.command {
+        Command::Version => writeln!(out, "farol {}", env!("CARGO_PKG_VERSION"))?,
+        Command::Completions { shell } => paper::completions(*shell, &mut out)?,
+        Command::Man { dir } => paper::manual(dir)?,
+        _ => {
+            drop(out);
+            return with_settings(cli);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
+    let sources =
+        Sources { file: cli.common.config.clone(), environment: environment(), flags: cli.setting_flags() };
+    let (settings, given) = Settings::load(sources)?;
+    telemetry::start(&settings.telemetry)?;
+    match cli.command {
+        Command::Settings => write!(io::stdout(), "{}", settings::listing::listing(&given))?,
+        _ => anyhow::bail!("unreachable for now"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The process's environment; variables that aren't UTF-8 can't be settings and are left out.
+fn environment() -> std::collections::BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}

@@ -1,0 +1,400 @@
+//! Settings: one file, environment variables over it, command line flags over those.
+//!
+//! The way is raw → validated → resolved. [`layers`] collects raw values, each with the place that it came from;
+//! [`Settings::load`] reads them into types, checks what must hold between them, and reports *all* problems at once.
+//! The environment comes in as a map: nothing but `main` reads the process's own.
+//!
+//! Parts, in reading order: [`value`] (typed values), [`schema`] (every setting there is), [`layers`], [`problem`],
+//! [`listing`] (`farol settings`).
+
+pub mod layers;
+pub mod listing;
+pub mod problem;
+pub mod schema;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
+use problem::{Origin, Problem, Problems};
+use schema::Key;
+use value::{ByteSize, Count, ListenAddress, LogFormat, RawValue, SettingValue, SyncPolicy, Url};
+
+/// The settings file that is read when it is there and no other is named.
+pub const DEFAULT_FILE: &str = "farol.toml";
+
+/// Everything that can be set, resolved.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Section `data`.
+    pub data: DataSettings,
+    /// Section `http`.
+    pub http: HttpSettings,
+    /// Section `log`.
+    pub log: LogSettings,
+    /// Section `topics`, in the order of [`schema::TOPICS`].
+    pub topics: Vec<TopicSettings>,
+    /// Section `pipeline`.
+    pub pipeline: PipelineSettings,
+    /// Section `rules`.
+    pub rules: RulesSettings,
+    /// Section `notify.webhook`, if a URL is set.
+    pub webhook: Option<WebhookSettings>,
+    /// Section `demo`.
+    pub demo: DemoSettings,
+    /// Section `simulate`.
+    pub simulate: SimulateSettings,
+    /// Section `telemetry`.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Section `data`.
+#[derive(Debug, Clone)]
+pub struct DataSettings {
+    /// Where everything is kept.
+    pub dir: PathBuf,
+}
+
+/// Section `http`.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Where to listen.
+    pub listen: ListenAddress,
+    /// What requests must carry.
+    pub token: Option<String>,
+    /// Largest body.
+    pub body_limit: ByteSize,
+    /// Longest request.
+    pub request_timeout: Duration,
+    /// Requests at the same time.
+    pub concurrency: Count<65536>,
+}
+
+/// Section `log`.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// When an append is acknowledged.
+    pub sync: SyncPolicy,
+    /// Size of a full journal file.
+    pub journal_size: ByteSize,
+    /// Size of a full segment.
+    pub segment_size: ByteSize,
+}
+
+/// One topic of section `topics`.
+#[derive(Debug, Clone)]
+pub struct TopicSettings {
+    /// Its name.
+    pub name: &'static str,
+    /// Number of partitions; `None` where it follows `sensor-data`.
+    pub partitions: Option<Count<1024>>,
+    /// Age at which records go; `None` for a compacted topic.
+    pub retention: Option<Duration>,
+    /// Bytes per partition above which records go.
+    pub retention_size: Option<ByteSize>,
+    /// When an append is acknowledged.
+    pub sync: SyncPolicy,
+}
+
+/// Section `pipeline`.
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    /// Number of workers.
+    pub workers: Count<64>,
+    /// Their consumer group.
+    pub group: String,
+    /// What they are called, before the number.
+    pub consumer_id: String,
+    /// After how long without a reading a sensor is stale.
+    pub stale_after: Duration,
+}
+
+/// Section `rules`.
+#[derive(Debug, Clone)]
+pub struct RulesSettings {
+    /// Rule files.
+    pub files: Vec<PathBuf>,
+    /// Whether the built-in rules are in force too.
+    pub defaults: bool,
+}
+
+/// Section `notify.webhook`.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Where to post.
+    pub url: Url,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many attempts.
+    pub attempts: Count<100>,
+}
+
+/// Section `demo`.
+#[derive(Debug, Clone)]
+pub struct DemoSettings {
+    /// How many simulated sensors.
+    pub sensors: Count<10000>,
+}
+
+/// Section `simulate`: the one sensor of `farol simulate`.
+#[derive(Debug, Clone)]
+pub struct SimulateSettings {
+    /// Its id; `None` plays the demo's sensors.
+    pub sensor_id: Option<String>,
+    /// Its type.
+    pub sensor_type: String,
+    /// Time between readings.
+    pub sampling_interval: Option<Duration>,
+    /// Part of its location.
+    pub factory_section: Option<String>,
+    /// Part of its location.
+    pub machine_id: Option<String>,
+    /// Part of its location.
+    pub zone: Option<String>,
+}
+
+/// Section `telemetry`.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// Filter directives.
+    pub log: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// What settings are made of.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file named on the command line; it must exist. Otherwise `FAROL_CONFIG`, otherwise [`DEFAULT_FILE`] if it is there.
+    pub file: Option<PathBuf>,
+    /// The process's environment.
+    pub environment: BTreeMap<String, String>,
+    /// Settings given on the command line.
+    pub flags: Vec<Flag>,
+}
+
+impl Settings {
+    /// Reads all layers. On success also gives every value that somebody set, for [`listing`].
+    pub fn load(sources: Sources) -> Result<(Self, Given), Problems> {
+        let keys = schema::keys();
+        let mut raw = Raw::new();
+        let mut problems = Vec::new();
+        match read_file(&sources) {
+            Ok(Some((path, text))) => lay_file(&mut raw, &keys, &path, &text, &mut problems),
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+        lay_environment(&mut raw, &keys, &sources.environment, &mut problems);
+        lay_flags(&mut raw, sources.flags);
+        refuse_unavailable(&keys, &raw, &mut problems);
+
+        let mut resolver = Resolver { keys: &keys, raw: &raw, given: Given::new(), problems };
+        let settings = resolver.settings();
+        let Resolver { given, mut problems, .. } = resolver;
+        settings.check_relations(&raw, &mut problems);
+        if problems.is_empty() { Ok((settings, given)) } else { Err(Problems(problems)) }
+    }
+
+    /// What must hold between settings.
+    fn check_relations(&self, raw: &Raw, problems: &mut Vec<Problem>) {
+        let origin = |name: &str| raw.get(name).map_or(Origin::Default, |value| value.origin.clone());
+        if !self.http.listen.is_loopback() && self.http.token.is_none() {
+            let message = format!(
+                "http.listen: `{}` can be reached from other machines, and no `http.token` is set; set one (FAROL_HTTP_TOKEN), \
+                 or listen on 127.0.0.1 behind a proxy that authenticates",
+                self.http.listen
+            );
+            problems.push(Problem::new(origin("http.listen"), message));
+        }
+        if self.http.token.as_ref().is_some_and(|token| token.len() < MIN_TOKEN_BYTES || !token.is_ascii()) {
+            let message = format!(
+                "http.token: it must be at least {MIN_TOKEN_BYTES} ASCII characters, for example from `openssl rand -hex 24`"
+            );
+            problems.push(Problem::new(origin("http.token"), message));
+        }
+        for (name, size, least, most) in [
+            ("http.body_limit", self.http.body_limit, ByteSize(1 << 10), ByteSize(1 << 30)),
+            ("log.journal_size", self.log.journal_size, ByteSize(4 << 20), ByteSize(1 << 30)),
+            ("log.segment_size", self.log.segment_size, ByteSize(1 << 20), ByteSize(1 << 30)),
+        ] {
+            if !(least..=most).contains(&size) {
+                problems.push(Problem::new(
+                    origin(name),
+                    format!("{name}: `{size}` is not from {least} to {most}"),
+                ));
+            }
+        }
+        for (name, duration) in [
+            ("http.request_timeout", Some(self.http.request_timeout)),
+            ("pipeline.stale_after", Some(self.pipeline.stale_after)),
+            ("notify.webhook.timeout", self.webhook.as_ref().map(|webhook| webhook.timeout)),
+            ("simulate.sampling_interval", self.simulate.sampling_interval),
+        ] {
+            if duration.is_some_and(|duration| duration.is_zero()) {
+                problems.push(Problem::new(origin(name), format!("{name}: it must be longer than nothing")));
+            }
+        }
+        for file in &self.rules.files {
+            if !file.is_file() {
+                let message = format!("rules.files: there is no file `{}`", file.display());
+                problems.push(Problem::new(origin("rules.files"), message));
+            }
+        }
+    }
+}
+
+/// A shorter token can be guessed.
+const MIN_TOKEN_BYTES: usize = 16;
+
+/// The settings file and its text, if there is one.
+fn read_file(sources: &Sources) -> Result<Option<(PathBuf, String)>, Problem> {
+    let variable = sources.environment.get(layers::CONFIG_VARIABLE).filter(|path| !path.is_empty());
+    let (path, origin) = match (&sources.file, variable) {
+        (Some(path), _) => (path.clone(), Some(Origin::Flag("--config"))),
+        (None, Some(path)) => {
+            (PathBuf::from(path), Some(Origin::Environment(layers::CONFIG_VARIABLE.to_owned())))
+        }
+        (None, None) => (PathBuf::from(DEFAULT_FILE), None),
+    };
+    match (std::fs::read_to_string(&path), origin) {
+        (Ok(text), _) => Ok(Some((path, text))),
+        (Err(error), None) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        (Err(error), origin) => {
+            let message = format!("can't read the settings file `{}`: {error}", path.display());
+            Err(Problem::new(origin.unwrap_or(Origin::File { path, line: 1 }), message))
+        }
+    }
+}
+
+fn refuse_unavailable(keys: &[Key], raw: &Raw, problems: &mut Vec<Problem>) {
+    for key in keys {
+        if let (Some(reason), Some(value)) = (key.unavailable, raw.get(key.name.as_ref())) {
+            problems.push(Problem::new(value.origin.clone(), format!("{}: {reason}", key.name)));
+        }
+    }
+}
+
+/// What somebody set: by name, the value as TOML (empty for a secret) and its place.
+pub type Given = BTreeMap<String, (String, Origin)>;
+
+/// Reads raw values into types, collecting problems and going on with the default.
+struct Resolver<'a> {
+    keys: &'a [Key],
+    raw: &'a Raw,
+    given: Given,
+    problems: Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    fn settings(&mut self) -> Settings {
+        let log_sync = self.value("log.sync");
+        Settings {
+            data: DataSettings { dir: self.value("data.dir") },
+            http: HttpSettings {
+                listen: self.value("http.listen"),
+                token: self.optional("http.token"),
+                body_limit: self.value("http.body_limit"),
+                request_timeout: self.value("http.request_timeout"),
+                concurrency: self.value("http.concurrency"),
+            },
+            log: LogSettings {
+                sync: log_sync,
+                journal_size: self.value("log.journal_size"),
+                segment_size: self.value("log.segment_size"),
+            },
+            topics: schema::TOPICS.iter().map(|topic| self.topic(topic, log_sync)).collect(),
+            pipeline: PipelineSettings {
+                workers: self.value("pipeline.workers"),
+                group: self.value("pipeline.group"),
+                consumer_id: self.value("pipeline.consumer_id"),
+                stale_after: self.value("pipeline.stale_after"),
+            },
+            rules: RulesSettings { files: self.value("rules.files"), defaults: self.value("rules.defaults") },
+            webhook: self.webhook(),
+            demo: DemoSettings { sensors: self.value("demo.sensors") },
+            simulate: SimulateSettings {
+                sensor_id: self.optional("simulate.sensor_id"),
+                sensor_type: self.value("simulate.sensor_type"),
+                sampling_interval: self.optional("simulate.sampling_interval"),
+                factory_section: self.optional("simulate.factory_section"),
+                machine_id: self.optional("simulate.machine_id"),
+                zone: self.optional("simulate.zone"),
+            },
+            telemetry: TelemetrySettings {
+                log: self.value("telemetry.log"),
+                format: self.value("telemetry.format"),
+            },
+        }
+    }
+
+    fn topic(&mut self, topic: &schema::TopicDefaults, log_sync: SyncPolicy) -> TopicSettings {
+        let key = |key: &str| format!("topics.{}.{key}", topic.name);
+        let retained = !topic.retention.is_empty();
+        TopicSettings {
+            name: topic.name,
+            partitions: (!topic.partitions.is_empty()).then(|| self.value(&key("partitions"))),
+            retention: retained.then(|| self.value(&key("retention"))),
+            retention_size: if retained { self.optional(&key("retention_size")) } else { None },
+            sync: self.optional(&key("sync")).unwrap_or(log_sync),
+        }
+    }
+
+    /// Timeout and attempts are read even without a URL, so that their mistakes are reported.
+    fn webhook(&mut self) -> Option<WebhookSettings> {
+        let url = self.optional("notify.webhook.url");
+        let timeout = self.value("notify.webhook.timeout");
+        let attempts = self.value("notify.webhook.attempts");
+        url.map(|url| WebhookSettings { url, timeout, attempts })
+    }
+
+    /// A setting that has a default.
+    fn value<T: SettingValue>(&mut self, name: &str) -> T {
+        self.optional(name).unwrap_or_else(|| self.default(name))
+    }
+
+    /// A setting that may be absent. A value that can't be read is a problem, and then absent.
+    fn optional<T: SettingValue>(&mut self, name: &str) -> Option<T> {
+        debug_assert!(self.keys.iter().any(|key| key.name == name), "{name} is not in the schema");
+        let Sourced { raw, origin } = self.raw.get(name)?;
+        let secret = self.keys.iter().any(|key| key.name == name && key.secret);
+        match T::from_raw(raw) {
+            Ok(value) => {
+                let shown = if secret { String::new() } else { value.to_toml() };
+                self.given.insert(name.to_owned(), (shown, origin.clone()));
+                Some(value)
+            }
+            Err(expected) => {
+                let shown = if secret { "the value".to_owned() } else { format!("`{raw}`") };
+                let message = format!("{name}: {shown} is not {expected}");
+                self.problems.push(Problem::new(origin.clone(), message));
+                None
+            }
+        }
+    }
+
+    fn default<T: SettingValue>(&self, name: &str) -> T {
+        let key = self.keys.iter().find(|key| key.name == name);
+        let raw = key.and_then(|key| default_value(key)).and_then(|raw| T::from_raw(&raw).ok());
+        raw.expect(
+            "the schema has a readable default for every setting that needs one; a test reads them all",
+        )
+    }
+}
+
+/// A key's default as a raw value.
+fn default_value(key: &Key) -> Option<RawValue> {
+    if key.default.is_empty() {
+        return None;
+    }
+    let mut raw = Raw::new();
+    let mut problems = Vec::new();
+    let text = format!("{} = {}", key.name, key.default);
+    lay_file(&mut raw, std::slice::from_ref(key), Path::new("default"), &text, &mut problems);
+    raw.remove(key.name.as_ref()).map(|value| value.raw)
+}
+
+#[cfg(test)]
+#[path = "settings/tests.rs"]
+mod tests;

@@ -1,0 +1,195 @@
+//! Every setting there is, once: its name, default, meaning, and the founding documents' variable for it.
+//!
+//! The file's known keys, the environment's known variables, `farol settings` and the check of `farol.example.toml` all
+//! come from this list.
+
+use std::borrow::Cow;
+
+/// One setting.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Section and key with dots: `http.listen`.
+    pub name: Cow<'static, str>,
+    /// Its default as TOML; empty when there is none.
+    pub default: &'static str,
+    /// What it is for, in a sentence.
+    pub help: &'static str,
+    /// The founding documents' variable for it, if any. `MONITORING_HOST` and `MONITORING_PORT` together are
+    /// `http.listen` and stand apart, in [`super::layers`].
+    pub founding: Option<&'static str>,
+    /// Not to be shown.
+    pub secret: bool,
+    /// For an engine that this version doesn't have: known, and refused with this reason.
+    pub unavailable: Option<&'static str>,
+}
+
+impl Key {
+    const fn new(name: &'static str, default: &'static str, help: &'static str) -> Self {
+        Self { name: Cow::Borrowed(name), default, help, founding: None, secret: false, unavailable: None }
+    }
+
+    const fn founding(mut self, variable: &'static str) -> Self {
+        self.founding = Some(variable);
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    const fn unavailable(mut self, reason: &'static str) -> Self {
+        self.unavailable = Some(reason);
+        self
+    }
+
+    /// `FAROL_HTTP_LISTEN` for `http.listen`, `FAROL_TOPICS_SENSOR_DATA_SYNC` for `topics.sensor-data.sync`.
+    pub fn variable(&self) -> String {
+        let name: String = self
+            .name
+            .chars()
+            .map(|c| if c == '.' || c == '-' { '_' } else { c.to_ascii_uppercase() })
+            .collect();
+        format!("FAROL_{name}")
+    }
+}
+
+/// The topics that Farol makes, with partitions and retention where they differ from each other.
+pub const TOPICS: [TopicDefaults; 5] = [
+    TopicDefaults { name: "sensor-data", partitions: "3", retention: "\"30d\"" },
+    TopicDefaults { name: "alerts", partitions: "2", retention: "\"365d\"" },
+    TopicDefaults { name: "system-events", partitions: "3", retention: "\"30d\"" },
+    TopicDefaults { name: "dead-letters", partitions: "1", retention: "\"90d\"" },
+    TopicDefaults { name: "detector-state", partitions: "", retention: "" },
+];
+
+/// What a topic starts with.
+pub struct TopicDefaults {
+    /// Its name.
+    pub name: &'static str,
+    /// Number of partitions as TOML; empty when it follows another topic and can't be set.
+    pub partitions: &'static str,
+    /// Age at which records go, as TOML; empty when it is compacted and can't be set.
+    pub retention: &'static str,
+}
+
+const NO_KAFKA: &str = "this version has the embedded log only and can't use Kafka; remove it, or the readings would go to another place than you think";
+const NO_KAFKA_PORT: &str =
+    "this version doesn't serve the Kafka protocol; remove it, and send readings over HTTP";
+const NO_POSTGRES: &str =
+    "this version stores its views in SQLite in the data folder and can't use PostgreSQL; remove it";
+
+/// Every setting, in the order in which they are shown.
+pub fn keys() -> Vec<Key> {
+    let mut keys = vec![
+        Key::new("data.dir", "\"./farol-data\"", "Folder of everything that is kept; one process at a time."),
+        Key::new("http.listen", "\"127.0.0.1:5000\"", "Address and port of API and dashboard."),
+        Key::new(
+            "http.token",
+            "",
+            "Bearer token that every request must carry; required unless `http.listen` is loopback.",
+        )
+        .secret(),
+        Key::new("http.body_limit", "\"16MiB\"", "Largest request body."),
+        Key::new("http.request_timeout", "\"30s\"", "A request that takes longer is answered with 503."),
+        Key::new("http.concurrency", "1024", "Requests served at the same time; more are answered with 503."),
+        Key::new(
+            "log.sync",
+            "\"always\"",
+            "When a record is acknowledged: `always` after an fdatasync, an interval such as `50ms`, or `never`. Topics can differ.",
+        ),
+        Key::new("log.journal_size", "\"64MiB\"", "Size of a full journal file."),
+        Key::new(
+            "log.segment_size",
+            "\"128MiB\"",
+            "Size at which a partition's segment is closed and the next begun.",
+        ),
+    ];
+    for topic in &TOPICS {
+        topic_keys(topic, &mut keys);
+    }
+    keys.extend([
+        Key::new("pipeline.workers", "3", "Workers that run the rules, each a member of the consumer group."),
+        Key::new("pipeline.group", "\"sensor-processors\"", "Name of the workers' consumer group.")
+            .founding("CONSUMER_GROUP"),
+        Key::new("pipeline.consumer_id", "\"worker\"", "What workers are called: this, a dash and a number.")
+            .founding("CONSUMER_ID"),
+        Key::new(
+            "pipeline.stale_after",
+            "\"60s\"",
+            "A sensor without a reading for this long is shown as stale.",
+        ),
+        Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
+        Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
+        Key::new("notify.webhook.url", "", "Where alert transitions are posted."),
+        Key::new("notify.webhook.timeout", "\"5s\"", "How long one attempt may take."),
+        Key::new("notify.webhook.attempts", "8", "Attempts for one transition before it is given up."),
+        Key::new("demo.sensors", "12", "Simulated sensors of `farol run --demo`."),
+        Key::new("simulate.sensor_id", "", "Sensor that `farol simulate` plays.").founding("SENSOR_ID"),
+        Key::new("simulate.sensor_type", "\"temperature\"", "Its type.").founding("SENSOR_TYPE"),
+        Key::new(
+            "simulate.sampling_interval",
+            "",
+            "Time between its readings; the type's own by default. SAMPLING_INTERVAL is in seconds.",
+        ),
+        Key::new("simulate.factory_section", "", "Its location.").founding("FACTORY_SECTION"),
+        Key::new("simulate.machine_id", "", "Its location.").founding("MACHINE_ID"),
+        Key::new("simulate.zone", "", "Its location.").founding("ZONE"),
+        Key::new(
+            "telemetry.log",
+            "\"farol=info,warn\"",
+            "What is logged on the terminal: a level, or `target=level` with commas between.",
+        ),
+        Key::new("telemetry.format", "\"text\"", "How log lines look: `text` or `json`."),
+        Key::new("kafka.brokers", "", "Not in this version.").founding("KAFKA_BROKERS").unavailable(NO_KAFKA),
+        Key::new("kafka.listen", "", "Not in this version.").unavailable(NO_KAFKA_PORT),
+        Key::new("database.url", "", "Not in this version.")
+            .founding("DATABASE_URL")
+            .unavailable(NO_POSTGRES)
+            .secret(),
+    ]);
+    keys
+}
+
+fn topic_keys(topic: &TopicDefaults, keys: &mut Vec<Key>) {
+    let mut add = |key: &str, default, help| {
+        let name = format!("topics.{}.{key}", topic.name);
+        keys.push(Key { name: Cow::Owned(name), ..Key::new("", default, help) });
+    };
+    if !topic.partitions.is_empty() {
+        add("partitions", topic.partitions, "Number of partitions; fixed once the topic exists.");
+    }
+    if !topic.retention.is_empty() {
+        add("retention", topic.retention, "Age at which records are deleted.");
+        add("retention_size", "", "Bytes per partition above which the oldest records are deleted.");
+    }
+    add("sync", "", "Sync policy of this topic, instead of `log.sync`.");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_variables_are_unique() {
+        let keys = keys();
+        let names: BTreeSet<_> = keys.iter().map(|key| key.name.clone()).collect();
+        let variables: BTreeSet<_> = keys.iter().map(Key::variable).collect();
+        assert_eq!((names.len(), variables.len()), (keys.len(), keys.len()));
+    }
+
+    #[test]
+    fn variables_are_section_and_key() {
+        let variables: Vec<String> = keys().iter().map(Key::variable).collect();
+        for expected in [
+            "FAROL_HTTP_LISTEN",
+            "FAROL_TOPICS_SENSOR_DATA_SYNC",
+            "FAROL_NOTIFY_WEBHOOK_URL",
+            "FAROL_KAFKA_LISTEN",
+        ] {
+            assert!(variables.iter().any(|variable| variable == expected), "{expected}");
+        }
+    }
+}

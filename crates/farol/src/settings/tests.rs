@@ -1,0 +1,235 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Loads from a file's text, variables and flags; returns what was resolved, or the problems one a line.
+fn load(file: &str, variables: &[(&str, &str)], flags: Vec<Flag>) -> Result<(Settings, Given), String> {
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let path = dir.path().join("farol.toml");
+    std::fs::write(&path, file).expect("written");
+    let environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Settings::load(Sources { file: Some(path.clone()), environment, flags })
+        .map_err(|problems| problems.to_string().replace(path.to_str().expect("UTF-8"), "farol.toml"))
+}
+
+#[test]
+fn every_default_can_be_read() {
+    let (settings, given) = load("", &[], vec![]).expect("no problems");
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:5000");
+    assert_eq!(settings.pipeline.workers.get(), 3);
+    assert_eq!(settings.topics.len(), 5);
+    assert!(settings.webhook.is_none());
+    assert!(given.is_empty());
+}
+
+#[test]
+fn every_setting_of_the_schema_is_read_by_somebody() {
+    // A value of a wrong kind for every key: each key that is read complains about it.
+    let keys = schema::keys();
+    let available: Vec<&Key> = keys.iter().filter(|key| key.unavailable.is_none()).collect();
+    let file: String = available.iter().map(|key| format!("{} = 1979-05-27\n", key.name)).collect();
+    let problems = load(&file, &[], vec![]).expect_err("all are wrong");
+    for (index, key) in available.iter().enumerate() {
+        let expected = format!("farol.toml:{}: {}: ", index + 1, key.name);
+        assert!(problems.contains(&expected), "{} is not read\n{problems}", key.name);
+    }
+}
+
+#[test]
+fn environment_wins_over_file_and_flag_over_environment() {
+    let file = "[http]\nlisten = \"127.0.0.1:1\"\n[pipeline]\nworkers = 5\n[data]\ndir = \"a\"";
+    let variables = [("FAROL_HTTP_LISTEN", "127.0.0.1:2"), ("FAROL_PIPELINE_WORKERS", "7")];
+    let flag = Flag { key: "http.listen", flag: "--listen", value: RawValue::Bare("127.0.0.1:3".into()) };
+    let (settings, given) = load(file, &variables, vec![flag]).expect("no problems");
+    assert_eq!(settings.http.listen.port, 3);
+    assert_eq!(settings.pipeline.workers.get(), 7);
+    assert_eq!(settings.data.dir, PathBuf::from("a"));
+    let origin = |name: &str| given.get(name).map(|(_, origin)| origin.clone());
+    assert_eq!(origin("http.listen"), Some(Origin::Flag("--listen")));
+    assert_eq!(origin("pipeline.workers"), Some(Origin::Environment("FAROL_PIPELINE_WORKERS".into())));
+    assert!(matches!(origin("data.dir"), Some(Origin::File { line: 6, .. })));
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_places() {
+    let file =
+        "[http]\nlistn = \"127.0.0.1:1\"\nlisten = \"here\"\n[pipline]\nworkers = 5\n[log]\nsync = 3\n";
+    let variables =
+        [("FAROL_PIPELINE_WORKER", "7"), ("FAROL_PIPELINE_WORKERS", "many"), ("KAFKA_BROKERS", "k:9092")];
+    let problems = load(file, &variables, vec![]).expect_err("problems");
+    for expected in [
+        "the settings have 7 problems",
+        "farol.toml:2: there is no setting `http.listn` (did you mean `http.listen`?)",
+        "farol.toml:3: http.listen: `\"here\"` is not an address with a port",
+        "farol.toml:4: there is no setting `pipline` (did you mean `pipeline`?)",
+        "farol.toml:7: log.sync: `3` is not a sync policy",
+        "environment FAROL_PIPELINE_WORKER: there is no setting of this name (did you mean `FAROL_PIPELINE_WORKERS`?)",
+        "environment FAROL_PIPELINE_WORKERS: pipeline.workers: `many` is not a whole number",
+        "environment KAFKA_BROKERS: kafka.brokers: this version has the embedded log only",
+    ] {
+        assert!(problems.contains(expected), "missing: {expected}\nin: {problems}");
+    }
+}
+
+#[test]
+fn syntax_errors_have_a_line_and_do_not_hide_the_rest() {
+    let problems =
+        load("[http]\nlisten = \n[pipeline]\nworkers = \"x\"\n", &[], vec![]).expect_err("problems");
+    assert!(problems.contains("farol.toml:2: "), "{problems}");
+    assert!(problems.contains("farol.toml:4: pipeline.workers"), "{problems}");
+}
+
+#[test]
+fn founding_variables_keep_working() {
+    let variables = [
+        ("SENSOR_ID", "temp-sensor-001"),
+        ("SENSOR_TYPE", "temperature"),
+        ("SAMPLING_INTERVAL", "3.0"),
+        ("FACTORY_SECTION", "production"),
+        ("MACHINE_ID", "machine-001"),
+        ("ZONE", "zone-a"),
+        ("CONSUMER_ID", "consumer-001"),
+        ("CONSUMER_GROUP", "processors"),
+        ("SENSOR_TOPIC", "sensor-data"),
+        ("ALERT_TOPIC", "alerts"),
+        ("MONITORING_HOST", "127.0.0.2"),
+        ("MONITORING_PORT", "6000"),
+    ];
+    let (settings, given) = load("", &variables, vec![]).expect("no problems");
+    assert_eq!(settings.simulate.sensor_id.as_deref(), Some("temp-sensor-001"));
+    assert_eq!(settings.simulate.sampling_interval, Some(Duration::from_secs(3)));
+    assert_eq!(settings.simulate.zone.as_deref(), Some("zone-a"));
+    assert_eq!(settings.pipeline.consumer_id, "consumer-001");
+    assert_eq!(settings.pipeline.group, "processors");
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.2:6000");
+    let listing = listing::listing(&given);
+    assert!(listing.contains("# environment MONITORING_HOST and MONITORING_PORT"), "{listing}");
+}
+
+#[test]
+fn half_an_address_from_the_environment_replaces_its_half() {
+    let file = "http.listen = \"127.0.0.5:7000\"";
+    let listen = |variables: &[(&str, &str)]| {
+        load(file, variables, vec![]).map(|(settings, _)| settings.http.listen.to_string())
+    };
+    assert_eq!(listen(&[("MONITORING_PORT", "6000")]), Ok("127.0.0.5:6000".into()));
+    assert_eq!(listen(&[("MONITORING_HOST", "::1")]), Ok("[::1]:7000".into()));
+    assert!(
+        listen(&[("MONITORING_PORT", "http")])
+            .expect_err("not a port")
+            .contains("environment MONITORING_PORT")
+    );
+    let own_first = [("MONITORING_PORT", "6000"), ("FAROL_HTTP_LISTEN", "127.0.0.1:9")];
+    assert_eq!(listen(&own_first), Ok("127.0.0.1:9".into()));
+}
+
+#[test]
+fn a_topic_of_another_name_is_refused_not_ignored() {
+    let problems = load("", &[("SENSOR_TOPIC", "readings")], vec![]).expect_err("refused");
+    assert!(problems.contains("environment SENSOR_TOPIC: the topic is called `sensor-data`"), "{problems}");
+}
+
+#[test]
+fn listening_for_other_machines_needs_a_token() {
+    let open = "http.listen = \"0.0.0.0:5000\"\n";
+    let problems = load(open, &[], vec![]).expect_err("refused");
+    assert!(problems.contains("no `http.token` is set"), "{problems}");
+    assert!(load(open, &[("FAROL_HTTP_TOKEN", "0123456789abcdef")], vec![]).is_ok());
+    let problems = load("http.token = \"short\"", &[], vec![]).expect_err("refused");
+    assert!(problems.contains("at least 16"), "{problems}");
+    assert!(!problems.contains("short"), "a secret is never printed\n{problems}");
+}
+
+#[test]
+fn a_file_that_is_named_must_exist() {
+    let sources = Sources { file: Some("/nowhere/farol.toml".into()), ..Sources::default() };
+    let problems = Settings::load(sources).expect_err("refused").to_string();
+    assert!(
+        problems.contains("flag --config: can't read the settings file `/nowhere/farol.toml`"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn sizes_out_of_range_and_missing_rule_files_are_refused() {
+    let file =
+        "log.segment_size = \"1KiB\"\nrules.files = [\"/nowhere/rules.toml\"]\nhttp.request_timeout = \"0s\"";
+    let problems = load(file, &[], vec![]).expect_err("refused");
+    assert!(
+        problems.contains("farol.toml:1: log.segment_size: `1KiB` is not from 1MiB to 1GiB"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("farol.toml:2: rules.files: there is no file `/nowhere/rules.toml`"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("farol.toml:3: http.request_timeout: it must be longer than nothing"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn topics_follow_the_log_unless_they_say_otherwise() {
+    let file = "log.sync = \"50ms\"\ntopics.alerts.sync = \"always\"\ntopics.sensor-data.retention = \"7d\"";
+    let (settings, _) = load(file, &[], vec![]).expect("no problems");
+    let sync =
+        |name| settings.topics.iter().find(|topic| topic.name == name).map(|topic| topic.sync.as_config());
+    assert_eq!(sync("sensor-data").as_deref(), Some("50ms"));
+    assert_eq!(sync("alerts").as_deref(), Some("always"));
+    let problems =
+        load("topics.detector-state.partitions = 3", &[], vec![]).expect_err("it follows sensor-data");
+    assert!(problems.contains("there is no setting `topics.detector-state.partitions`"), "{problems}");
+}
+
+#[test]
+fn the_listing_reads_back_as_a_settings_file_and_hides_secrets() {
+    let file = "http.token = \"0123456789abcdef\"\nnotify.webhook.url = \"http://127.0.0.1:1/x\"\npipeline.workers = 9";
+    let (_, given) = load(file, &[("FAROL_RULES_DEFAULTS", "false")], vec![]).expect("no problems");
+    let listing = listing::listing(&given);
+    assert!(!listing.contains("0123456789abcdef"), "{listing}");
+    let (again, _) = load(&listing, &[], vec![]).expect("reads back");
+    assert_eq!(again.pipeline.workers.get(), 9);
+    assert!(!again.rules.defaults);
+    assert_eq!(again.webhook.map(|webhook| webhook.url.0).as_deref(), Some("http://127.0.0.1:1/x"));
+}
+
+#[test]
+fn the_example_file_shows_every_setting_with_its_default() {
+    let example = include_str!("../../../../farol.example.toml");
+    for key in schema::keys().iter().filter(|key| key.unavailable.is_none()) {
+        let (section, short) = key.name.rsplit_once('.').expect("section and key");
+        let section_text =
+            example.split(&format!("\n[{section}]\n")).nth(1).unwrap_or_else(|| panic!("no [{section}]"));
+        let section_text = section_text.split("\n[").next().expect("text");
+        let line = if key.default.is_empty() {
+            format!("# {short} = ")
+        } else {
+            format!("# {short} = {}", key.default)
+        };
+        assert!(section_text.contains(&line), "farol.example.toml, [{section}]: no line `{line}`");
+        let help = key.help.split_whitespace().collect::<String>();
+        let said: String = section_text.lines().map(|line| line.trim_start_matches("# ")).collect::<String>();
+        assert!(
+            said.split_whitespace().collect::<String>().contains(&help),
+            "[{section}]: {} isn't explained as in the schema",
+            key.name
+        );
+    }
+    // Uncommented, with the made-up values where there is no default, it is a file that Farol accepts but for files that don't exist.
+    let uncommented: String = example
+        .lines()
+        .filter(|line| !line.starts_with("# files = "))
+        .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    load(&uncommented, &[], vec![]).expect("the example is accepted");
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_read_or_refused_without_a_panic(text in "\\PC{0,200}", lines in proptest::collection::vec("[a-z.=\\[\\]\" 0-9\n]{0,30}", 0..6)) {
+        let _ = load(&text, &[], vec![]);
+        let _ = load(&lines.join("\n"), &[], vec![]);
+    }
+}
