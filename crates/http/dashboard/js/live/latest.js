@@ -1,12 +1,13 @@
 // The newest reading of the sensors that somebody on the page is looking at. Nothing is kept for the others, so memory
 // follows what is shown and not how many sensors there are.
 import { signal, useEffect, useMemo } from "../dom.js";
+import { serverNow } from "./clock.js";
 import { listen } from "./stream.js";
 
 export const RECENT_LIMIT = 32;
 const watched = new Map();
 
-/** A signal of `{ value, at, recent }` that starts with what the API said and follows the stream. */
+/** A signal of `{ value, at, seen, recent }` (`at` event time, `seen` arrival, both ms) that starts with what the API said and follows the stream. */
 export function useLatest(sensor) {
   const entry = useMemo(() => claim(sensor), [sensor.sensor_id]);
   useEffect(() => {
@@ -21,12 +22,18 @@ export function useLatest(sensor) {
   return entry.latest;
 }
 
+/** One entry per sensor, whichever cells of the row ask first; it is given up when the last of them has gone. */
 function claim(sensor) {
-  return watched.get(sensor.sensor_id) ?? { users: 0, latest: signal(fromSensor(sensor)) };
+  let entry = watched.get(sensor.sensor_id);
+  if (!entry) {
+    entry = { users: 0, latest: signal(fromSensor(sensor)) };
+    watched.set(sensor.sensor_id, entry);
+  }
+  return entry;
 }
 
 function fromSensor(sensor) {
-  return { value: sensor.last_value, at: Date.parse(sensor.last_timestamp), recent: sensor.recent ?? [] };
+  return { value: sensor.last_value, at: Date.parse(sensor.last_timestamp), seen: Date.parse(sensor.last_arrival), recent: sensor.recent ?? [] };
 }
 
 function catchUp(entry, sensor) {
@@ -48,7 +55,8 @@ function take(reading) {
   if (!entry) return;
   const before = entry.latest.peek();
   const at = Date.parse(reading.timestamp);
-  // A late reading doesn't replace a newer one; the same one again changes nothing.
-  if (at <= before.at) return;
-  entry.latest.value = { value: reading.value, at, recent: [...before.recent, reading.value].slice(-RECENT_LIMIT) };
+  const seen = serverNow();
+  // A late reading doesn't replace a newer one; the same one again changes nothing but that the sensor was heard.
+  if (at <= before.at) entry.latest.value = { ...before, seen };
+  else entry.latest.value = { value: reading.value, at, seen, recent: [...before.recent, reading.value].slice(-RECENT_LIMIT) };
 }

@@ -1,0 +1,191 @@
+// One sensor: its chart, thresholds, alerts, newest readings and what its sender says about it.
+import { html, useEffect, useSignal } from "../dom.js";
+import { SensorChart } from "../chart/sensor.js";
+import * as format from "../format.js";
+import { t, word } from "../i18n.js";
+import { serverNow } from "../live/clock.js";
+import { useLatest } from "../live/latest.js";
+import { useResource } from "../live/resource.js";
+import { focusOn, listen } from "../live/stream.js";
+import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
+import { Level } from "../parts/icons.js";
+import { PageHead } from "../parts/shell.js";
+import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
+import { Table } from "../parts/table.js";
+import { Ago, Moment } from "../parts/time.js";
+import { route, setQuery } from "../router.js";
+import { place } from "./sensors.js";
+
+const MINUTE = 60e3;
+const SPANS = { "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 24 * 60 * MINUTE, "7d": 7 * 24 * 60 * MINUTE };
+const ALERTS_SHOWN = 50;
+const READINGS_SHOWN = 50;
+
+export function SensorPage({ id }) {
+  const resource = useResource(`/api/sensors/${encodeURIComponent(id)}`, { every: 10000, on: ["alert"], settle: 400 });
+  // Every reading of this sensor while its page is open; the newest of all again afterwards.
+  useEffect(() => {
+    focusOn(id);
+    return () => focusOn(null);
+  }, [id]);
+  // An unknown sensor may become known: its first reading is worth another look.
+  useEffect(() => listen("reading", (messages) => {
+    if (resource.error?.status === 404 && messages.some((message) => message.readings.some((reading) => reading.sensor_id === id))) resource.reload();
+  }), [resource.error]);
+  useEffect(() => listen("alert", (messages) => {
+    resource.mutate((data) => ({ ...data, alerts: mergeAlerts(data.alerts, alertsOf(messages), (alert) => alert.series === id, ALERTS_SHOWN) }));
+  }), [id]);
+  const back = html`<a class="back" href="#/sensors">${t("nav.sensors")}</a><span class="muted" aria-hidden="true">/</span>`;
+  if (!resource.data) {
+    return html`<div class="page"><${PageHead} title=${id} before=${back} />
+      ${resource.error?.status === 404 ? html`<p class="banner info" data-testid="not-found">${t("sensor.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
+      ${resource.loading && html`<${Waiting} />`}</div>`;
+  }
+  return html`<${Known} sensor=${resource.data} resource=${resource} back=${back} />`;
+}
+
+function Known({ sensor, resource, back }) {
+  const alerts = sensor.alerts ?? [];
+  return html`<div class="page sensor">
+    <${PageHead} title=${sensor.sensor_id} before=${back}><${Level} level=${sensor.state} testid="sensor-state" /><//>
+    <${Failure} resource=${resource} />
+    <${Headline} sensor=${sensor} />
+    <${ChartPanel} sensor=${sensor} alerts=${alerts} />
+    <div class="two-columns">
+      <${Panel} title=${t("sensor.alerts")} flush testid="sensor-alerts">
+        ${alerts.length === 0 && html`<${Nothing}>${t("sensor.noAlerts")}<//>`}
+        ${alerts.length > 0 && html`<${AlertRows} alerts=${alerts} caption=${t("sensor.alerts")} columns=${["summary", "status", "began", "lasted", "acknowledged"]} />`}
+      <//>
+      <div class="stack">
+        <${Thresholds} thresholds=${sensor.thresholds ?? []} unit=${sensor.unit} />
+        <${Readings} sensor=${sensor} />
+      </div>
+    </div>
+  </div>`;
+}
+
+function Headline({ sensor }) {
+  const { value, at, seen } = useLatest(sensor).value;
+  const fact = (label, content) => html`<div key=${label}><dt>${label}</dt><dd>${content}</dd></div>`;
+  return html`<section class="panel headline" aria-label=${t("sensor.now")}>
+    <p class="figure" data-testid="sensor-value" data-sensor-id=${sensor.sensor_id} data-value=${value}>${format.measure(value)}<span class="unit">${sensor.unit}</span></p>
+    <dl class="headline-facts">
+      ${fact(t("sensor.time"), html`<${Moment} at=${at} />`)}
+      ${fact(t("sensor.heard"), html`<${Ago} at=${seen} />`)}
+      ${fact(t("sensors.col.type"), word("type", sensor.sensor_type))}
+      ${place(sensor.location) && fact(t("sensors.col.place"), place(sensor.location))}
+      ${fact(t("sensors.col.readings"), format.integer(sensor.readings))}
+      ${fact(t("sensor.since"), html`<${Moment} at=${sensor.first_timestamp} />`)}
+      ${typeof sensor.quality === "number" && fact(t("sensor.quality"), format.measure(sensor.quality))}
+      ${sensor.alert_level && fact(t("sensor.senderSays"), word("level", sensor.alert_level))}
+    </dl>
+  </section>`;
+}
+
+/** Where the data is: the last minutes if the sensor is alive, everything if its newest reading is old. */
+function fittingRange(sensor) {
+  const now = serverNow();
+  const newest = format.instant(sensor.last_timestamp);
+  if (Math.abs(now - newest) > 15 * MINUTE) return "all";
+  return now - format.instant(sensor.first_timestamp) < 20 * MINUTE ? "15m" : "1h";
+}
+
+function rangeOf(name, sensor, query) {
+  if (name in SPANS) {
+    const now = serverNow();
+    return { from: now - SPANS[name], to: now, span: SPANS[name], sliding: true };
+  }
+  const from = format.instant(query.from);
+  const to = format.instant(query.to);
+  if (name === "custom" && from < to) return { from, to };
+  const first = format.instant(sensor.first_timestamp);
+  const last = Math.max(first + 1000, format.instant(sensor.last_timestamp));
+  const margin = (last - first) * 0.01;
+  return { from: first - margin, to: last + margin, open: true };
+}
+
+function ChartPanel({ sensor, alerts }) {
+  const { query } = route.value;
+  const fitting = useSignal(null);
+  if (fitting.value === null) fitting.value = fittingRange(sensor);
+  const name = query.range ?? fitting.value;
+  const choosing = useSignal(name === "custom");
+  // Kept while the name stays: a sliding window moves by itself, "all" grows by itself.
+  const kept = useSignal({ key: null, range: null });
+  const key = `${sensor.sensor_id} ${name} ${query.from ?? ""} ${query.to ?? ""}`;
+  if (kept.value.key !== key) kept.value = { key, range: rangeOf(name, sensor, query) };
+  const range = kept.value.range;
+  const choose = (next) => {
+    choosing.value = next === "custom";
+    setQuery(next === "custom" ? { range: "custom", from: new Date(range.from).toISOString(), to: new Date(range.to).toISOString() } : { range: next });
+  };
+  return html`<${Panel} title=${t("sensor.chart")} className="chart-panel" testid="chart-panel" end=${html`
+      <div class="segments" role="group" aria-label=${t("chart.range")}>
+        ${["15m", "1h", "24h", "7d", "all", "custom"].map((each) => html`<button key=${each} type="button" class="button" aria-pressed=${each === name} data-testid="range" data-range=${each} onClick=${() => choose(each)}>${t(`range.${each}`)}</button>`)}
+      </div>`}>
+    ${choosing.value && html`<${CustomRange} range=${range} />`}
+    <${SensorChart} sensor=${sensor} range=${range} alerts=${alerts} unit=${sensor.unit} onShowAll=${() => choose("all")} />
+  <//>`;
+}
+
+function CustomRange({ range }) {
+  const from = useSignal(format.toLocalInput(range.from));
+  const to = useSignal(format.toLocalInput(range.to));
+  const bad = !(format.fromLocalInput(from.value) < format.fromLocalInput(to.value));
+  const apply = (event) => {
+    event.preventDefault();
+    if (!bad) setQuery({ range: "custom", from: new Date(format.fromLocalInput(from.value)).toISOString(), to: new Date(format.fromLocalInput(to.value)).toISOString() });
+  };
+  const input = (label, bound, testid) => html`<label class="field"><span>${label}</span><input class="input" type="datetime-local" step="1" data-testid=${testid} value=${bound.value} aria-invalid=${bad} onInput=${(event) => { bound.value = event.currentTarget.value; }} /></label>`;
+  return html`<form class="filters custom-range" onSubmit=${apply}>
+    ${input(t("filter.from"), from, "range-from")}${input(t("filter.to"), to, "range-to")}
+    <button type="submit" class="button" disabled=${bad} data-testid="range-apply">${t("action.apply")}</button></form>`;
+}
+
+function Thresholds({ thresholds, unit }) {
+  return html`<${Panel} title=${t("sensor.thresholds")} flush testid="thresholds" end=${html`<a href="#/rules">${t("nav.rules")}</a>`}>
+    ${thresholds.length === 0 && html`<${Nothing}>${t("sensor.noThresholds")}<//>`}
+    <ul class="lines">${thresholds.map((threshold) => html`<li key=${threshold.rule}><${Level} level=${threshold.severity} /><span class="break">${threshold.rule}</span><span class="n">${bounds(threshold, unit)}</span></li>`)}</ul>
+  <//>`;
+}
+
+function bounds({ above, below, outside, clear }, unit) {
+  const parts = [];
+  if (typeof above === "number") parts.push(`> ${format.quantity(above, unit)}`);
+  if (typeof below === "number") parts.push(`< ${format.quantity(below, unit)}`);
+  if (Array.isArray(outside)) parts.push(t("rules.outside", { low: format.measure(outside[0]), high: format.quantity(outside[1], unit) }));
+  if (typeof clear === "number") parts.push(t("rules.clear", { value: format.quantity(clear, unit) }));
+  return parts.join(" · ");
+}
+
+/** The newest readings as they came; the stream adds to them, the API knows their positions. */
+function Readings({ sensor }) {
+  const resource = useResource("/api/readings", { query: { sensor_id: sensor.sensor_id, limit: READINGS_SHOWN, format: "rows" }, every: 15000 });
+  const added = useSignal([]);
+  useEffect(() => { added.value = []; }, [resource.data]);
+  useEffect(() => listen("reading", (messages) => {
+    const mine = messages.flatMap((message) => message.readings).filter((reading) => reading.sensor_id === sensor.sensor_id);
+    if (mine.length) added.value = [...added.peek(), ...mine].slice(-READINGS_SHOWN);
+  }), [sensor.sensor_id]);
+  const known = resource.data?.readings ?? [];
+  const same = (a) => `${Date.parse(a.timestamp)} ${a.value}`;
+  const had = new Set(known.map(same));
+  const rows = [...known, ...added.value.filter((reading) => !had.has(same(reading)))]
+    .sort((a, b) => Date.parse(b.timestamp) - Date.parse(a.timestamp)).slice(0, READINGS_SHOWN);
+  const metadata = known.at(-1)?.metadata;
+  const columns = [
+    { key: "time", label: t("sensor.time"), className: "lead nowrap", render: (r) => html`<${Moment} at=${r.timestamp} />` },
+    { key: "value", label: t("sensors.col.value"), num: true, render: (r) => format.quantity(r.value, r.unit ?? sensor.unit) },
+    { key: "quality", label: t("sensor.quality"), num: true, className: "low", render: (r) => (typeof r.quality === "number" ? format.measure(r.quality) : "") },
+    { key: "position", label: t("sensor.position"), num: true, render: (r) => html`<code class="muted small">${r.position ? format.position(r.position) : ""}</code>` },
+  ];
+  return html`
+    ${metadata && typeof metadata === "object" && html`<${Panel} title=${t("sensor.metadata")} testid="metadata">
+      <dl class="facts">${Object.entries(metadata).slice(0, 50).map(([name, value]) => html`<dt key=${`t${name}`}><code>${name}</code></dt><dd key=${name}>${typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>`)}</dl><//>`}
+    <${Panel} title=${t("sensor.readings")} flush testid="latest-readings">
+      <${Failure} resource=${resource} />
+      <div class="scroll" tabindex="0" role="region" aria-label=${t("sensor.readings")}>
+        <${Table} caption=${t("sensor.readings")} columns=${columns} rows=${rows} rowKey=${(r) => same(r)} rowProps=${(r) => ({ "data-testid": "reading-row", "data-value": r.value })} />
+      </div>
+    <//>`;
+}
