@@ -70,6 +70,12 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// Requests at the same time.
     pub concurrency: Count<65536>,
+    /// Open connections.
+    pub connections: Count<65536>,
+    /// Open event streams.
+    pub streams: Count<65536>,
+    /// Further names for the `Host` header.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// Section `log`.
@@ -86,8 +92,10 @@ pub struct LogSettings {
 /// One topic of section `topics`.
 #[derive(Debug, Clone)]
 pub struct TopicSettings {
-    /// Its name.
-    pub name: &'static str,
+    /// The name by which settings know it.
+    pub key: &'static str,
+    /// The name that it has.
+    pub name: String,
     /// Number of partitions; `None` where it follows `sensor-data`.
     pub partitions: Option<Count<1024>>,
     /// Age at which records go; `None` for a compacted topic.
@@ -125,6 +133,8 @@ pub struct RulesSettings {
 pub struct WebhookSettings {
     /// Where to post.
     pub url: Url,
+    /// The `Authorization` header, if any.
+    pub authorization: Option<String>,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many attempts.
@@ -134,8 +144,8 @@ pub struct WebhookSettings {
 /// Section `demo`.
 #[derive(Debug, Clone)]
 pub struct DemoSettings {
-    /// How many simulated sensors.
-    pub sensors: Count<10000>,
+    /// How many simulated sensors; the small plant of the demonstration without it.
+    pub sensors: Option<Count<100_000>>,
 }
 
 /// Section `simulate`: the one sensor of `farol simulate`.
@@ -236,6 +246,21 @@ impl Settings {
                 problems.push(Problem::new(origin(name), format!("{name}: it must be longer than nothing")));
             }
         }
+        for (index, topic) in self.topics.iter().enumerate() {
+            let key = format!("topics.{}.name", topic.key);
+            let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if topic.name.len() > MAX_TOPIC_NAME_BYTES || !topic.name.chars().all(usual) {
+                let message = format!(
+                    "{key}: `{}` is not a topic name: letters, digits, `.`, `_` and `-`, at most {MAX_TOPIC_NAME_BYTES}",
+                    topic.name
+                );
+                problems.push(Problem::new(origin(&key), message));
+            }
+            if self.topics.iter().take(index).any(|other| other.name == topic.name) {
+                let message = format!("{key}: another topic is called `{}` too", topic.name);
+                problems.push(Problem::new(origin(&key), message));
+            }
+        }
         for file in &self.rules.files {
             if !file.is_file() {
                 let message = format!("rules.files: there is no file `{}`", file.display());
@@ -244,6 +269,9 @@ impl Settings {
         }
     }
 }
+
+/// Kafka's bound.
+const MAX_TOPIC_NAME_BYTES: usize = 249;
 
 /// A shorter token can be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
@@ -298,6 +326,9 @@ impl Resolver<'_> {
                 body_limit: self.value("http.body_limit"),
                 request_timeout: self.value("http.request_timeout"),
                 concurrency: self.value("http.concurrency"),
+                connections: self.value("http.connections"),
+                streams: self.value("http.streams"),
+                allowed_hosts: self.value("http.allowed_hosts"),
             },
             log: LogSettings {
                 sync: log_sync,
@@ -313,7 +344,7 @@ impl Resolver<'_> {
             },
             rules: RulesSettings { files: self.value("rules.files"), defaults: self.value("rules.defaults") },
             webhook: self.webhook(),
-            demo: DemoSettings { sensors: self.value("demo.sensors") },
+            demo: DemoSettings { sensors: self.optional("demo.sensors") },
             simulate: SimulateSettings {
                 sensor_id: self.optional("simulate.sensor_id"),
                 sensor_type: self.value("simulate.sensor_type"),
@@ -333,7 +364,11 @@ impl Resolver<'_> {
         let key = |key: &str| format!("topics.{}.{key}", topic.name);
         let retained = !topic.retention.is_empty();
         TopicSettings {
-            name: topic.name,
+            key: topic.name,
+            name: topic
+                .renamed_by
+                .and_then(|_| self.optional(&key("name")))
+                .unwrap_or_else(|| topic.name.to_owned()),
             partitions: (!topic.partitions.is_empty()).then(|| self.value(&key("partitions"))),
             retention: retained.then(|| self.value(&key("retention"))),
             retention_size: if retained { self.optional(&key("retention_size")) } else { None },
@@ -344,9 +379,10 @@ impl Resolver<'_> {
     /// Timeout and attempts are read even without a URL, so that their mistakes are reported.
     fn webhook(&mut self) -> Option<WebhookSettings> {
         let url = self.optional("notify.webhook.url");
+        let authorization = self.optional("notify.webhook.authorization");
         let timeout = self.value("notify.webhook.timeout");
         let attempts = self.value("notify.webhook.attempts");
-        url.map(|url| WebhookSettings { url, timeout, attempts })
+        url.map(|url| WebhookSettings { url, authorization, timeout, attempts })
     }
 
     /// A setting that has a default.

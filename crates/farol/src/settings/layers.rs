@@ -131,14 +131,6 @@ pub fn lay_environment(
     if let Some(listen) = monitoring_address(raw, get("MONITORING_HOST"), get("MONITORING_PORT")) {
         raw.insert("http.listen".to_owned(), listen);
     }
-    for (variable, topic) in [("SENSOR_TOPIC", "sensor-data"), ("ALERT_TOPIC", "alerts")] {
-        if let Some(name) = get(variable).filter(|name| *name != topic) {
-            let message = format!(
-                "the topic is called `{topic}` in this version and can't be `{name}`; remove the variable"
-            );
-            problems.push(Problem::new(Origin::Environment(variable.to_owned()), message));
-        }
-    }
     let variables: BTreeMap<String, &Key> = keys.iter().map(|key| (key.variable(), key)).collect();
     for (name, value) in
         environment.range("FAROL_".to_owned()..).take_while(|(name, _)| name.starts_with("FAROL_"))

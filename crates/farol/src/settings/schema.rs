@@ -56,17 +56,24 @@ impl Key {
 
 /// The topics that Farol makes, with partitions and retention where they differ from each other.
 pub const TOPICS: [TopicDefaults; 5] = [
-    TopicDefaults { name: "sensor-data", partitions: "3", retention: "\"30d\"" },
-    TopicDefaults { name: "alerts", partitions: "2", retention: "\"365d\"" },
-    TopicDefaults { name: "system-events", partitions: "3", retention: "\"30d\"" },
-    TopicDefaults { name: "dead-letters", partitions: "1", retention: "\"90d\"" },
-    TopicDefaults { name: "detector-state", partitions: "", retention: "" },
+    TopicDefaults {
+        name: "sensor-data",
+        renamed_by: Some("SENSOR_TOPIC"),
+        partitions: "3",
+        retention: "\"7d\"",
+    },
+    TopicDefaults { name: "alerts", renamed_by: Some("ALERT_TOPIC"), partitions: "2", retention: "\"365d\"" },
+    TopicDefaults { name: "system-events", renamed_by: None, partitions: "3", retention: "\"30d\"" },
+    TopicDefaults { name: "dead-letters", renamed_by: None, partitions: "1", retention: "\"30d\"" },
+    TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
 ];
 
 /// What a topic starts with.
 pub struct TopicDefaults {
     /// Its name.
     pub name: &'static str,
+    /// The founding documents' variable that gives it another name, for the two topics that can have one.
+    pub renamed_by: Option<&'static str>,
     /// Number of partitions as TOML; empty when it follows another topic and can't be set.
     pub partitions: &'static str,
     /// Age at which records go, as TOML; empty when it is compacted and can't be set.
@@ -92,7 +99,14 @@ pub fn keys() -> Vec<Key> {
         .secret(),
         Key::new("http.body_limit", "\"16MiB\"", "Largest request body."),
         Key::new("http.request_timeout", "\"30s\"", "A request that takes longer is answered with 503."),
-        Key::new("http.concurrency", "1024", "Requests served at the same time; more are answered with 503."),
+        Key::new("http.concurrency", "512", "Requests served at the same time; more are answered with 503."),
+        Key::new("http.connections", "1024", "Open connections; more are answered with 503."),
+        Key::new("http.streams", "256", "Open event streams; more are answered with 503."),
+        Key::new(
+            "http.allowed_hosts",
+            "[]",
+            "Names that the Host header may carry beside localhost: of a reverse proxy or tunnel in front.",
+        ),
         Key::new(
             "log.sync",
             "\"always\"",
@@ -122,9 +136,19 @@ pub fn keys() -> Vec<Key> {
         Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
         Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
         Key::new("notify.webhook.url", "", "Where alert transitions are posted."),
+        Key::new(
+            "notify.webhook.authorization",
+            "",
+            "Authorization header that is sent along, for example `Bearer …`.",
+        )
+        .secret(),
         Key::new("notify.webhook.timeout", "\"5s\"", "How long one attempt may take."),
         Key::new("notify.webhook.attempts", "8", "Attempts for one transition before it is given up."),
-        Key::new("demo.sensors", "12", "Simulated sensors of `farol run --demo`."),
+        Key::new(
+            "demo.sensors",
+            "",
+            "Number of simulated sensors of `farol run --demo`, instead of its small plant.",
+        ),
         Key::new("simulate.sensor_id", "", "Sensor that `farol simulate` plays.").founding("SENSOR_ID"),
         Key::new("simulate.sensor_type", "\"temperature\"", "Its type.").founding("SENSOR_TYPE"),
         Key::new(
@@ -152,6 +176,11 @@ pub fn keys() -> Vec<Key> {
 }
 
 fn topic_keys(topic: &TopicDefaults, keys: &mut Vec<Key>) {
+    if let Some(variable) = topic.renamed_by {
+        let name = format!("topics.{}.name", topic.name);
+        let help = "Another name for the topic; choose it before the first start.";
+        keys.push(Key { name: Cow::Owned(name), ..Key::new("", "", help).founding(variable) });
+    }
     let mut add = |key: &str, default, help| {
         let name = format!("topics.{}.{key}", topic.name);
         keys.push(Key { name: Cow::Owned(name), ..Key::new("", default, help) });

@@ -125,9 +125,18 @@ fn half_an_address_from_the_environment_replaces_its_half() {
 }
 
 #[test]
-fn a_topic_of_another_name_is_refused_not_ignored() {
-    let problems = load("", &[("SENSOR_TOPIC", "readings")], vec![]).expect_err("refused");
-    assert!(problems.contains("environment SENSOR_TOPIC: the topic is called `sensor-data`"), "{problems}");
+fn the_two_topics_of_the_founding_documents_can_have_other_names() {
+    let (settings, _) = load("topics.alerts.name = \"alarms\"", &[("SENSOR_TOPIC", "readings")], vec![])
+        .expect("no problems");
+    let names: Vec<&str> = settings.topics.iter().map(|topic| topic.name.as_str()).collect();
+    assert_eq!(names, ["readings", "alarms", "system-events", "dead-letters", "detector-state"]);
+    let problems =
+        load("", &[("SENSOR_TOPIC", "a b"), ("ALERT_TOPIC", "system-events")], vec![]).expect_err("refused");
+    assert!(
+        problems.contains("environment SENSOR_TOPIC: topics.sensor-data.name: `a b` is not a topic name"),
+        "{problems}"
+    );
+    assert!(problems.contains("another topic is called `system-events` too"), "{problems}");
 }
 
 #[test]

@@ -118,25 +118,18 @@ impl<const MAX: u32> SettingValue for Count<MAX> {
     }
 }
 
-/// A list of paths; commas between them in the environment.
-impl SettingValue for Vec<PathBuf> {
+/// A list; commas between its items in the environment.
+impl<T: SettingValue> SettingValue for Vec<T> {
     fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
-        const PROBLEM: &str = "a list of paths, for example [\"rules.toml\"]";
         match raw {
-            RawValue::Bare(text) => Ok(text
+            RawValue::Bare(text) => text
                 .split(',')
                 .map(str::trim)
                 .filter(|part| !part.is_empty())
-                .map(PathBuf::from)
-                .collect()),
-            RawValue::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    RawValue::Text(text) if !text.is_empty() => Ok(PathBuf::from(text)),
-                    _ => Err(PROBLEM),
-                })
+                .map(|part| T::from_raw(&RawValue::Bare(part.to_owned())))
                 .collect(),
-            _ => Err(PROBLEM),
+            RawValue::List(items) => items.iter().map(T::from_raw).collect(),
+            _ => Err("a list, for example [\"one\", \"two\"]"),
         }
     }
 
