@@ -1,7 +1,55 @@
 //! The embedded engine: topics, the group coordinator, committed offsets and transactions, over the log.
+//!
+//! It stores and hands out whole record batches and knows who may; it neither makes events nor reads them, and it does
+//! not speak on a network. `farol-bus` puts records in and takes them out.
+//!
+//! # Limits
+//!
+//! One process, one copy of the data. [`MAX_PARTITIONS`] partitions a topic; a record, a request, a name and the bytes
+//! on their way have bounds with names ([`TopicConfig::max_message_bytes`], [`Broker::max_request_bytes`],
+//! [`MAX_NAME_BYTES`], [`BrokerOptions::max_in_flight_bytes`]).
+//!
+//! # Layout
+//!
+//! In the data folder: `topics.json`, the list of topics with their configuration, replaced as a whole; and the log's
+//! files. Partition 3 of topic `t` is the log's partition `t-3`. Committed offsets are records of the compacted topic
+//! [`OFFSETS_TOPIC`], in Kafka's layout.
+//!
+//! # Main flow
+//!
+//! A sender encodes records into [`TopicBatches`] on its own thread and gives them to [`Broker::append`], which bounds
+//! the bytes on their way and resolves when the log's commit thread says so. A reader reads a
+//! [`farol_log::Partition`] directly. A member of a group ([`Member`]) learns from its polls what is its own. A
+//! transaction ([`TransactionalId::commit`]) is one append to many partitions, committed offsets among them, with a
+//! precondition that the commit thread checks: that is why nothing half-done can ever be read and no marker is needed.
+//!
+//! # Failures
+//!
+//! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on. A
+//! killed process loses nothing acknowledged; members and producers' epochs are gone with their process, offsets stay.
+//!
+//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `broker`.
 
+mod batches;
+mod broker;
+mod clock;
 pub mod coordinator;
+mod error;
+mod groups;
+mod member;
+mod offsets;
 mod partition;
+pub mod partitioner;
+mod stats;
+mod topic;
 
+pub use batches::{PartitionBatches, RecordToEncode, TopicBatches, encoded_size_hint};
+pub use broker::{Broker, BrokerOptions, TransactionalId, poll_pace};
 pub use coordinator::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
+pub use coordinator::{Fence, GroupState, MemberDescription};
+pub use error::{BrokerError, OpenError};
+pub use groups::{GroupSnapshot, MAX_NAME_BYTES, MemberNews, Membership, OffsetCommit};
+pub use member::{Member, MemberSettings};
 pub use partition::TopicPartition;
+pub use stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
+pub use topic::{CleanupPolicy, MAX_PARTITIONS, OFFSETS_TOPIC, Topic, TopicConfig};

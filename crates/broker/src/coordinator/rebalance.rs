@@ -77,7 +77,9 @@ impl std::fmt::Display for RebalanceCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             RebalanceCause::Joined { client_id, .. } => write!(f, "{client_id} joined"),
-            RebalanceCause::Left { client_id, reason, .. } => write!(f, "{client_id} left: {}", reason.as_str()),
+            RebalanceCause::Left { client_id, reason, .. } => {
+                write!(f, "{client_id} left: {}", reason.as_str())
+            }
             RebalanceCause::SubscriptionChanged => f.write_str("subscription changed"),
         }
     }

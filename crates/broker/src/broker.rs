@@ -1,0 +1,537 @@
+//! The open broker.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use farol_log::{
+    AppendRequest, Appended, Batch, BatchBuilder, Log, LogOptions, OnAppended, Partition, RecoveryReport,
+    SyncPolicy, Verify,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::coordinator::rebalance::RebalanceRecord;
+use crate::error::{BrokerError, OpenError};
+use crate::groups::{GroupSnapshot, Groups, InFlightCommit, MAX_NAME_BYTES, OffsetCommit, ProducerEpoch};
+use crate::member::{Member, MemberSettings};
+use crate::offsets;
+use crate::partition::TopicPartition;
+use crate::stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
+use crate::topic::{Catalog, ListedTopic, OFFSETS_TOPIC, Topic};
+
+/// Partitions of the topic of committed offsets. One, because it is small: a restart reads all of it.
+const OFFSETS_PARTITIONS: i32 = 1;
+/// How much of it is read at once at the start.
+const OFFSETS_READ_BYTES: usize = 1024 * 1024;
+
+/// Settings of a broker.
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    /// The log under it, with the data folder.
+    pub log: LogOptions,
+    /// When an append is acknowledged, for topics that don't set `farol.sync`, and for committed offsets.
+    pub sync: SyncPolicy,
+    /// Bytes of appends that may be on their way to the disk; more wait their turn.
+    pub max_in_flight_bytes: usize,
+}
+
+/// An open broker. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    log: Log,
+    sync: SyncPolicy,
+    topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
+    catalog: Mutex<Catalog>,
+    groups: Arc<Groups>,
+    offsets_partition: Partition,
+    max_request_bytes: usize,
+    max_in_flight_bytes: u32,
+    in_flight: Arc<Semaphore>,
+    offset_resets: AtomicU64,
+    closing: CancellationToken,
+    deadlines: JoinHandle<()>,
+}
+
+/// A producer of transactions. The newest of an id is in force, and its commits pass; those of older ones are refused.
+///
+/// Epochs live in memory: every producer of this broker lives in this process, and none outlives it.
+pub struct TransactionalId {
+    broker: Broker,
+    producer: ProducerEpoch,
+}
+
+impl BrokerOptions {
+    /// The defaults for a data folder: everything durable before it is acknowledged.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let log = LogOptions::new(dir);
+        Self { sync: SyncPolicy::Always, max_in_flight_bytes: log.queue_bytes, log }
+    }
+}
+
+impl Broker {
+    /// Opens a data folder: log, topics, committed offsets. Blocks for the recovery; must be called within a Tokio
+    /// runtime, whose timers expel members that are silent.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(options: BrokerOptions) -> Result<(Self, RecoveryReport), OpenError> {
+        let runtime = Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
+        let dir = options.log.dir.clone();
+        let max_request_bytes = options.log.max_request_bytes;
+        // The queue then always has room for what the semaphore lets through.
+        let max_in_flight = options.max_in_flight_bytes.clamp(1, options.log.queue_bytes.max(1));
+        let (log, report) = Log::open(options.log)?;
+        let catalog = Catalog::read(&dir)?;
+
+        let mut topics = BTreeMap::new();
+        for (name, listed) in catalog.topics() {
+            let topic = Topic::open(&log, name, listed.partitions, listed.config.clone(), options.sync)
+                .map_err(OpenError::Topic)?;
+            topics.insert(Arc::clone(topic.name()), Arc::new(topic));
+        }
+        let compacted = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+        let offsets_topic = Topic::open(&log, OFFSETS_TOPIC, OFFSETS_PARTITIONS, compacted, options.sync)
+            .map_err(OpenError::Topic)?;
+        let offsets_partition = offsets_topic.partition(0).map_err(OpenError::Topic)?.clone();
+        topics.insert(Arc::clone(offsets_topic.name()), Arc::new(offsets_topic));
+
+        let committed = read_offsets(&offsets_partition).map_err(OpenError::Offsets)?;
+        let groups = Arc::new(Groups::new(Clock::start(), committed));
+        let watched = Arc::clone(&groups);
+        let deadlines = runtime.spawn(async move { watched.watch_deadlines().await });
+        let max_in_flight_bytes = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
+        let inner = Inner {
+            log,
+            sync: options.sync,
+            topics: RwLock::new(topics),
+            catalog: Mutex::new(catalog),
+            groups,
+            offsets_partition,
+            max_request_bytes,
+            max_in_flight_bytes,
+            in_flight: Arc::new(Semaphore::new(usize::try_from(max_in_flight_bytes).unwrap_or(usize::MAX))),
+            offset_resets: AtomicU64::new(0),
+            closing: CancellationToken::new(),
+            deadlines,
+        };
+        Ok((Self { inner: Arc::new(inner) }, report))
+    }
+
+    /// Closes in order: refuses new calls and wakes who waits, lets appends on their way end, closes the log.
+    ///
+    /// # Errors
+    /// What the log says if it could not close in order.
+    pub async fn close(&self) -> Result<(), farol_log::CloseError> {
+        self.inner.closing.cancel();
+        self.inner.deadlines.abort();
+        // Whoever has all of the permits knows that no append is on its way.
+        if let Ok(all) = self.inner.in_flight.acquire_many(self.inner.max_in_flight_bytes).await {
+            all.forget();
+            self.inner.in_flight.close();
+        }
+        let log = self.inner.log.clone();
+        // A panic of the closing thread is passed on: there is nothing else to do about it.
+        match tokio::task::spawn_blocking(move || log.close()).await {
+            Ok(closed) => closed,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Whether it is closing or closed.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closing.is_cancelled()
+    }
+
+    /// Cancelled when closing begins.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.inner.closing
+    }
+
+    /// An error if the broker is closing or closed.
+    ///
+    /// # Errors
+    /// [`BrokerError::Closed`].
+    pub fn check_open(&self) -> Result<(), BrokerError> {
+        if self.is_closed() { Err(BrokerError::Closed) } else { Ok(()) }
+    }
+
+    /// Makes a topic; it is durable when this returns. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`BrokerError::TopicExists`], [`BrokerError::InvalidTopic`], [`BrokerError::Catalog`],
+    /// [`BrokerError::CreatePartition`].
+    pub fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: BTreeMap<String, String>,
+    ) -> Result<(), BrokerError> {
+        self.check_open()?;
+        // Held throughout, so that two calls for one name don't both make it.
+        let mut catalog = self.inner.catalog.lock();
+        if self.inner.topics.read().contains_key(name) {
+            return Err(BrokerError::TopicExists(name.to_owned()));
+        }
+        Topic::check(name, partitions, &config, self.inner.sync)?;
+        catalog.add(name, ListedTopic { partitions, config: config.clone() })?;
+        let topic = match Topic::open(&self.inner.log, name, partitions, config, self.inner.sync) {
+            Ok(topic) => topic,
+            Err(error) => {
+                if let Err(unlisting) = catalog.remove(name) {
+                    tracing::warn!(topic = name, %unlisting, "a topic that could not be made stays listed");
+                }
+                return Err(error);
+            }
+        };
+        self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
+        Ok(())
+    }
+
+    /// Every topic, the broker's own included, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.inner.topics.read().values().cloned().collect()
+    }
+
+    /// One topic.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownTopicOrPartition`].
+    pub fn topic(&self, name: &str) -> Result<Arc<Topic>, BrokerError> {
+        let topics = self.inner.topics.read();
+        topics
+            .get(name)
+            .cloned()
+            .ok_or_else(|| BrokerError::UnknownTopicOrPartition(format!("topic `{name}`")))
+    }
+
+    /// One partition, to read from.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownTopicOrPartition`].
+    pub fn partition(&self, partition: &TopicPartition) -> Result<Partition, BrokerError> {
+        self.topic(&partition.topic)?.partition(partition.partition).cloned()
+    }
+
+    /// Topics with their partition counts.
+    pub(crate) fn partition_counts(&self, topics: &[String]) -> Result<Vec<(Arc<str>, i32)>, BrokerError> {
+        topics
+            .iter()
+            .map(|name| self.topic(name).map(|topic| (Arc::clone(topic.name()), topic.partition_count())))
+            .collect()
+    }
+
+    /// Appends batches, all or none; returns when they are as durable as their topics ask and can be read, with the base
+    /// offset of each. Waits while too much is on its way. A dropped call may still append.
+    ///
+    /// # Errors
+    /// [`BrokerError::TooLarge`], [`BrokerError::Poisoned`], [`BrokerError::Closed`].
+    pub async fn append(&self, batches: Vec<(Partition, Batch)>) -> Result<Vec<i64>, BrokerError> {
+        let request = AppendRequest::new(batches);
+        self.submit(request, None).await
+    }
+
+    /// Commits a member's offsets.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fenced`], and those of [`Broker::append`].
+    pub async fn commit_offsets(&self, commit: OffsetCommit) -> Result<(), BrokerError> {
+        if commit.offsets.is_empty() {
+            return Ok(());
+        }
+        self.commit(Vec::new(), vec![commit], None).await
+    }
+
+    async fn commit(
+        &self,
+        mut batches: Vec<(Partition, Batch)>,
+        offsets: Vec<OffsetCommit>,
+        producer: Option<ProducerEpoch>,
+    ) -> Result<(), BrokerError> {
+        if let Some(batch) = self.encode_offsets(&offsets)? {
+            batches.push((self.inner.offsets_partition.clone(), batch));
+        }
+        if batches.is_empty() {
+            self.check_open()?;
+            return producer.map_or(Ok(()), |producer| self.inner.groups.check_producer(&producer));
+        }
+        let commit = InFlightCommit::new(Arc::clone(&self.inner.groups), offsets, producer);
+        let deciding = Arc::clone(&commit);
+        let request =
+            AppendRequest::new(batches).with_precondition(move || deciding.decide().map_err(Into::into));
+        self.submit(request, Some(commit)).await.map(|_| ())
+    }
+
+    fn encode_offsets(&self, commits: &[OffsetCommit]) -> Result<Option<Batch>, BrokerError> {
+        let mut builder = BatchBuilder::default();
+        let now_ms = self.inner.groups.now().as_millis();
+        for commit in commits {
+            let group = &commit.member.group;
+            if group.len() > MAX_NAME_BYTES {
+                return Err(BrokerError::TooLarge {
+                    what: "group name",
+                    bytes: group.len(),
+                    limit: MAX_NAME_BYTES,
+                });
+            }
+            for (partition, offset) in &commit.offsets {
+                let key = offsets::encode_key(group, partition);
+                let value = offsets::encode_value(*offset, now_ms);
+                builder.push(Some(&key), Some(&value), &[], now_ms).map_err(BrokerError::Encode)?;
+            }
+        }
+        if builder.is_empty() { Ok(None) } else { builder.build().map(Some).map_err(BrokerError::Encode) }
+    }
+
+    async fn submit(
+        &self,
+        request: AppendRequest,
+        commit: Option<Arc<InFlightCommit>>,
+    ) -> Result<Vec<i64>, BrokerError> {
+        self.check_open()?;
+        let bytes = request.total_bytes();
+        if bytes > self.inner.max_request_bytes {
+            return Err(BrokerError::TooLarge {
+                what: "request",
+                bytes,
+                limit: self.inner.max_request_bytes,
+            });
+        }
+        let weight = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.inner.max_in_flight_bytes);
+        let permit = Arc::clone(&self.inner.in_flight)
+            .acquire_many_owned(weight)
+            .await
+            .map_err(|_| BrokerError::Closed)?;
+        let (done, appended) = oneshot::channel();
+        let on_appended = completion(permit, commit, done);
+        if let Err(full) = self.inner.log.try_append(request, on_appended) {
+            // The semaphore is as large as the queue, so the queue is full only while the log counts down what it has
+            // just decided. Waiting for that blocks, so it is done elsewhere.
+            let log = self.inner.log.clone();
+            let waiting =
+                tokio::task::spawn_blocking(move || log.append_with(full.request, full.on_appended));
+            waiting.await.map_err(|_| BrokerError::Closed)?;
+        }
+        let outcome = appended.await.map_err(|_| BrokerError::Closed)?;
+        outcome.map(|appended| appended.base_offsets)
+    }
+
+    /// Joins a group. `waker` is notified when the member should poll. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownTopicOrPartition`], [`BrokerError::TooLarge`] for names, [`BrokerError::Closed`].
+    pub fn join(&self, settings: MemberSettings, waker: Arc<Notify>) -> Result<Member, BrokerError> {
+        self.check_open()?;
+        Member::join(self, settings, waker)
+    }
+
+    /// Becomes the producer in force of a transactional id. Returns when every commit of older ones is decided.
+    ///
+    /// # Errors
+    /// [`BrokerError::TooLarge`] for an id that is too long, [`BrokerError::Closed`].
+    pub async fn transactional_id(&self, transactional_id: &str) -> Result<TransactionalId, BrokerError> {
+        self.check_open()?;
+        if transactional_id.len() > MAX_NAME_BYTES {
+            let bytes = transactional_id.len();
+            return Err(BrokerError::TooLarge { what: "transactional id", bytes, limit: MAX_NAME_BYTES });
+        }
+        let producer = self.inner.groups.new_producer(transactional_id).await;
+        Ok(TransactionalId { broker: self.clone(), producer })
+    }
+
+    /// Every group with members or committed offsets, by name.
+    pub fn group_snapshots(&self) -> Vec<GroupSnapshot> {
+        self.inner.groups.snapshot()
+    }
+
+    /// The committed offsets of a group; none for a group that nobody knows.
+    pub fn committed(&self, group: &str) -> BTreeMap<TopicPartition, i64> {
+        self.inner.groups.committed(group)
+    }
+
+    /// Rebalances completed after this call.
+    pub fn rebalances(&self) -> broadcast::Receiver<RebalanceRecord> {
+        self.inner.groups.rebalances()
+    }
+
+    /// Bytes of one append at most; also of one transaction.
+    pub fn max_request_bytes(&self) -> usize {
+        self.inner.max_request_bytes
+    }
+
+    /// Counts an offset that was gone and was reset.
+    pub fn count_offset_reset(&self) {
+        self.inner.offset_resets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The broker in numbers.
+    pub fn stats(&self) -> BrokerStats {
+        let topics = self.topics();
+        let in_flight = usize::try_from(self.inner.max_in_flight_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(self.inner.in_flight.available_permits());
+        BrokerStats {
+            log: self.inner.log.metrics(),
+            topics: topics
+                .iter()
+                .map(|topic| TopicStats {
+                    name: Arc::clone(topic.name()),
+                    internal: topic.is_internal(),
+                    partitions: topic.partitions().iter().map(Partition::metrics).collect(),
+                })
+                .collect(),
+            groups: self.group_snapshots().into_iter().map(|group| self.group_stats(group)).collect(),
+            in_flight_bytes: in_flight,
+            offset_resets: self.inner.offset_resets.load(Ordering::Relaxed),
+            fenced_commits: self.inner.groups.fenced_commits(),
+        }
+    }
+
+    fn group_stats(&self, group: GroupSnapshot) -> GroupStats {
+        let mut places: BTreeMap<TopicPartition, (Option<String>, Option<i64>)> = group
+            .committed
+            .into_iter()
+            .map(|(partition, offset)| (partition, (None, Some(offset))))
+            .collect();
+        for member in &group.members {
+            for partition in &member.partitions {
+                places.entry(partition.clone()).or_default().0 = Some(member.client_id.clone());
+            }
+        }
+        let partitions = places
+            .into_iter()
+            .filter_map(|(partition, (owner, committed))| {
+                // An offset may be left of a topic that is not there any more.
+                let reader = self.partition(&partition).ok()?;
+                let end = reader.end_offset();
+                let lag = end.saturating_sub(committed.unwrap_or_else(|| reader.start_offset())).max(0);
+                Some(GroupPartitionStats { partition, owner, committed, end, lag })
+            })
+            .collect();
+        GroupStats {
+            group: group.group,
+            generation: group.generation,
+            state: group.state,
+            members: group.members,
+            partitions,
+        }
+    }
+
+    pub(crate) fn groups(&self) -> &Arc<Groups> {
+        &self.inner.groups
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.deadlines.abort();
+    }
+}
+
+impl TransactionalId {
+    /// Appends batches and commits offsets in one step: all of it or nothing, also across a crash. Refused if a newer
+    /// producer has the id, or if a member has lost its generation or one of the partitions.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fenced`], [`BrokerError::ProducerFenced`], and those of [`Broker::append`].
+    pub async fn commit(
+        &self,
+        batches: Vec<(Partition, Batch)>,
+        offsets: Vec<OffsetCommit>,
+    ) -> Result<(), BrokerError> {
+        self.broker.commit(batches, offsets, Some(self.producer.clone())).await
+    }
+
+    /// An error if a newer producer has the id.
+    ///
+    /// # Errors
+    /// [`BrokerError::ProducerFenced`].
+    pub fn check(&self) -> Result<(), BrokerError> {
+        self.inner_groups().check_producer(&self.producer)
+    }
+
+    fn inner_groups(&self) -> &Arc<Groups> {
+        self.broker.groups()
+    }
+}
+
+impl Drop for TransactionalId {
+    fn drop(&mut self) {
+        self.inner_groups().forget_producer(&self.producer);
+    }
+}
+
+/// What the log calls when an append has ended: takes the offsets over, frees the bytes, tells the caller.
+fn completion(
+    permit: OwnedSemaphorePermit,
+    commit: Option<Arc<InFlightCommit>>,
+    done: oneshot::Sender<Result<Appended, BrokerError>>,
+) -> OnAppended {
+    Box::new(move |outcome| {
+        if let Some(commit) = commit {
+            commit.finish(outcome.is_ok());
+        }
+        drop(permit);
+        // A caller that was dropped doesn't want to know.
+        let _ = done.send(outcome.map_err(BrokerError::from_append));
+    })
+}
+
+/// The newest committed offset of every group and partition.
+fn read_offsets(
+    partition: &Partition,
+) -> Result<BTreeMap<String, BTreeMap<TopicPartition, i64>>, BrokerError> {
+    let name = TopicPartition::new(OFFSETS_TOPIC, 0);
+    let mut committed: BTreeMap<String, BTreeMap<TopicPartition, i64>> = BTreeMap::new();
+    let mut unknown = 0u64;
+    let mut from = partition.start_offset();
+    let end = partition.end_offset();
+    while from < end {
+        let fetched = partition
+            .read(from, OFFSETS_READ_BYTES, Verify::Checksums)
+            .map_err(|error| BrokerError::from_read(&name, from, error))?;
+        for batch in fetched.batches() {
+            let damaged = |error| BrokerError::from_batch(&name, from, &error);
+            for record in batch.map_err(damaged)?.records().map_err(damaged)? {
+                let record = record.map_err(damaged)?;
+                match (record.key.as_deref().and_then(offsets::decode_key), record.value.as_deref()) {
+                    (Some((group, partition)), None) => {
+                        committed.entry(group).or_default().remove(&partition);
+                    }
+                    (Some((group, partition)), Some(value)) => match offsets::decode_value(value) {
+                        Some(offset) => {
+                            committed.entry(group).or_default().insert(partition, offset);
+                        }
+                        None => unknown += 1,
+                    },
+                    (None, _) => unknown += 1,
+                }
+            }
+        }
+        if fetched.next_offset <= from {
+            break;
+        }
+        from = fetched.next_offset;
+    }
+    if unknown > 0 {
+        tracing::warn!(unknown, topic = OFFSETS_TOPIC, "records of an unknown layout were skipped");
+    }
+    committed.retain(|_, offsets| !offsets.is_empty());
+    Ok(committed)
+}
+
+/// The longest that a waiting consumer may go without polling its group: a fraction of what its group allows.
+pub fn poll_pace(max_poll_interval: Duration) -> Duration {
+    const POLLS_PER_INTERVAL: u32 = 3;
+    (max_poll_interval / POLLS_PER_INTERVAL).max(Duration::from_millis(1))
+}

@@ -1,0 +1,280 @@
+//! Topic configuration by Kafka's names.
+//!
+//! Keys that Kafka knows and that make no difference on one machine are refused like unknown ones: a setting that is
+//! taken and not honoured would disappear silently.
+//!
+//! | key | values | default |
+//! | --- | --- | --- |
+//! | `cleanup.policy` | `delete`, `compact`, `compact,delete` | `delete` |
+//! | `retention.ms` | milliseconds; -1 keeps for ever | -1 |
+//! | `retention.bytes` | bytes of one partition; -1 is no limit | -1 |
+//! | `segment.bytes` | 16 KiB to 1 GiB | 128 MiB |
+//! | `segment.ms` | milliseconds after which a segment is closed | never, or a quarter of `retention.ms` |
+//! | `delete.retention.ms` | how long a tombstone stays | 86400000 |
+//! | `compression.type` | `uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`; `producer` means what the producer sends: uncompressed | `producer` |
+//! | `max.message.bytes` | largest batch, 1 KiB to 8 MiB | 1048588 |
+//! | `farol.sync` | `always`, `never`, or an interval (`50ms`, `2s`) | the broker's |
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use farol_log::{Compaction, Compression, PartitionOptions, Retention, SyncPolicy};
+
+/// Every key, for the error about an unknown one.
+const KEYS: [&str; 9] = [
+    "cleanup.policy",
+    "retention.ms",
+    "retention.bytes",
+    "segment.bytes",
+    "segment.ms",
+    "delete.retention.ms",
+    "compression.type",
+    "max.message.bytes",
+    "farol.sync",
+];
+/// Kafka's default.
+const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+/// A segment that is written for too long keeps old records alive; with a retention of R, they live up to 1.25 R.
+const SEGMENTS_PER_RETENTION: u32 = 4;
+/// The longest interval of `farol.sync`: more is `never` in disguise.
+const MAX_SYNC_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What happens to old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CleanupPolicy {
+    /// They go by age and size.
+    #[default]
+    Delete,
+    /// Only the newest of each key stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+/// A topic's configuration, checked, with defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// What happens to old records.
+    pub cleanup: CleanupPolicy,
+    /// How long records stay; `None` for ever.
+    pub retention: Option<Duration>,
+    /// Bytes that one partition keeps; `None` for all.
+    pub retention_bytes: Option<u64>,
+    /// Bytes of a segment.
+    pub segment_bytes: u32,
+    /// After what time a segment is closed.
+    pub segment_age: Option<Duration>,
+    /// How long a tombstone stays.
+    pub tombstone_grace: Duration,
+    /// How sent records are compressed.
+    pub compression: Compression,
+    /// Bytes of the largest batch, before compression.
+    pub max_message_bytes: usize,
+    /// When an append is acknowledged.
+    pub sync: SyncPolicy,
+}
+
+impl TopicConfig {
+    /// Checks a configuration. The error names the key, its value and what would do.
+    pub(crate) fn parse(
+        overrides: &BTreeMap<String, String>,
+        default_sync: SyncPolicy,
+    ) -> Result<Self, String> {
+        let mut config = Self {
+            cleanup: CleanupPolicy::Delete,
+            retention: None,
+            retention_bytes: None,
+            segment_bytes: PartitionOptions::default().segment_bytes,
+            segment_age: None,
+            tombstone_grace: Compaction::default().tombstone_grace,
+            compression: Compression::None,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            sync: default_sync,
+        };
+        for (key, value) in overrides {
+            config.set(key, value.trim())?;
+        }
+        if config.segment_age.is_none() {
+            config.segment_age = config.retention.map(|age| age / SEGMENTS_PER_RETENTION);
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let refused = |allowed: &str| format!("`{key}` is `{value}`; {allowed}");
+        match key {
+            "cleanup.policy" => {
+                let mut policies: Vec<&str> = value.split(',').map(str::trim).collect();
+                policies.sort_unstable();
+                self.cleanup = match policies.as_slice() {
+                    ["delete"] => CleanupPolicy::Delete,
+                    ["compact"] => CleanupPolicy::Compact,
+                    ["compact", "delete"] => CleanupPolicy::CompactAndDelete,
+                    _ => return Err(refused("`delete`, `compact` or `compact,delete` would do")),
+                };
+            }
+            "retention.ms" => self.retention = limit(key, value)?.map(Duration::from_millis),
+            "retention.bytes" => self.retention_bytes = limit(key, value)?,
+            "segment.bytes" => self.segment_bytes = number(key, value, 16 * 1024, 1024 * 1024 * 1024)?,
+            "segment.ms" => {
+                self.segment_age = Some(Duration::from_millis(number(key, value, 1, u64::MAX / 1_000_000)?));
+            }
+            "delete.retention.ms" => {
+                self.tombstone_grace = Duration::from_millis(number(key, value, 0, u64::MAX / 1_000_000)?);
+            }
+            "compression.type" => {
+                self.compression = match value {
+                    "uncompressed" | "producer" => Compression::None,
+                    "gzip" => Compression::Gzip,
+                    "snappy" => Compression::Snappy,
+                    "lz4" => Compression::Lz4,
+                    "zstd" => Compression::Zstd,
+                    _ => {
+                        return Err(refused(
+                            "`producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd` would do",
+                        ));
+                    }
+                };
+            }
+            "max.message.bytes" => self.max_message_bytes = number(key, value, 1024, 8 * 1024 * 1024)?,
+            "farol.sync" => {
+                self.sync = parse_sync(value).ok_or_else(|| {
+                    refused("`always`, `never` or an interval such as `50ms` or `2s` would do")
+                })?;
+            }
+            _ => {
+                return Err(format!(
+                    "`{key}` is no configuration that is honoured; there are {}",
+                    KEYS.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the log.
+    pub(crate) fn partition_options(&self) -> PartitionOptions {
+        let deletes = self.cleanup != CleanupPolicy::Compact;
+        PartitionOptions {
+            sync: self.sync,
+            segment_bytes: self.segment_bytes,
+            segment_age: self.segment_age,
+            retention: Retention {
+                max_age: self.retention.filter(|_| deletes),
+                max_bytes: self.retention_bytes.filter(|_| deletes),
+            },
+            compaction: (self.cleanup != CleanupPolicy::Delete)
+                .then(|| Compaction { tombstone_grace: self.tombstone_grace, ..Compaction::default() }),
+        }
+    }
+}
+
+/// A number within bounds.
+fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(
+    key: &str,
+    value: &str,
+    min: T,
+    max: T,
+) -> Result<T, String> {
+    match value.parse::<T>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("`{key}` is `{value}`; a whole number from {min} to {max} would do")),
+    }
+}
+
+/// A number of which -1 means no limit.
+fn limit(key: &str, value: &str) -> Result<Option<u64>, String> {
+    if value == "-1" {
+        return Ok(None);
+    }
+    number(key, value, 0, u64::MAX / 1_000_000)
+        .map(Some)
+        .map_err(|_| format!("`{key}` is `{value}`; a whole number, or -1 for no limit, would do"))
+}
+
+fn parse_sync(value: &str) -> Option<SyncPolicy> {
+    match value {
+        "always" => Some(SyncPolicy::Always),
+        "never" => Some(SyncPolicy::Never),
+        _ => {
+            let interval = if let Some(millis) = value.strip_suffix("ms") {
+                Duration::from_millis(millis.trim().parse().ok()?)
+            } else {
+                Duration::from_secs(value.strip_suffix('s')?.trim().parse().ok()?)
+            };
+            (interval > Duration::ZERO && interval <= MAX_SYNC_INTERVAL)
+                .then_some(SyncPolicy::Interval(interval))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<TopicConfig, String> {
+        let overrides = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        TopicConfig::parse(&overrides, SyncPolicy::Always)
+    }
+
+    #[test]
+    fn every_key_is_honoured() {
+        let config = parse(&[
+            ("cleanup.policy", "delete, compact"),
+            ("retention.ms", "60000"),
+            ("retention.bytes", "1000000"),
+            ("segment.bytes", "65536"),
+            ("delete.retention.ms", "5"),
+            ("compression.type", "lz4"),
+            ("max.message.bytes", "2048"),
+            ("farol.sync", "50ms"),
+        ])
+        .unwrap();
+        assert_eq!(config.cleanup, CleanupPolicy::CompactAndDelete);
+        assert_eq!(config.compression, Compression::Lz4);
+        assert_eq!(config.max_message_bytes, 2048);
+        let options = config.partition_options();
+        assert_eq!(options.sync, SyncPolicy::Interval(Duration::from_millis(50)));
+        assert_eq!(options.retention.max_age, Some(Duration::from_secs(60)));
+        assert_eq!(options.retention.max_bytes, Some(1_000_000));
+        assert_eq!(options.segment_bytes, 65536);
+        assert_eq!(options.segment_age, Some(Duration::from_secs(15)), "a quarter of the retention");
+        assert_eq!(options.compaction.unwrap().tombstone_grace, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_topic_without_configuration_deletes_nothing() {
+        let options = parse(&[]).unwrap().partition_options();
+        assert_eq!(options.retention, Retention::default());
+        assert_eq!(options.compaction, None);
+        assert_eq!(parse(&[("retention.ms", "-1")]).unwrap().partition_options().retention.max_age, None);
+    }
+
+    #[test]
+    fn a_compacted_topic_is_not_deleted_by_age() {
+        let options =
+            parse(&[("cleanup.policy", "compact"), ("retention.ms", "1000")]).unwrap().partition_options();
+        assert_eq!(options.retention.max_age, None);
+        assert!(options.compaction.is_some());
+    }
+
+    #[test]
+    fn errors_name_key_value_and_what_would_do() {
+        for (key, value, hint) in [
+            ("cleanup.policy", "delet", "`compact`"),
+            ("retention.ms", "-2", "-1 for no limit"),
+            ("segment.bytes", "12", "16384"),
+            ("compression.type", "brotli", "`zstd`"),
+            ("farol.sync", "sometimes", "`always`"),
+            ("farol.sync", "0ms", "`always`"),
+            ("max.message.bytes", "9999999999", "8388608"),
+            ("segment.ms", "0", "from 1"),
+        ] {
+            let error = parse(&[(key, value)]).unwrap_err();
+            assert!(error.contains(key) && error.contains(value) && error.contains(hint), "{error}");
+        }
+        let error = parse(&[("min.insync.replicas", "2")]).unwrap_err();
+        assert!(error.contains("min.insync.replicas") && error.contains("retention.ms"), "{error}");
+    }
+}
