@@ -1,0 +1,349 @@
+//! A small HTTP/1.1 client over hyper: one keep-alive connection, one request at a time, no pool and no redirects.
+//!
+//! The connection's driver is polled by whoever waits for an answer instead of by a task of its own. That saves two task
+//! switches a request, which matters to a load generator that shares its processors with the server.
+//!
+//! An error says whether the request may have reached the server ([`ClientError::may_have_arrived`]): the difference
+//! between sending it again freely and perhaps storing it twice.
+//!
+//! Only `http://` is spoken. Limits: [`MAX_ANSWER_BYTES`] an answer, and the time limit given with each request.
+
+use std::fmt;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::http::{HeaderValue, Uri, header};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// The longest accepted answer, in bytes.
+pub const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// How long opening a connection may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The address of a running Farol, such as `http://127.0.0.1:5000`. A path prefix is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Host and port as they stand in the URL: the `Host` header.
+    authority: Arc<str>,
+    /// What is connected to.
+    address: Arc<str>,
+    /// Path prefix without a final slash, often empty.
+    prefix: Arc<str>,
+}
+
+/// Why a text is no server address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a server address such as http://127.0.0.1:5000: {problem}")]
+pub struct ServerUrlError {
+    /// The refused text.
+    text: String,
+    /// What is wrong with it.
+    problem: String,
+}
+
+impl FromStr for ServerUrl {
+    type Err = ServerUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ServerUrlError> {
+        let refuse = |problem: String| ServerUrlError { text: text.chars().take(200).collect(), problem };
+        let uri: Uri = text.parse().map_err(|e: hyper::http::uri::InvalidUri| refuse(e.to_string()))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(other) => return Err(refuse(format!("only http is spoken, not {other}"))),
+            None => return Err(refuse("it must begin with http://".into())),
+        }
+        let authority = uri.authority().ok_or_else(|| refuse("it names no host".into()))?;
+        if authority.as_str().contains('@') {
+            return Err(refuse("user and password are not accepted".into()));
+        }
+        if uri.query().is_some() {
+            return Err(refuse("a query is not accepted".into()));
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        Ok(Self {
+            authority: authority.as_str().into(),
+            address: format!("{}:{port}", authority.host()).into(),
+            prefix: uri.path().trim_end_matches('/').into(),
+        })
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.prefix)
+    }
+}
+
+impl ServerUrl {
+    /// The URL of a path of this server, prefix included.
+    fn uri(&self, path: &str) -> Result<Uri, ClientError> {
+        format!("{}{path}", self.prefix)
+            .parse()
+            .map_err(|_| ClientError::Request(format!("`{path}` is no path")))
+    }
+}
+
+/// What went wrong between sending a request and having its answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection could not be opened.
+    #[error("connecting to {address}: {source}")]
+    Connect {
+        /// Where to.
+        address: Arc<str>,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The connection was closed while idle; the request was not sent.
+    #[error("the server closed the idle connection")]
+    ClosedWhileIdle,
+    /// The connection broke after the request had begun to be sent: it may have been processed.
+    #[error("the connection broke before the answer came: {0}")]
+    Broken(String),
+    /// No complete answer in time: the request may have been processed, or still be.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    /// The answer was longer than [`MAX_ANSWER_BYTES`].
+    #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes")]
+    AnswerTooLong,
+    /// The request itself can't be made.
+    #[error("{0}")]
+    Request(String),
+}
+
+impl ClientError {
+    /// Whether the server may have received the request.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::ClosedWhileIdle | Self::Request(_) => false,
+            Self::Broken(_) | Self::TimedOut(_) | Self::AnswerTooLong => true,
+        }
+    }
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// What `Retry-After` asks for, if it does so in seconds.
+    pub retry_after: Option<Duration>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// What every request of one kind has in common, prepared once.
+#[derive(Debug, Clone)]
+pub struct RequestTemplate {
+    method: Method,
+    uri: Uri,
+    headers: hyper::HeaderMap,
+}
+
+impl RequestTemplate {
+    /// A `GET` of a path (query included).
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] if the path is none.
+    pub fn get(server: &ServerUrl, path: &str) -> Result<Self, ClientError> {
+        Self::new(Method::GET, server, path)
+    }
+
+    /// A `POST` to a path.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] if the path or the producer's name can't be sent.
+    pub fn post(
+        server: &ServerUrl,
+        path: &str,
+        content_type: &'static str,
+        producer: &str,
+    ) -> Result<Self, ClientError> {
+        let mut template = Self::new(Method::POST, server, path)?;
+        template.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let producer = HeaderValue::from_bytes(producer.as_bytes()).map_err(|_| {
+            ClientError::Request(format!("producer name `{producer}` can't stand in a header"))
+        })?;
+        template.headers.insert("farol-producer", producer);
+        Ok(template)
+    }
+
+    fn new(method: Method, server: &ServerUrl, path: &str) -> Result<Self, ClientError> {
+        let mut headers = hyper::HeaderMap::new();
+        let host = HeaderValue::from_str(&server.authority)
+            .map_err(|_| ClientError::Request(format!("`{}` can't stand in a header", server.authority)))?;
+        headers.insert(header::HOST, host);
+        Ok(Self { method, uri: server.uri(path)?, headers })
+    }
+
+    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// The connection's I/O; `None` when it is over.
+type Driver = Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
+
+/// One open connection. After an error it is of no use: open another.
+pub struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Driver,
+}
+
+impl Connection {
+    /// Opens a connection, within [`CONNECT_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub async fn open(server: &ServerUrl) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::Connect { address: Arc::clone(&server.address), source };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*server.address))
+            .await
+            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(std::io::Error::other(e)))?;
+        Ok(Self { sender, driver: Some(Box::pin(driver)) })
+    }
+
+    /// Sends a request and waits for the whole answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. Not cancel-safe: after an error or a dropped call the connection must not be used again.
+    pub async fn exchange(
+        &mut self,
+        template: &RequestTemplate,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
+        let request = template.request(body);
+        let Self { sender, driver } = self;
+        let answering = async {
+            sender.ready().await.map_err(|_| ClientError::ClosedWhileIdle)?;
+            let response = match sender.try_send_request(request).await {
+                Ok(response) => response,
+                // hyper hands the request back exactly when nothing of it was written.
+                Err(mut failure) => {
+                    return Err(match failure.take_message() {
+                        Some(_) => ClientError::ClosedWhileIdle,
+                        None => ClientError::Broken(describe(&failure.into_error())),
+                    });
+                }
+            };
+            read_answer(response).await
+        };
+        match tokio::time::timeout(limit, drive(driver, answering)).await {
+            Ok(result) => result,
+            Err(_) => Err(ClientError::TimedOut(limit)),
+        }
+    }
+
+    /// Sends a request and returns as soon as the head of the answer is there; the body follows from
+    /// [`EndlessAnswer::next_chunk`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn open_stream(
+        mut self,
+        template: &RequestTemplate,
+        limit: Duration,
+    ) -> Result<EndlessAnswer, ClientError> {
+        let request = template.request(Bytes::new());
+        let Self { sender, driver } = &mut self;
+        let answering = async {
+            sender.ready().await.map_err(|_| ClientError::ClosedWhileIdle)?;
+            sender.send_request(request).await.map_err(|e| ClientError::Broken(describe(&e)))
+        };
+        let response = tokio::time::timeout(limit, drive(driver, answering))
+            .await
+            .map_err(|_| ClientError::TimedOut(limit))??;
+        let status = response.status();
+        Ok(EndlessAnswer { status, body: response.into_body(), connection: self })
+    }
+}
+
+/// An answer whose body goes on for as long as the server likes.
+pub struct EndlessAnswer {
+    /// Its status.
+    pub status: StatusCode,
+    body: Incoming,
+    connection: Connection,
+}
+
+impl EndlessAnswer {
+    /// The next piece of the body, or `None` at its end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`].
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let Self { body, connection, .. } = self;
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.map_err(|e| ClientError::Broken(describe(&e)))?.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(None)
+        };
+        drive(&mut connection.driver, reading).await
+    }
+}
+
+/// Polls `wanted` and, while that waits, the connection that it waits for.
+async fn drive<T>(
+    driver: &mut Driver,
+    wanted: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::pin!(wanted);
+    if let Some(connection) = driver {
+        tokio::select! {
+            biased;
+            result = &mut wanted => return result,
+            _ = connection.as_mut() => {}
+        }
+        *driver = None;
+    }
+    // The connection is over. What it had received is still to be had, and whatever else waits is told at once.
+    wanted.await
+}
+
+async fn read_answer(response: Response<Incoming>) -> Result<Answer, ClientError> {
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|e| {
+        if e.is::<http_body_util::LengthLimitError>() {
+            ClientError::AnswerTooLong
+        } else {
+            ClientError::Broken(e.to_string())
+        }
+    })?;
+    Ok(Answer { status, retry_after, body: body.to_bytes() })
+}
+
+/// hyper's errors keep their cause apart; both matter.
+fn describe(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
