@@ -184,7 +184,13 @@ impl Event {
     ///
     /// # Panics
     /// If `data` does not serialise to an object: that is a mistake in the calling code, never in input.
-    pub fn new(id: Uuid, time: Timestamp, event_type: EventType, source: impl Into<String>, data: &impl Serialize) -> Self {
+    pub fn new(
+        id: Uuid,
+        time: Timestamp,
+        event_type: EventType,
+        source: impl Into<String>,
+        data: &impl Serialize,
+    ) -> Self {
         let Ok(Value::Object(data)) = serde_json::to_value(data) else {
             panic!("the data of a `{event_type}` event must serialise to a JSON object");
         };
@@ -232,7 +238,9 @@ impl Event {
     ) -> Result<Self, EventError> {
         match required(&mut attributes, "specversion")?.as_str() {
             "1.0" => {}
-            other => return Err(invalid("specversion", format!("must be \"1.0\", not \"{}\"", shorten(other)))),
+            other => {
+                return Err(invalid("specversion", format!("must be \"1.0\", not \"{}\"", shorten(other))));
+            }
         }
         let id = required(&mut attributes, "id")?;
         let event_type = EventType::new(required(&mut attributes, "type")?);
@@ -301,7 +309,10 @@ fn optional(
     }
 }
 
-fn required(attributes: &mut serde_json::Map<String, Value>, name: &'static str) -> Result<String, EventError> {
+fn required(
+    attributes: &mut serde_json::Map<String, Value>,
+    name: &'static str,
+) -> Result<String, EventError> {
     optional(attributes, name)?.ok_or(EventError::Missing(name))
 }
 
@@ -312,7 +323,10 @@ fn extensions(attributes: serde_json::Map<String, Value>) -> Result<BTreeMap<Str
     }
     for (name, value) in &attributes {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            return Err(invalid(name, "is unknown, and extension names have only lower-case letters and digits"));
+            return Err(invalid(
+                name,
+                "is unknown, and extension names have only lower-case letters and digits",
+            ));
         }
         let fits = match value {
             Value::String(text) => text.len() <= MAX_ATTRIBUTE_BYTES,

@@ -9,6 +9,7 @@
 //! * [`severity`]: how bad an alert is, and what a sender thought of its own reading;
 //! * [`position`]: where a record stands in the log;
 //! * [`reading`]: one measurement of one sensor;
+//! * [`sensor_type`]: the known kinds of sensor and what is usual for each;
 //! * [`envelope`]: the CloudEvents 1.0 envelope and Farol's event types;
 //! * [`alert`]: an alert as it travels and as it is shown, with its evidence.
 
@@ -16,6 +17,7 @@ pub mod alert;
 pub mod envelope;
 pub mod position;
 pub mod reading;
+pub mod sensor_type;
 pub mod severity;
 pub mod timestamp;
 
@@ -23,5 +25,6 @@ pub use alert::{Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, E
 pub use envelope::{Event, EventError, EventType};
 pub use position::Position;
 pub use reading::{Location, Reading, ReadingError};
+pub use sensor_type::{SENSOR_TYPES, SensorTypeDefaults};
 pub use severity::{AlertLevel, Severity};
 pub use timestamp::{Timestamp, TimestampError};

@@ -107,7 +107,9 @@ pub enum ReadingError {
     #[error("`timestamp`: {0}")]
     Timestamp(#[from] TimestampError),
     /// `timestamp` is before 1970 or more than [`MAX_AHEAD`] after arrival.
-    #[error("`timestamp` {timestamp} is {problem}; readings from 1970 to 24 hours after arrival are accepted")]
+    #[error(
+        "`timestamp` {timestamp} is {problem}; readings from 1970 to 24 hours after arrival are accepted"
+    )]
     AbsurdTimestamp {
         /// The refused instant.
         timestamp: Timestamp,
@@ -284,7 +286,9 @@ impl<'de> Visitor<'de> for RawReadingVisitor {
                 "unit" => once(&mut raw.unit, "unit", text(&mut map, "unit")?)?,
                 "location" => once(&mut raw.location, "location", named(map.next_value(), "location")?)?,
                 "value" => once(&mut raw.value, "value", named(map.next_value(), "value")?)?,
-                "alert_level" => once(&mut raw.alert_level, "alert_level", named(map.next_value(), "alert_level")?)?,
+                "alert_level" => {
+                    once(&mut raw.alert_level, "alert_level", named(map.next_value(), "alert_level")?)?
+                }
                 "quality" => once(&mut raw.quality, "quality", named(map.next_value(), "quality")?)?,
                 "metadata" => {
                     let given: &'de RawValue = map.next_value()?;

@@ -121,7 +121,11 @@ impl FromStr for Timestamp {
 /// The start of a text that may be long or hostile, for error messages.
 pub(crate) fn shorten(text: &str) -> String {
     const SHOWN: usize = 64;
-    if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
+    if text.chars().count() <= SHOWN {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN).chain(['…']).collect()
+    }
 }
 
 impl fmt::Display for Timestamp {

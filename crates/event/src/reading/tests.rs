@@ -34,7 +34,8 @@ fn only_sensor_id_and_value_are_required() {
 
 #[test]
 fn unknown_fields_are_kept_in_order() {
-    let reading = Reading::parse(br#"{"zeta":[1,2],"sensor_id":"a","value":1,"alpha":{"x":null}}"#, arrival()).unwrap();
+    let reading =
+        Reading::parse(br#"{"zeta":[1,2],"sensor_id":"a","value":1,"alpha":{"x":null}}"#, arrival()).unwrap();
     let names: Vec<_> = reading.unknown.iter().map(|(n, _)| n.as_ref()).collect();
     assert_eq!(names, ["zeta", "alpha"]);
     assert_eq!(reading.to_json()["alpha"], serde_json::json!({"x": null}));
@@ -54,7 +55,9 @@ fn each_mistake_is_named() {
     assert!(error(r#"{"sensor_id":"a","value":1,"metadata":3}"#).contains("`metadata` must be"));
     assert!(error(r#"{"sensor_id":"a","value":1,"alert_level":"meh"}"#).contains("`alert_level`"));
     assert!(error(r#"{"sensor_id":"a","value":1,"timestamp":"yesterday"}"#).contains("RFC 3339"));
-    assert!(error(r#"{"sensor_id":"a","value":1,"timestamp":"1812-01-01T00:00:00Z"}"#).contains("before 1970"));
+    assert!(
+        error(r#"{"sensor_id":"a","value":1,"timestamp":"1812-01-01T00:00:00Z"}"#).contains("before 1970")
+    );
     assert!(error(r#"{"sensor_id":"a","value":1,"timestamp":"2999-01-01T00:00:00Z"}"#).contains("future"));
     assert!(error("{\"sensor_id\":\"a\\u0007\",\"value\":1}").contains("control characters"));
     let long = format!(r#"{{"sensor_id":"{}","value":1}}"#, "x".repeat(300));

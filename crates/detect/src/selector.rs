@@ -1,0 +1,252 @@
+//! Which series a rule is about: label matchers in PromQL's syntax, `{sensor_type="temperature", machine_id=~"m-.*"}`.
+//!
+//! As in PromQL: `=`, `!=`, `=~` and `!~`; regular expressions match the whole value; a label that a series doesn't
+//! have counts as empty; strings are in double or single quotes with Go's escapes, or raw in backticks; a trailing
+//! comma is allowed. Unlike PromQL: no metric name in front, `{}` selects every series, and the only labels are
+//! those of [`LabelName`], so that a misspelt one is an error instead of a rule that never matches.
+//!
+//! Limits: [`MAX_SELECTOR_BYTES`], [`MAX_MATCHERS`], [`MAX_COMPILED_REGEX_BYTES`]. The regex engine runs in time linear
+//! in the value, so no pattern can stall a partition.
+
+use std::fmt;
+use std::str::FromStr;
+
+use farol_event::Reading;
+use regex::{Regex, RegexBuilder};
+
+mod parse;
+
+/// The longest selector, in bytes.
+pub const MAX_SELECTOR_BYTES: usize = 4096;
+/// How many matchers one selector may have.
+pub const MAX_MATCHERS: usize = 16;
+/// The largest compiled regular expression, in bytes.
+pub const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
+
+/// A label that every series has (empty if the sender gave nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LabelName {
+    /// Who measures.
+    SensorId,
+    /// What is measured.
+    SensorType,
+    /// The unit of the values.
+    Unit,
+    /// Section of the plant.
+    FactorySection,
+    /// The machine that carries the sensor.
+    MachineId,
+    /// Zone within the section.
+    Zone,
+}
+
+impl LabelName {
+    /// Every label.
+    pub const ALL: [LabelName; 6] = [
+        LabelName::SensorId,
+        LabelName::SensorType,
+        LabelName::Unit,
+        LabelName::FactorySection,
+        LabelName::MachineId,
+        LabelName::Zone,
+    ];
+
+    /// The label's name in selectors, summaries and alerts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LabelName::SensorId => "sensor_id",
+            LabelName::SensorType => "sensor_type",
+            LabelName::Unit => "unit",
+            LabelName::FactorySection => "factory_section",
+            LabelName::MachineId => "machine_id",
+            LabelName::Zone => "zone",
+        }
+    }
+
+    /// The label of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|l| l.as_str() == name)
+    }
+}
+
+/// The labels of one series. A label that it doesn't have is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SeriesLabels<'a> {
+    /// Who measures.
+    pub sensor_id: &'a str,
+    /// What is measured.
+    pub sensor_type: &'a str,
+    /// The unit of the values.
+    pub unit: &'a str,
+    /// Section of the plant.
+    pub factory_section: &'a str,
+    /// The machine that carries the sensor.
+    pub machine_id: &'a str,
+    /// Zone within the section.
+    pub zone: &'a str,
+}
+
+impl<'a> SeriesLabels<'a> {
+    /// The value of one label.
+    pub fn get(&self, name: LabelName) -> &'a str {
+        match name {
+            LabelName::SensorId => self.sensor_id,
+            LabelName::SensorType => self.sensor_type,
+            LabelName::Unit => self.unit,
+            LabelName::FactorySection => self.factory_section,
+            LabelName::MachineId => self.machine_id,
+            LabelName::Zone => self.zone,
+        }
+    }
+}
+
+impl<'a> From<&'a Reading<'_>> for SeriesLabels<'a> {
+    fn from(reading: &'a Reading<'_>) -> Self {
+        let text = |label: &'a Option<std::borrow::Cow<'_, str>>| label.as_deref().unwrap_or("");
+        Self {
+            sensor_id: &reading.sensor_id,
+            sensor_type: &reading.sensor_type,
+            unit: text(&reading.unit),
+            factory_section: text(&reading.location.factory_section),
+            machine_id: text(&reading.location.machine_id),
+            zone: text(&reading.location.zone),
+        }
+    }
+}
+
+/// Label matchers that must all hold. `Display` gives a canonical text that parses back.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    matchers: Vec<Matcher>,
+}
+
+#[derive(Debug, Clone)]
+struct Matcher {
+    label: LabelName,
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equal(Box<str>),
+    /// The anchored expression and its text as it was written.
+    Regex(Regex, Box<str>),
+}
+
+/// Why a text is no selector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// Longer than [`MAX_SELECTOR_BYTES`].
+    #[error("the selector has {0} bytes; at most {MAX_SELECTOR_BYTES} are accepted")]
+    TooLong(usize),
+    /// More than [`MAX_MATCHERS`].
+    #[error("the selector has more than {MAX_MATCHERS} matchers")]
+    TooManyMatchers,
+    /// Something else stood where the syntax asks for a certain thing.
+    #[error("at byte {at}: expected {expected}")]
+    Expected {
+        /// Byte offset in the selector.
+        at: usize,
+        /// What the syntax asks for.
+        expected: &'static str,
+    },
+    /// A label that series don't have.
+    #[error(
+        "at byte {at}: no series has a label `{name}`; use sensor_id, sensor_type, unit, factory_section, machine_id or zone"
+    )]
+    UnknownLabel {
+        /// Byte offset in the selector.
+        at: usize,
+        /// The refused name, shortened.
+        name: String,
+    },
+    /// A string with an escape that Go doesn't know.
+    #[error(
+        "at byte {at}: unknown escape in string (for a regular expression's backslash write two, or use backticks)"
+    )]
+    Escape {
+        /// Byte offset in the selector.
+        at: usize,
+    },
+    /// A regular expression that doesn't compile, or is too large.
+    #[error("at byte {at}: regular expression: {problem}")]
+    Regex {
+        /// Byte offset in the selector.
+        at: usize,
+        /// What the engine said.
+        problem: String,
+    },
+}
+
+impl Selector {
+    /// Whether all matchers hold for these labels.
+    pub fn selects(&self, labels: &SeriesLabels<'_>) -> bool {
+        self.matchers.iter().all(|matcher| {
+            let value = labels.get(matcher.label);
+            let holds = match &matcher.test {
+                Test::Equal(text) => value == text.as_ref(),
+                Test::Regex(regex, _) => regex.is_match(value),
+            };
+            holds != matcher.negated
+        })
+    }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        if text.len() > MAX_SELECTOR_BYTES {
+            return Err(SelectorError::TooLong(text.len()));
+        }
+        let mut matchers = Vec::new();
+        for parsed in parse::matchers(text)? {
+            let label = LabelName::of(parsed.label).ok_or_else(|| SelectorError::UnknownLabel {
+                at: parsed.label_at,
+                name: parsed.label.chars().take(64).collect(),
+            })?;
+            let test = if parsed.regex {
+                Test::Regex(compile(&parsed.value, parsed.value_at)?, parsed.value.into())
+            } else {
+                Test::Equal(parsed.value.into())
+            };
+            matchers.push(Matcher { label, negated: parsed.negated, test });
+        }
+        Ok(Self { matchers })
+    }
+}
+
+/// Compiles `pattern` to match whole values only.
+fn compile(pattern: &str, at: usize) -> Result<Regex, SelectorError> {
+    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build();
+    // The pattern has to stand on its own first: `a)|(b` would otherwise become valid by the anchors around it.
+    build(pattern).and_then(|_| build(&format!("^(?s:{pattern})$"))).map_err(|e| {
+        let problem = match e {
+            regex::Error::Syntax(text) => text.lines().last().unwrap_or("syntax error").trim().to_owned(),
+            regex::Error::CompiledTooBig(limit) => format!("needs more than {limit} bytes compiled"),
+            other => other.to_string(),
+        };
+        SelectorError::Regex { at, problem }
+    })
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, matcher) in self.matchers.iter().enumerate() {
+            let (operator, value) = match (&matcher.test, matcher.negated) {
+                (Test::Equal(text), false) => ("=", text),
+                (Test::Equal(text), true) => ("!=", text),
+                (Test::Regex(_, text), false) => ("=~", text),
+                (Test::Regex(_, text), true) => ("!~", text),
+            };
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{}{operator}{}", matcher.label.as_str(), parse::Quoted(value))?;
+        }
+        f.write_str("}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
