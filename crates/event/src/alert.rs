@@ -95,8 +95,9 @@ pub enum TransitionKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Evidence {
-    /// The readings that caused the transition. For `fired` after a duration: the one that began the condition and the
-    /// one that completed the duration. Empty when the passing of time alone did it (absence of data).
+    /// The readings that caused the transition, in order. After a duration: the one that began it and the one that
+    /// completed it; for a rate of change also the one it is taken from; for absence of data the last one before it.
+    /// Empty when no reading had a part in it (the rule changed).
     pub positions: Vec<Position>,
     /// The value that was compared (the reading's, or the rate of change), if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

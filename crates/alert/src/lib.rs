@@ -1,0 +1,26 @@
+//! The life of an alert.
+//!
+//! Everything here is a function of (state, input, now): no I/O, no clock, no async. The detector (`farol-detect`) says what
+//! happened to an alert; here is what may follow what, what people can do to an alert, and who is told.
+//!
+//! Modules, in reading order:
+//!
+//! * [`lifecycle`]: one transition after another: the alert as it stands, now or at any past instant;
+//! * [`book`]: many alerts, folded from the topic, never two active ones for one rule and series;
+//! * [`acknowledge`]: somebody takes an alert on;
+//! * [`record`]: transitions as events of the topic `alerts`, and back;
+//! * [`notification`]: which transitions are told to whom, in what words, and when to try again.
+
+pub mod acknowledge;
+pub mod book;
+pub mod lifecycle;
+pub mod notification;
+pub mod record;
+
+pub use acknowledge::{AcknowledgeRefused, acknowledge};
+pub use book::{AlertBook, BookError};
+pub use lifecycle::{Folded, Illegal, as_of, fold};
+pub use notification::{
+    Attempt, DeliveryOutcome, DeliveryRecord, NotificationPayload, NotifyOn, RetrySchedule, classify,
+};
+pub use record::{RecordError, from_event, to_event};

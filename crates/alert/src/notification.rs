@@ -1,0 +1,276 @@
+//! Which transitions are told to whom, in what words, and when to try again. The sending itself is for others.
+//!
+//! A notification is one transition on its way to one target of one channel (`webhook`, `log`). It is attempted until it is
+//! delivered, or until it makes no sense to go on: [`classify`] says which outcome is which, [`RetrySchedule`] when the
+//! next attempt is due. Every attempt leaves a [`DeliveryRecord`], the `data` of a `notificacao_enviada` event.
+
+use std::time::Duration;
+
+use farol_event::{Alert, AlertId, AlertTransition, Timestamp, TransitionKind};
+use serde::{Deserialize, Serialize};
+
+/// Which transitions are notified about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NotifyOn {
+    /// When an alert becomes pending.
+    pub pending: bool,
+    /// When an alert fires.
+    pub fired: bool,
+    /// When an alert resolves.
+    pub resolved: bool,
+    /// When a pending alert ends without having fired.
+    pub dismissed: bool,
+    /// When somebody acknowledges an alert.
+    pub acknowledged: bool,
+}
+
+impl Default for NotifyOn {
+    /// Fired and resolved.
+    fn default() -> Self {
+        Self { pending: false, fired: true, resolved: true, dismissed: false, acknowledged: false }
+    }
+}
+
+impl NotifyOn {
+    /// Whether transitions of this kind are notified about.
+    pub fn wants(self, kind: TransitionKind) -> bool {
+        match kind {
+            TransitionKind::Pending => self.pending,
+            TransitionKind::Fired => self.fired,
+            TransitionKind::Resolved => self.resolved,
+            TransitionKind::Dismissed => self.dismissed,
+            TransitionKind::Acknowledged => self.acknowledged,
+        }
+    }
+}
+
+/// What a webhook is sent, as JSON.
+///
+/// `id` is the same for every attempt to deliver the same transition, so that a receiver can drop repeats: delivery is at least
+/// once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotificationPayload {
+    /// Version of this shape, 1.
+    pub version: u32,
+    /// The id of the transition's event on topic `alerts`.
+    pub id: uuid::Uuid,
+    /// What happened.
+    pub transition: TransitionKind,
+    /// When it happened.
+    pub at: Timestamp,
+    /// One sentence for people about the alert.
+    pub summary: String,
+    /// One sentence about what was found, if it was a finding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// Where the alert is shown, if the sender knows its own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The alert as it stands after the transition.
+    pub alert: Alert,
+}
+
+impl NotificationPayload {
+    /// The payload for `transition`. `url` is where people find the alert.
+    pub fn new(transition: &AlertTransition, url: Option<String>) -> Self {
+        let alert = transition.alert.clone();
+        Self {
+            version: 1,
+            id: crate::record::event_id(alert.id, transition.kind, transition.at),
+            transition: transition.kind,
+            at: transition.at,
+            summary: alert.summary.clone(),
+            explanation: transition.evidence.as_ref().map(|evidence| evidence.explanation.clone()),
+            url,
+            alert,
+        }
+    }
+
+    /// The JSON that is sent.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a payload has only string keys, so it serialises")
+    }
+}
+
+/// What one attempt came to, as the sender saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// The receiver answered with this HTTP status, and perhaps asked to wait (`Retry-After`).
+    Answered {
+        /// The status.
+        status: u16,
+        /// How long the receiver asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// No answer in time.
+    TimedOut,
+    /// No connection, or it broke.
+    Unreachable(String),
+    /// The notification can't be sent at all: the target is no address, say.
+    Impossible(String),
+}
+
+/// What to do after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It arrived.
+    Delivered,
+    /// Try again, not before so long has passed.
+    Retry {
+        /// What the receiver asked for, zero if nothing.
+        not_before: Duration,
+    },
+    /// It makes no sense to try again.
+    GiveUp,
+}
+
+/// What an attempt means. 2xx is delivered. 408, 429, 5xx, timeouts and broken connections pass, so they are tried again. Anything else (a redirect, too: a
+/// webhook's address is to be set right, not followed) says that the same request would fail in the same way.
+pub fn classify(attempt: &Attempt) -> Verdict {
+    match attempt {
+        Attempt::Answered { status: 200..=299, .. } => Verdict::Delivered,
+        Attempt::Answered { status: 408 | 429 | 500..=599, retry_after } => {
+            Verdict::Retry { not_before: retry_after.unwrap_or_default() }
+        }
+        Attempt::TimedOut | Attempt::Unreachable(_) => Verdict::Retry { not_before: Duration::ZERO },
+        Attempt::Answered { .. } | Attempt::Impossible(_) => Verdict::GiveUp,
+    }
+}
+
+/// When to try again: exponential backoff with full jitter (a random part of the doubled delay), so that many notifications that failed together don't
+/// come back together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetrySchedule {
+    /// The upper bound of the first delay; it doubles with every attempt.
+    pub first_delay: Duration,
+    /// Where the doubling ends.
+    pub longest_delay: Duration,
+    /// How many attempts are made, the first one included.
+    pub max_attempts: u32,
+    /// How long after the first attempt the last one may be.
+    pub max_elapsed: Duration,
+}
+
+impl Default for RetrySchedule {
+    /// From one second doubling to five minutes, at most 12 attempts within an hour.
+    fn default() -> Self {
+        Self {
+            first_delay: Duration::from_secs(1),
+            longest_delay: Duration::from_secs(300),
+            max_attempts: 12,
+            max_elapsed: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl RetrySchedule {
+    /// How long to wait after attempt number `attempt` (from 1) has failed, or nothing if that was the last one. `elapsed` is the time
+    /// since the first attempt, `not_before` what the receiver asked for, and `random` a number in 0..1.
+    pub fn delay(
+        &self,
+        attempt: u32,
+        elapsed: Duration,
+        not_before: Duration,
+        random: f64,
+    ) -> Option<Duration> {
+        if attempt >= self.max_attempts {
+            return None;
+        }
+        let doubled = 2u32
+            .checked_pow(attempt.saturating_sub(1))
+            .and_then(|factor| self.first_delay.checked_mul(factor));
+        let bound = doubled.unwrap_or(self.longest_delay).min(self.longest_delay);
+        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
+        let delay = bound.mul_f64(random).max(not_before);
+        // A receiver that asks to wait beyond the end will not be asked again.
+        (elapsed.checked_add(delay)? <= self.max_elapsed).then_some(delay)
+    }
+}
+
+/// How an attempt ended, for the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryOutcome {
+    /// It arrived.
+    Delivered,
+    /// It failed, and there will be another attempt.
+    Failed,
+    /// It failed, and there will be none.
+    GaveUp,
+}
+
+/// One attempt to deliver one notification: the `data` of a `notificacao_enviada` event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DeliveryRecord {
+    /// The alert.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub alert_id: AlertId,
+    /// What was told about it.
+    pub transition: TransitionKind,
+    /// The kind of target: `webhook`, `log`.
+    pub channel: String,
+    /// The target as it was configured, without secrets.
+    pub target: String,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: DeliveryOutcome,
+    /// The HTTP status, if there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What went wrong, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The longest `error` in a record, in bytes.
+pub const MAX_ERROR_BYTES: usize = 512;
+
+impl DeliveryRecord {
+    /// The record of one attempt; `again` is whether there will be another.
+    pub fn new(
+        transition: &AlertTransition,
+        (channel, target): (&str, &str),
+        attempt: u32,
+        came_to: &Attempt,
+        again: bool,
+    ) -> Self {
+        let outcome = match (classify(came_to), again) {
+            (Verdict::Delivered, _) => DeliveryOutcome::Delivered,
+            (Verdict::Retry { .. }, true) => DeliveryOutcome::Failed,
+            (Verdict::Retry { .. }, false) | (Verdict::GiveUp, _) => DeliveryOutcome::GaveUp,
+        };
+        let (status, error) = match came_to {
+            Attempt::Answered { status, .. } => {
+                let error = (outcome != DeliveryOutcome::Delivered)
+                    .then(|| format!("the receiver answered {status}"));
+                (Some(*status), error)
+            }
+            Attempt::TimedOut => (None, Some("no answer in time".to_owned())),
+            Attempt::Unreachable(problem) => (None, Some(format!("no connection: {}", shortened(problem)))),
+            Attempt::Impossible(problem) => (None, Some(shortened(problem).to_owned())),
+        };
+        Self {
+            alert_id: transition.alert.id,
+            transition: transition.kind,
+            channel: channel.to_owned(),
+            target: target.to_owned(),
+            attempt,
+            outcome,
+            status,
+            error,
+        }
+    }
+}
+
+/// At most [`MAX_ERROR_BYTES`] of a text that came from outside.
+fn shortened(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_ERROR_BYTES)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests;
