@@ -239,7 +239,10 @@ pub trait Bus: Send + Sync + 'static {
     async fn producer(&self, client_id: &str) -> Result<Arc<dyn Producer>, BusError>;
 
     /// A producer of transactions. A newer one with the same transactional id fences an older one.
-    async fn transactional_producer(&self, transactional_id: &str) -> Result<Box<dyn TransactionalProducer>, BusError>;
+    async fn transactional_producer(
+        &self,
+        transactional_id: &str,
+    ) -> Result<Box<dyn TransactionalProducer>, BusError>;
 
     /// A consumer; see [`ConsumerSettings`].
     async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>, BusError>;

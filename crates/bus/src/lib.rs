@@ -16,8 +16,10 @@ pub mod engine;
 pub mod record;
 
 pub use engine::{
-    Assignment, Bus, BusError, Consumer, ConsumerSettings, GroupDescription, GroupMember, GroupMetadata, LeaveReason,
-    OffsetReset, OffsetSpec, Polled, Producer, RebalanceCause, RebalanceRecord, StartAt, TopicDescription, TopicSpec,
-    TransactionalProducer,
+    Assignment, Bus, BusError, Consumer, ConsumerSettings, GroupDescription, GroupMember, GroupMetadata,
+    LeaveReason, OffsetReset, OffsetSpec, Polled, Producer, RebalanceCause, RebalanceRecord, StartAt,
+    TopicDescription, TopicSpec, TransactionalProducer,
 };
-pub use record::{ConsumedBatch, ConsumedRecord, Partitioning, ProducerRecord, RecordMetadata, TopicPartition};
+pub use record::{
+    ConsumedBatch, ConsumedRecord, Partitioning, ProducerRecord, RecordMetadata, TopicPartition,
+};
