@@ -42,7 +42,7 @@ pub use compression::Compression;
 pub use header::{BatchHeader, HEADER_BYTES};
 pub use record::{Record, RecordHeader, Records};
 
-pub(crate) use header::{CRC_COVERS_FROM, PREFIX_BYTES};
+use header::CRC_COVERS_FROM;
 
 /// Most bytes that decompressing one batch of the log may give.
 pub const DEFAULT_MAX_DECOMPRESSED_BYTES: usize = 64 * 1024 * 1024;
@@ -282,11 +282,7 @@ impl Batch {
 /// Compares the checksum of a whole batch with its header's.
 pub(crate) fn verify_checksum(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
     let computed = crc32c::crc32c(batch.get(CRC_COVERS_FROM..).unwrap_or_default());
-    if computed == header.crc {
-        Ok(())
-    } else {
-        Err(BatchError::Checksum { stored: header.crc, computed })
-    }
+    if computed == header.crc { Ok(()) } else { Err(BatchError::Checksum { stored: header.crc, computed }) }
 }
 
 /// The batches that stand back to back in bytes from the log. Ends at the end or after the first error.

@@ -129,19 +129,6 @@ pub trait FileSystem: Debug + Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
 }
 
-/// Reads exactly `into.len()` bytes.
-pub(crate) fn read_exact_at(file: &dyn File, mut into: &mut [u8], mut position: u64) -> io::Result<()> {
-    while !into.is_empty() {
-        let count = read_some(file, into, position)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        into = into.get_mut(count..).unwrap_or_default();
-        position += count as u64;
-    }
-    Ok(())
-}
-
 /// Reads up to `len` bytes: fewer only at the end of the file.
 pub(crate) fn read_up_to(file: &dyn File, len: usize, position: u64) -> io::Result<Vec<u8>> {
     let mut out = vec![0; len];

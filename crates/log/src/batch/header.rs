@@ -78,10 +78,12 @@ impl BatchHeader {
             base_sequence: i32::from_be_bytes(take(fixed, 53)),
             record_count: i32::from_be_bytes(take(fixed, 57)),
         };
-        let deltas_fit =
-            header.record_count > 0 && i64::from(header.last_offset_delta) + 1 >= i64::from(header.record_count);
-        let offsets_fit =
-            header.base_offset.checked_add(i64::from(header.last_offset_delta)).is_some_and(|last| last < i64::MAX);
+        let deltas_fit = header.record_count > 0
+            && i64::from(header.last_offset_delta) + 1 >= i64::from(header.record_count);
+        let offsets_fit = header
+            .base_offset
+            .checked_add(i64::from(header.last_offset_delta))
+            .is_some_and(|last| last < i64::MAX);
         if !deltas_fit || !offsets_fit {
             return Err(BatchError::Counts {
                 record_count: header.record_count,

@@ -119,14 +119,7 @@ impl Records {
         self.last_offset_delta = offset_delta;
         self.position = end;
         self.left -= 1;
-        Ok(Some(RecordParts {
-            whole: whole_start..end,
-            timestamp_delta,
-            offset_delta,
-            key,
-            value,
-            headers,
-        }))
+        Ok(Some(RecordParts { whole: whole_start..end, timestamp_delta, offset_delta, key, value, headers }))
     }
 
     fn timestamp_ms(&self, parts: &RecordParts) -> i64 {

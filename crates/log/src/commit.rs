@@ -1,0 +1,485 @@
+//! Group commit: one thread takes what has queued up, writes it, syncs once, and answers everyone.
+//!
+//! For each group, in this order:
+//!
+//! 1. preconditions are asked and offsets assigned;
+//! 2. the batches are written to their segments, without a sync. A failure takes the whole group back, poisons the
+//!    partition whose write failed, refuses the requests that need it, and begins again with the others;
+//! 3. all batches together are written to the journal as one frame;
+//! 4. the journal is synced, if a partition's policy or an append to several partitions asks for it;
+//! 5. the batches become readable, waiting readers are told, the requests are answered.
+//!
+//! A failure in 3 or 4 poisons the log: what the journal holds is unknown from there on, so nothing more is written
+//! until the folder is opened again. Readers never see anything that has not passed 4.
+
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::append::{AppendError, AppendResult, Appended, OnAppended, Precondition, Rejection};
+use crate::batch::Batch;
+use crate::journal::Journal;
+use crate::journal::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
+use crate::log::Shared;
+use crate::options::{Background, SyncPolicy};
+use crate::partition::writer::{BatchExtent, WriterMark};
+use crate::partition::{Partition, PartitionInner};
+use crate::queue::{Next, Queued};
+
+/// Bytes of the base offset, which the log writes in place of the batch's own.
+const BASE_OFFSET_BYTES: usize = 8;
+/// What stands before the rest of each batch in a frame: entry header and base offset.
+const PREFIX_BYTES: usize = ENTRY_HEADER_BYTES + BASE_OFFSET_BYTES;
+/// How often a commit that waits for a journal file looks whether the log was poisoned meanwhile.
+const JOURNAL_WAIT: Duration = Duration::from_millis(50);
+
+/// What only the thread that commits may touch.
+pub(crate) struct Committer {
+    pub(crate) journal: Journal,
+    /// When the journal must be synced for partitions with [`SyncPolicy::Interval`].
+    sync_deadline: Option<Instant>,
+}
+
+/// A request whose precondition agreed.
+struct Admitted {
+    batches: Vec<(Partition, Batch)>,
+    on_appended: OnAppended,
+    base_offsets: Vec<i64>,
+}
+
+/// A partition that the group appends to.
+struct Touched {
+    partition: Arc<PartitionInner>,
+    mark: WriterMark,
+    next_offset: i64,
+    /// Places in [`Plan::batches`].
+    batches: Vec<usize>,
+}
+
+struct PlannedBatch<'a> {
+    batch: &'a Batch,
+    prefix: [u8; PREFIX_BYTES],
+    extent: BatchExtent,
+}
+
+/// What to write where.
+struct Plan<'a> {
+    touched: Vec<Touched>,
+    batches: Vec<PlannedBatch<'a>>,
+}
+
+impl Committer {
+    pub(crate) fn new(journal: Journal) -> Self {
+        Self { journal, sync_deadline: None }
+    }
+}
+
+impl Shared {
+    /// The commit thread: runs until the queue is closed and empty.
+    pub(crate) fn commit_until_closed(&self) {
+        loop {
+            let deadline = self.committer.lock().sync_deadline;
+            match self.queue.next(self.options.group_bytes, deadline) {
+                Next::Group(group) => self.commit(group),
+                Next::Deadline => self.sync_journal(),
+                Next::Closed => return,
+            }
+        }
+    }
+
+    /// Commits everything that waits, on the caller's thread.
+    pub(crate) fn commit_waiting(&self) {
+        while let Some(group) = self.queue.next_now(self.options.group_bytes) {
+            self.commit(group);
+        }
+    }
+
+    /// Syncs what was acknowledged before its sync.
+    pub(crate) fn sync_journal(&self) {
+        let mut committer = self.committer.lock();
+        committer.sync_deadline = None;
+        if self.poison.get().is_none() && self.timed_sync(&mut committer.journal).is_err() {
+            tracing::debug!("the log was poisoned by an interval sync");
+        }
+    }
+
+    fn commit(&self, group: Vec<Queued>) {
+        let mut committer = self.committer.lock();
+        let mut admitted: Vec<Admitted> = group.into_iter().filter_map(|queued| self.admit(queued)).collect();
+        while !admitted.is_empty() {
+            match self.attempt(&mut committer, &mut admitted) {
+                Ok(touched) => {
+                    // Waiting threads (a roll, a new partition) get their turn between groups.
+                    parking_lot::MutexGuard::unlock_fair(committer);
+                    self.announce(admitted, &touched);
+                    return;
+                }
+                Err(Some(poisoned)) => admitted = self.refuse_those_on(&poisoned, admitted),
+                Err(None) => {
+                    let reason = self.poison.get().cloned().unwrap_or_else(|| "unknown".into());
+                    for request in admitted {
+                        let reason = Arc::clone(&reason);
+                        self.answer(request.on_appended, Err(AppendError::LogPoisoned { reason }));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, queued: Queued) -> Option<Admitted> {
+        let Queued { request, on_appended, .. } = queued;
+        let refusal = self
+            .first_refusal(&request.batches)
+            .or_else(|| ask(request.precondition?).err().map(AppendError::Rejected));
+        if let Some(error) = refusal {
+            self.answer(on_appended, Err(error));
+            return None;
+        }
+        Some(Admitted {
+            base_offsets: Vec::with_capacity(request.batches.len()),
+            batches: request.batches,
+            on_appended,
+        })
+    }
+
+    fn first_refusal(&self, batches: &[(Partition, Batch)]) -> Option<AppendError> {
+        if let Some(reason) = self.poison.get() {
+            return Some(AppendError::LogPoisoned { reason: Arc::clone(reason) });
+        }
+        batches.iter().find_map(|(Partition { inner }, _)| {
+            if inner.is_deleted() || !self.owns(inner) {
+                return Some(AppendError::UnknownPartition { partition: inner.id.clone() });
+            }
+            inner.poison.get().map(|reason| AppendError::PartitionPoisoned {
+                partition: inner.id.clone(),
+                reason: Arc::clone(reason),
+            })
+        })
+    }
+
+    /// Writes, syncs and publishes. `Err(Some)`: that partition was poisoned and nothing was appended; `Err(None)`: the
+    /// log was.
+    fn attempt(
+        &self,
+        committer: &mut Committer,
+        admitted: &mut [Admitted],
+    ) -> Result<Vec<Touched>, Option<Arc<PartitionInner>>> {
+        let policy = GroupPolicy::of(admitted);
+        let plan = Plan::new(admitted).map_err(|partition| {
+            partition.poison("its offsets have reached their end");
+            Some(partition)
+        })?;
+        if let Err((failed, error)) = plan.write_segments() {
+            plan.take_back();
+            failed.poison(&format!("writing a segment in {}: {error}", failed.dir.display()));
+            return Err(Some(failed));
+        }
+        let sequence = self.write_frame(committer, &plan, &policy).map_err(|()| None)?;
+        let Plan { touched, .. } = plan;
+        {
+            let mut published = self.published.lock();
+            for touched in &touched {
+                touched.partition.publish();
+            }
+            *published = sequence;
+        }
+        Ok(touched)
+    }
+
+    fn write_frame(
+        &self,
+        committer: &mut Committer,
+        plan: &Plan<'_>,
+        policy: &GroupPolicy,
+    ) -> Result<u64, ()> {
+        let journal = &mut committer.journal;
+        let body_bytes = plan.body_bytes();
+        if journal.is_full_for(body_bytes) {
+            self.switch_journal_file(journal, body_bytes)?;
+        }
+        let mut header = [0; FRAME_HEADER_BYTES];
+        let mut body = Vec::with_capacity(plan.batches.len() * 2 + 1);
+        for planned in &plan.batches {
+            body.push(IoSlice::new(&planned.prefix));
+            body.push(IoSlice::new(planned.rest()));
+        }
+        let batch_count = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
+        let sequence = journal
+            .write(&mut body, &mut header, batch_count)
+            .map_err(|error| self.poison_journal("writing", journal, &error))?;
+        self.counters.journal_bytes.add(body_bytes + FRAME_HEADER_BYTES as u64);
+        if policy.needs_sync {
+            self.timed_sync(journal)?;
+            committer.sync_deadline = None;
+        } else if let Some(interval) = policy.interval {
+            let deadline = Instant::now() + interval;
+            committer.sync_deadline = Some(committer.sync_deadline.map_or(deadline, |d| d.min(deadline)));
+        }
+        if committer.sync_deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // Under steady load the queue never lets a deadline pass by itself.
+            self.timed_sync(&mut committer.journal)?;
+            committer.sync_deadline = None;
+        }
+        Ok(sequence)
+    }
+
+    fn timed_sync(&self, journal: &mut Journal) -> Result<(), ()> {
+        if !journal.has_unsynced() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        journal.sync().map_err(|error| self.poison_journal("syncing", journal, &error))?;
+        self.counters.count_sync(started.elapsed());
+        Ok(())
+    }
+
+    fn switch_journal_file(&self, journal: &mut Journal, body_bytes: u64) -> Result<(), ()> {
+        let bytes = crate::journal::frame::frame_bytes(body_bytes);
+        let mut checkpointed = false;
+        loop {
+            match journal.files.take(bytes) {
+                Ok(Some(file)) => {
+                    return journal
+                        .switch_to(file)
+                        .map_err(|error| self.poison_journal("syncing", journal, &error));
+                }
+                Err(error) if checkpointed => {
+                    return Err(self.poison_journal("making a file after", journal, &error));
+                }
+                // A checkpoint may free a file; on a full disk that is the one way on.
+                Err(_) => {
+                    checkpointed = true;
+                    self.checkpoint_for_journal()?;
+                }
+                Ok(None) => {
+                    self.counters.journal_waits.add(1);
+                    if self.options.background == Background::Inline {
+                        self.checkpoint_for_journal()?;
+                    } else {
+                        self.checkpoints.request();
+                        journal.files.wait_for_free(JOURNAL_WAIT);
+                    }
+                }
+            }
+            if self.poison.get().is_some() {
+                return Err(());
+            }
+        }
+    }
+
+    fn checkpoint_for_journal(&self) -> Result<(), ()> {
+        self.write_checkpoint(crate::checkpoint::Kind::Needed).map_err(|error| {
+            self.poison_log(&format!("checkpoint to free a journal file: {error}"));
+        })
+    }
+
+    fn poison_journal(&self, step: &str, journal: &Journal, error: &io::Error) {
+        self.poison_log(&format!("{step} {}: {error}", journal.path().display()));
+    }
+
+    fn refuse_those_on(&self, poisoned: &Arc<PartitionInner>, admitted: Vec<Admitted>) -> Vec<Admitted> {
+        let mut others = Vec::with_capacity(admitted.len());
+        for request in admitted {
+            // Taking the group back may have poisoned further partitions.
+            match self.first_refusal(&request.batches) {
+                Some(error) => self.answer(request.on_appended, Err(error)),
+                None => others.push(request),
+            }
+        }
+        debug_assert!(poisoned.poison.get().is_some(), "or the group would be tried for ever");
+        others
+    }
+
+    fn announce(&self, admitted: Vec<Admitted>, touched: &[Touched]) {
+        for touched in touched {
+            run_guarded("a listener", || touched.partition.notify());
+        }
+        let mut group_bytes = 0;
+        for request in admitted {
+            for (partition, batch) in &request.batches {
+                let records = u64::try_from(batch.header().record_count).unwrap_or(0);
+                let bytes = batch.bytes().len() as u64;
+                let counters = &partition.inner.counters;
+                counters.batches.add(1);
+                counters.records.add(records);
+                counters.bytes.add(bytes);
+                self.counters.batches.add(1);
+                self.counters.records.add(records);
+                self.counters.bytes.add(bytes);
+                group_bytes += bytes;
+            }
+            self.answer(request.on_appended, Ok(Appended { base_offsets: request.base_offsets }));
+        }
+        self.counters.groups.add(1);
+        self.checkpoints.count_dirty(group_bytes, self.options.checkpoint_bytes);
+    }
+
+    fn answer(&self, on_appended: OnAppended, result: AppendResult) {
+        match &result {
+            Ok(_) => self.counters.requests.add(1),
+            Err(_) => self.counters.requests_failed.add(1),
+        }
+        run_guarded("an append callback", || on_appended(result));
+    }
+}
+
+/// A panic in foreign code must not end the commit thread.
+fn run_guarded(what: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("{what} panicked on the commit thread");
+    }
+}
+
+fn ask(precondition: Precondition) -> Result<(), Rejection> {
+    catch_unwind(AssertUnwindSafe(precondition)).unwrap_or_else(|_| Err("the precondition panicked".into()))
+}
+
+/// What the policies of a group's partitions ask for together.
+struct GroupPolicy {
+    needs_sync: bool,
+    interval: Option<Duration>,
+}
+
+impl GroupPolicy {
+    fn of(admitted: &[Admitted]) -> Self {
+        let mut policy = Self { needs_sync: false, interval: None };
+        for request in admitted {
+            let mut first: Option<&Partition> = None;
+            for (partition, _) in &request.batches {
+                // All or none across partitions must hold across a power cut too.
+                policy.needs_sync |= *first.get_or_insert(partition) != partition;
+                match partition.inner.options.read().sync {
+                    SyncPolicy::Always => policy.needs_sync = true,
+                    SyncPolicy::Interval(every) => {
+                        policy.interval = Some(policy.interval.map_or(every, |least| least.min(every)));
+                    }
+                    SyncPolicy::Never => {}
+                }
+            }
+        }
+        policy
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Assigns offsets. An error names the partition that has no offsets left.
+    fn new(admitted: &'a mut [Admitted]) -> Result<Self, Arc<PartitionInner>> {
+        let mut plan = Self { touched: Vec::new(), batches: Vec::with_capacity(admitted.len()) };
+        let planned = admitted.iter_mut().try_for_each(|request| {
+            request.base_offsets.clear();
+            for (partition, batch) in &request.batches {
+                let base_offset = plan.add(&partition.inner, batch)?;
+                request.base_offsets.push(base_offset);
+            }
+            Ok(())
+        });
+        for touched in &plan.touched {
+            touched.partition.writer.lock().slot = None;
+        }
+        planned.map(|()| plan)
+    }
+
+    fn add(&mut self, partition: &Arc<PartitionInner>, batch: &'a Batch) -> Result<i64, Arc<PartitionInner>> {
+        let slot = self.slot_of(partition);
+        let place = self.batches.len();
+        let header = batch.header();
+        let length = u32::try_from(batch.bytes().len()).unwrap_or(u32::MAX);
+        // The slot was just found or made.
+        let Some(touched) = self.touched.get_mut(slot) else { return Err(Arc::clone(partition)) };
+        let base_offset = touched.next_offset;
+        touched.next_offset = base_offset
+            .checked_add(i64::from(header.last_offset_delta) + 1)
+            .filter(|next| *next < i64::MAX)
+            .ok_or_else(|| Arc::clone(partition))?;
+        touched.batches.push(place);
+        let mut prefix = [0; PREFIX_BYTES];
+        let fields: [&[u8]; 3] =
+            [&partition.number.to_be_bytes(), &length.to_be_bytes(), &base_offset.to_be_bytes()];
+        for (place, byte) in prefix.iter_mut().zip(fields.into_iter().flatten()) {
+            *place = *byte;
+        }
+        let extent = BatchExtent {
+            base_offset,
+            last_offset_delta: header.last_offset_delta,
+            bytes: u64::from(length),
+            max_timestamp_ms: header.max_timestamp_ms,
+        };
+        self.batches.push(PlannedBatch { batch, prefix, extent });
+        Ok(base_offset)
+    }
+
+    fn slot_of(&mut self, partition: &Arc<PartitionInner>) -> usize {
+        let mut writer = partition.writer.lock();
+        if let Some(slot) = writer.slot {
+            return slot;
+        }
+        let slot = self.touched.len();
+        writer.slot = Some(slot);
+        self.touched.push(Touched {
+            mark: writer.mark(),
+            next_offset: writer.next_offset,
+            batches: Vec::new(),
+            partition: Arc::clone(partition),
+        });
+        slot
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.batches.iter().map(|planned| planned.extent.bytes + ENTRY_HEADER_BYTES as u64).sum()
+    }
+
+    /// Writes the batches to their segments, one write a partition unless a segment is full.
+    fn write_segments(&self) -> Result<(), (Arc<PartitionInner>, io::Error)> {
+        self.touched.iter().try_for_each(|touched| {
+            self.write_partition(touched).map_err(|error| (Arc::clone(&touched.partition), error))
+        })
+    }
+
+    fn write_partition(&self, touched: &Touched) -> io::Result<()> {
+        let segment_bytes = touched.partition.options.read().segment_bytes;
+        let mut writer = touched.partition.writer.lock();
+        let mut slices = Vec::with_capacity(touched.batches.len() * 2);
+        let mut extents: Vec<BatchExtent> = Vec::with_capacity(touched.batches.len());
+        let mut pending_bytes = 0;
+        for planned in touched.batches.iter().filter_map(|place| self.batches.get(*place)) {
+            let extent = planned.extent;
+            let last_offset = extent.base_offset + i64::from(extent.last_offset_delta);
+            if writer.wants_roll(segment_bytes, pending_bytes, extent.bytes, last_offset) {
+                writer.write(&mut slices, &extents)?;
+                slices.clear();
+                extents.clear();
+                pending_bytes = 0;
+                writer.roll(&touched.partition)?;
+            }
+            slices.push(IoSlice::new(planned.base_offset_bytes()));
+            slices.push(IoSlice::new(planned.rest()));
+            extents.push(extent);
+            pending_bytes += extent.bytes;
+        }
+        writer.write(&mut slices, &extents)
+    }
+
+    /// Cuts every touched partition back to where it was.
+    fn take_back(&self) {
+        for touched in &self.touched {
+            let taken_back = touched.partition.writer.lock().roll_back(&touched.mark);
+            if let Err(error) = taken_back {
+                let dir = touched.partition.dir.display();
+                touched.partition.poison(&format!("taking back a failed append in {dir}: {error}"));
+            }
+        }
+    }
+}
+
+impl PlannedBatch<'_> {
+    fn base_offset_bytes(&self) -> &[u8] {
+        self.prefix.get(ENTRY_HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// The batch after its base offset.
+    fn rest(&self) -> &[u8] {
+        self.batch.bytes().get(BASE_OFFSET_BYTES..).unwrap_or_default()
+    }
+}

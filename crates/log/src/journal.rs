@@ -1,0 +1,295 @@
+//! The journal: the one place that an append must be synced to, shared by all partitions.
+//!
+//! It is a few files of fixed size, written full of zeros before their first use, so that an fdatasync of a frame has
+//! no file size or block allocation to write besides the data. Files are used in turn, and again as soon as a
+//! checkpoint covers every frame in them. A frame of an earlier use can't be taken for a new one: sequences only rise
+//! within an epoch, and every opening of the folder begins a new epoch.
+//!
+//! The commit thread owns [`Journal`]; [`JournalFiles`] is shared with the threads that prepare and free files.
+
+pub(crate) mod frame;
+pub(crate) mod scan;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::fs::{self, File, FileSystem, OpenMode};
+use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes};
+
+/// Journal files that exist at most at one time; a further frame waits for a checkpoint.
+pub(crate) const MAX_FILES: usize = 4;
+/// Zeros are written in pieces of this size.
+const ZERO_BYTES: usize = 1024 * 1024;
+
+/// A preallocated file of the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct JournalFile {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) bytes: u64,
+}
+
+/// The journal's files that aren't being written.
+#[derive(Debug)]
+pub(crate) struct JournalFiles {
+    dir: PathBuf,
+    file_system: Arc<dyn FileSystem>,
+    full_size: u64,
+    state: Mutex<FilesState>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct FilesState {
+    free: Vec<JournalFile>,
+    /// Files with frames that no checkpoint covers yet, and their last sequence.
+    full: VecDeque<(JournalFile, u64)>,
+    /// Files that exist, the one being written and ones being made included.
+    existing: usize,
+    next_number: u64,
+    next_bytes: u64,
+    closed: bool,
+}
+
+/// The journal as the commit thread writes it.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) files: Arc<JournalFiles>,
+    epoch: u64,
+    active: JournalFile,
+    position: u64,
+    next_sequence: u64,
+    synced_sequence: u64,
+}
+
+/// The path of a journal file.
+fn journal_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.journal"))
+}
+
+/// The number in the name of a journal file.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".journal")?.parse().ok()
+}
+
+impl JournalFiles {
+    /// `free` files are ready for use; further ones are made of `first_bytes`, then twice as large up to `full_size`.
+    pub(crate) fn new(
+        dir: PathBuf,
+        file_system: Arc<dyn FileSystem>,
+        first_bytes: u64,
+        full_size: u64,
+        free: Vec<JournalFile>,
+    ) -> Self {
+        let next_number = free
+            .iter()
+            .filter_map(|file| number_of(file.path.file_name()?.to_str()?))
+            .max()
+            .map_or(0, |n| n + 1);
+        let largest = free.iter().map(|file| file.bytes).max();
+        let state = FilesState {
+            existing: free.len(),
+            next_number,
+            next_bytes: largest.map_or(first_bytes, |bytes| bytes.saturating_mul(2)).min(full_size),
+            free,
+            full: VecDeque::new(),
+            closed: false,
+        };
+        Self { dir, file_system, full_size, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// How many files exist.
+    pub(crate) fn existing(&self) -> usize {
+        self.state.lock().existing
+    }
+
+    /// A file of at least `bytes` if one is free, or may be made now. `None`: wait for a checkpoint.
+    pub(crate) fn take(&self, bytes: u64) -> io::Result<Option<JournalFile>> {
+        let mut state = self.state.lock();
+        let largest = state.free.iter().enumerate().max_by_key(|(_, file)| file.bytes);
+        if let Some((place, _)) = largest.filter(|(_, file)| file.bytes >= bytes) {
+            let file = state.free.swap_remove(place);
+            drop(state);
+            self.changed.notify_all();
+            return Ok(Some(file));
+        }
+        if let Some(small) = state.free.pop() {
+            // Too small for this frame, and larger ones are what comes next.
+            self.file_system.remove_file(&small.path)?;
+            state.existing -= 1;
+        }
+        if state.existing >= MAX_FILES {
+            return Ok(None);
+        }
+        drop(state);
+        self.make(bytes).map(Some)
+    }
+
+    /// Blocks until a file may be free, or `limit` has passed.
+    pub(crate) fn wait_for_free(&self, limit: std::time::Duration) {
+        let mut state = self.state.lock();
+        if state.free.is_empty() && state.existing >= MAX_FILES && !state.closed {
+            self.changed.wait_for(&mut state, limit);
+        }
+    }
+
+    /// Makes a file ahead of need whenever none is free. Returns when closed.
+    pub(crate) fn prepare_until_closed(&self) -> io::Result<()> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                while !state.closed && (!state.free.is_empty() || state.existing >= MAX_FILES) {
+                    self.changed.wait(&mut state);
+                }
+                if state.closed {
+                    return Ok(());
+                }
+            }
+            let file = self.make(0)?;
+            self.state.lock().free.push(file);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Lets [`JournalFiles::prepare_until_closed`] return.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn retire(&self, file: JournalFile, last_sequence: u64) {
+        self.state.lock().full.push_back((file, last_sequence));
+    }
+
+    /// Frees the files whose frames a durable checkpoint covers up to `sequence`.
+    pub(crate) fn free_through(&self, sequence: u64) -> io::Result<()> {
+        let mut small = Vec::new();
+        {
+            let mut state = self.state.lock();
+            while state.full.front().is_some_and(|(_, last)| *last <= sequence) {
+                let Some((file, _)) = state.full.pop_front() else { break };
+                if file.bytes < self.full_size && file.bytes < state.next_bytes {
+                    state.existing -= 1;
+                    small.push(file);
+                } else {
+                    state.free.push(file);
+                }
+            }
+        }
+        self.changed.notify_all();
+        small.iter().try_for_each(|file| self.file_system.remove_file(&file.path))
+    }
+
+    fn make(&self, at_least_bytes: u64) -> io::Result<JournalFile> {
+        let (number, bytes) = {
+            let mut state = self.state.lock();
+            let number = state.next_number;
+            state.next_number += 1;
+            state.existing += 1;
+            let bytes = state.next_bytes.max(at_least_bytes.next_multiple_of(ZERO_BYTES as u64));
+            state.next_bytes = state.next_bytes.saturating_mul(2).min(self.full_size);
+            (number, bytes)
+        };
+        let made = self.write_zeros(number, bytes);
+        if made.is_err() {
+            self.state.lock().existing -= 1;
+        }
+        made
+    }
+
+    fn write_zeros(&self, number: u64, bytes: u64) -> io::Result<JournalFile> {
+        let path = journal_path(&self.dir, number);
+        let file = self.file_system.open(&path, OpenMode::Create)?;
+        let zeros = vec![0u8; ZERO_BYTES];
+        let mut position = 0;
+        while position < bytes {
+            let left = usize::try_from(bytes - position).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
+            let piece = zeros.get(..left).unwrap_or_default();
+            fs::write_all_at(&*file, &mut [io::IoSlice::new(piece)], position)?;
+            position += left as u64;
+        }
+        file.sync_data()?;
+        self.file_system.sync_dir(&self.dir)?;
+        Ok(JournalFile { path, file, bytes })
+    }
+}
+
+impl Journal {
+    /// Begins `epoch` after `last_sequence` in a free or new file. No frame on disk may be needed any more.
+    pub(crate) fn begin(files: Arc<JournalFiles>, epoch: u64, last_sequence: u64) -> io::Result<Self> {
+        let active = files.take(0)?.ok_or(io::ErrorKind::StorageFull)?;
+        Ok(Self {
+            files,
+            epoch,
+            active,
+            position: 0,
+            next_sequence: last_sequence + 1,
+            synced_sequence: last_sequence,
+        })
+    }
+
+    /// Whether a body of `body_bytes` needs another file.
+    pub(crate) fn is_full_for(&self, body_bytes: u64) -> bool {
+        self.position + frame_bytes(body_bytes) > self.active.bytes
+    }
+
+    /// Goes on in `file`. What the former file holds is synced first: a later frame must never be whole on disk while
+    /// an earlier one isn't.
+    pub(crate) fn switch_to(&mut self, file: JournalFile) -> io::Result<()> {
+        self.sync()?;
+        let former = std::mem::replace(&mut self.active, file);
+        self.position = 0;
+        self.files.retire(former, self.next_sequence - 1);
+        Ok(())
+    }
+
+    /// Writes one frame; `slices` must begin with an empty place for the header. Returns its sequence.
+    pub(crate) fn write<'a>(
+        &mut self,
+        body: &mut Vec<io::IoSlice<'a>>,
+        header_place: &'a mut [u8; FRAME_HEADER_BYTES],
+        batch_count: u32,
+    ) -> io::Result<u64> {
+        let mut body_bytes = 0usize;
+        let mut body_crc = 0;
+        for slice in body.iter() {
+            body_bytes += slice.len();
+            body_crc = crc32c::crc32c_append(body_crc, slice);
+        }
+        let header = FrameHeader {
+            epoch: self.epoch,
+            sequence: self.next_sequence,
+            durable_through: self.synced_sequence,
+            body_bytes: u32::try_from(body_bytes).map_err(|_| io::ErrorKind::InvalidInput)?,
+            batch_count,
+            body_crc,
+        };
+        *header_place = header.encode();
+        body.insert(0, io::IoSlice::new(header_place));
+        fs::write_all_at(&*self.active.file, body.as_mut_slice(), self.position)?;
+        self.position += header.total_bytes();
+        self.next_sequence += 1;
+        Ok(header.sequence)
+    }
+
+    /// Makes every frame durable, if one isn't.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.has_unsynced() {
+            self.active.file.sync_data()?;
+            self.synced_sequence = self.next_sequence - 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.synced_sequence + 1 < self.next_sequence
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.active.path
+    }
+}
