@@ -1,0 +1,122 @@
+// Pipeline: who produces, who consumes, who owns which partition, how far behind, and what could not be processed.
+import { html, useEffect } from "../dom.js";
+import * as format from "../format.js";
+import { t, word } from "../i18n.js";
+import { useResource } from "../live/resource.js";
+import { status } from "../live/status.js";
+import { listen } from "../live/stream.js";
+import { Level, Mark } from "../parts/icons.js";
+import { PageHead } from "../parts/shell.js";
+import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
+import { Table } from "../parts/table.js";
+import { Ago } from "../parts/time.js";
+import { Assignment, reassigned } from "./pipeline/assignment.js";
+import { DeadLetters } from "./pipeline/dead-letters.js";
+import { Rebalances } from "./pipeline/rebalances.js";
+
+const REBALANCES_SHOWN = 50;
+
+export function PipelinePage() {
+  const live = { every: 2000, on: ["pipeline"], settle: 150 };
+  const assignment = useResource("/api/partition-assignment", live);
+  const workers = useResource("/api/workers", live);
+  const consumers = useResource("/api/consumer-health", live);
+  const producers = useResource("/api/producer-health", live);
+  useEffect(() => listen("pipeline", (messages) => {
+    const rebalances = messages.filter((event) => event.type === "particoes_reatribuidas").map((event) => event.data);
+    if (rebalances.length === 0) return;
+    // Shown at once from the message; the answer of the API that follows is the same, with lags.
+    assignment.mutate((data) => ({
+      groups: rebalances.reduce(reassigned, data.groups),
+      rebalances: newestFirst([...rebalances, ...data.rebalances]),
+    }));
+  }), []);
+  return html`<div class="page pipeline">
+    <${PageHead} title=${t("nav.pipeline")} />
+    <${Failure} resource=${assignment} />
+    ${!assignment.data && !assignment.error && html`<${Waiting} />`}
+    ${(assignment.data?.groups ?? []).map((group) => html`<${Assignment} key=${group.group} group=${group} workers=${workers.data?.workers ?? []} onWorkers=${() => { workers.reload(); assignment.reload(); }} />`)}
+    ${assignment.data && assignment.data.groups.length === 0 && html`<p class="banner info">${t("pipeline.noGroups")}</p>`}
+    <${Consumers} resource=${consumers} />
+    <div class="two-columns even">
+      <${Producers} resource=${producers} />
+      <div class="stack"><${Views} data=${status.value.data} /><${Topics} data=${status.value.data} /></div>
+    </div>
+    ${assignment.data && html`<${Rebalances} rebalances=${assignment.data.rebalances} />`}
+    <${DeadLetters} />
+  </div>`;
+}
+
+function newestFirst(rebalances) {
+  const seen = new Map();
+  for (const rebalance of rebalances) {
+    const key = `${rebalance.group} ${rebalance.generation} ${rebalance.began_at}`;
+    if (!seen.has(key)) seen.set(key, rebalance);
+  }
+  return [...seen.values()].sort((a, b) => Date.parse(b.completed_at) - Date.parse(a.completed_at)).slice(0, REBALANCES_SHOWN);
+}
+
+function Consumers({ resource }) {
+  const rows = resource.data?.consumers ?? [];
+  const columns = [
+    { key: "consumer", className: "lead", render: (c) => html`<span class="break">${c.consumer_id}</span>` },
+    { key: "group", className: "low", render: (c) => html`<span class="muted break">${c.group}</span>` },
+    { key: "status", className: "bare", render: (c) => html`<span class=${`badge ${c.status}`} data-testid="consumer-status">${word("member", c.status)}</span>` },
+    { key: "partitions", className: "wide", render: (c) => html`<code class="small">${c.partitions.join(" ") || "–"}</code>` },
+    { key: "lag", num: true, render: (c) => format.integer(c.lag_records) },
+    { key: "lagTime", num: true, render: (c) => format.duration(c.lag_ms) },
+    { key: "rate", num: true, render: (c) => format.rate(c.records_per_s) },
+    { key: "processed", num: true, className: "low", render: (c) => format.compact(c.records_processed) },
+    { key: "errors", num: true, render: (c) => html`<span class=${c.errors ? "sev-error strong" : "muted"}>${format.integer(c.errors)}</span>` },
+    { key: "heartbeat", num: true, render: (c) => html`<${Ago} at=${c.last_heartbeat} />` },
+  ].map((column) => ({ ...column, label: t(`pipeline.col.${column.key}`) }));
+  return html`<${Panel} title=${t("pipeline.consumers")} flush testid="consumers">
+    <${Failure} resource=${resource} />
+    ${resource.data && rows.length === 0 && html`<${Nothing}>${t("pipeline.noConsumers")}<//>`}
+    ${rows.length > 0 && html`<${Table} caption=${t("pipeline.consumers")} columns=${columns} rows=${rows} rowKey=${(c) => `${c.group} ${c.consumer_id}`}
+      rowProps=${(c) => ({ "data-testid": "consumer-row", "data-consumer-id": c.consumer_id, "data-status": c.status, className: c.status === "active" ? "" : "dim" })} />`}
+  <//>`;
+}
+
+function Producers({ resource }) {
+  const rows = resource.data?.producers ?? [];
+  const columns = [
+    { key: "producer", className: "lead", render: (p) => html`<span class="break">${p.producer_id}</span>` },
+    { key: "kind", render: (p) => word("producer", p.kind) },
+    { key: "status", className: "bare", render: (p) => html`<span class=${`badge ${p.status}`}>${word("member", p.status)}</span>` },
+    { key: "sent", num: true, render: (p) => format.compact(p.records_sent) },
+    { key: "rate", num: true, render: (p) => format.rate(p.records_per_s) },
+    { key: "rejected", num: true, render: (p) => html`<span class=${p.rejected ? "sev-error strong" : "muted"}>${format.integer(p.rejected)}</span>` },
+    { key: "heartbeat", num: true, render: (p) => html`<${Ago} at=${p.last_heartbeat} />` },
+  ].map((column) => ({ ...column, label: t(`pipeline.col.${column.key}`) }));
+  return html`<${Panel} title=${t("pipeline.producers")} flush testid="producers">
+    <${Failure} resource=${resource} />
+    ${resource.data && rows.length === 0 && html`<${Nothing}>${t("pipeline.noProducers")}<//>`}
+    ${rows.length > 0 && html`<${Table} caption=${t("pipeline.producers")} columns=${columns} rows=${rows} rowKey=${(p) => p.producer_id}
+      rowProps=${(p) => ({ "data-testid": "producer-row", "data-producer-id": p.producer_id, "data-status": p.status, className: p.status === "active" ? "" : "dim" })} />`}
+  <//>`;
+}
+
+function Views({ data }) {
+  const rows = data?.views ?? [];
+  return html`<${Panel} title=${t("pipeline.views")} flush testid="views">
+    <ul class="lines">${rows.map((view) => html`<li key=${view.name} data-testid="view-row" data-view=${view.name} data-ok=${view.ok}>
+      <span class=${`sev ${view.ok ? "sev-normal" : "sev-error"}`}><${Mark} level=${view.ok ? "normal" : "error"} /><span class="visually-hidden">${t(view.ok ? "pipeline.viewOk" : "pipeline.viewFailed")}</span></span>
+      <span class="break">${view.name}${view.error && html` <span class="small sev-error" lang="en">${view.error}</span>`}</span>
+      <span class="n">${t("pipeline.behind", { n: format.integer(view.lag_records) })}</span></li>`)}</ul>
+  <//>`;
+}
+
+function Topics({ data }) {
+  const rows = data?.log?.topics ?? [];
+  const columns = [
+    { key: "topic", className: "lead", render: (topic) => html`<code>${topic.name}</code>` },
+    { key: "partitionCount", num: true, render: (topic) => format.integer(topic.partitions) },
+    { key: "records", num: true, render: (topic) => format.integer(topic.records) },
+    { key: "size", num: true, render: (topic) => format.bytes(topic.bytes) },
+  ].map((column) => ({ ...column, label: t(`pipeline.col.${column.key}`) }));
+  return html`<${Panel} title=${t("pipeline.topics")} flush testid="topics"
+      end=${data?.log?.poisoned && html`<span><${Level} level="critical" /> ${t("overview.logPoisoned")}</span>`}>
+    <${Table} caption=${t("pipeline.topics")} columns=${columns} rows=${rows} rowKey=${(topic) => topic.name} rowProps=${(topic) => ({ "data-testid": "topic-row", "data-topic": topic.name })} />
+  <//>`;
+}
