@@ -37,6 +37,8 @@ pub struct ServerUrl {
     address: Arc<str>,
     /// Path prefix without a final slash, often empty.
     prefix: Arc<str>,
+    /// The `Authorization` header of every request; never shown.
+    authorization: Option<HeaderValue>,
 }
 
 /// Why a text is no server address.
@@ -67,11 +69,17 @@ impl FromStr for ServerUrl {
         if uri.query().is_some() {
             return Err(refuse("a query is not accepted".into()));
         }
-        let port = authority.port_u16().unwrap_or(80);
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            None | Some("") => 80,
+            Some(_) => {
+                authority.port_u16().ok_or_else(|| refuse("its port is no number from 0 to 65535".into()))?
+            }
+        };
         Ok(Self {
             authority: authority.as_str().into(),
             address: format!("{}:{port}", authority.host()).into(),
             prefix: uri.path().trim_end_matches('/').into(),
+            authorization: None,
         })
     }
 }
@@ -83,6 +91,18 @@ impl fmt::Display for ServerUrl {
 }
 
 impl ServerUrl {
+    /// The same server, with a bearer token that goes with every request.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] if the token can't stand in a header.
+    pub fn with_token(mut self, token: &str) -> Result<Self, ClientError> {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| ClientError::Request("the token can't stand in a header".into()))?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
+    }
+
     /// The URL of a path of this server, prefix included.
     fn uri(&self, path: &str) -> Result<Uri, ClientError> {
         format!("{}{path}", self.prefix)
@@ -181,6 +201,9 @@ impl RequestTemplate {
         let host = HeaderValue::from_str(&server.authority)
             .map_err(|_| ClientError::Request(format!("`{}` can't stand in a header", server.authority)))?;
         headers.insert(header::HOST, host);
+        if let Some(authorization) = &server.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
         Ok(Self { method, uri: server.uri(path)?, headers })
     }
 
