@@ -66,10 +66,14 @@ impl LineBuilder {
         connections: usize,
         alerts_fraction: f64,
     ) -> Self {
-        let own = (connection..sensors).step_by(connections.max(1));
-        let sensors: Vec<_> = own
-            .zip(SENSOR_TYPES.iter().cycle())
-            .map(|(number, defaults)| LoadSensor::new(prefix, number, defaults))
+        // By the sensor's number, so that a sensor keeps its type however many connections there are.
+        let sensors = SENSOR_TYPES
+            .iter()
+            .cycle()
+            .zip(0..sensors)
+            .skip(connection)
+            .step_by(connections.max(1))
+            .map(|(defaults, number)| LoadSensor::new(prefix, number, defaults))
             .collect();
         let alert_period = (alerts_fraction > 0.0).then(|| {
             let period = (EXCURSION_READINGS as f64 / alerts_fraction).round().min(1e15);

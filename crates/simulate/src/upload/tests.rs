@@ -1,1 +1,63 @@
+use super::*;
 
+fn answer(status: u16, body: &'static str) -> Answer {
+    Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        retry_after: None,
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+#[test]
+fn answers_are_read_as_the_endpoint_promises_them() {
+    let accepted =
+        read_answer(&answer(202, r#"{"accepted":2,"rejected":[{"index":1,"error":"no"}]}"#)).unwrap();
+    assert_eq!((accepted.accepted, accepted.rejected[0].index), (2, 1));
+    let none = read_answer(&answer(400, r#"{"accepted":0,"rejected":[{"index":0,"error":"no"}]}"#)).unwrap();
+    assert_eq!((none.accepted, none.rejected.len()), (0, 1));
+}
+
+#[test]
+fn problems_with_the_whole_request_are_final_and_say_why() {
+    let error = read_answer(&answer(413, r#"{"title":"Too large","detail":"at most 8 MiB"}"#)).unwrap_err();
+    assert!(!error.is_retriable() && !error.may_have_arrived());
+    assert!(error.to_string().contains("at most 8 MiB"), "{error}");
+    let error = read_answer(&answer(400, r#"{"title":"Bad request"}"#)).unwrap_err();
+    assert!(error.to_string().contains("Bad request") && !error.is_retriable());
+    let error = read_answer(&answer(202, "OK")).unwrap_err();
+    assert!(!error.is_retriable() && error.may_have_arrived());
+}
+
+#[test]
+fn busy_answers_are_retriable_and_only_a_proxys_may_have_stored() {
+    for (status, may_have_arrived) in [(503, false), (429, false), (502, true), (504, true)] {
+        let error = read_answer(&answer(status, "")).unwrap_err();
+        assert!(error.is_retriable(), "{status}");
+        assert_eq!(error.may_have_arrived(), may_have_arrived, "{status}");
+    }
+}
+
+#[test]
+fn pauses_double_up_to_a_limit_and_heed_the_server() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(seed);
+    let busy = |asked: Option<u64>| UploadError::Busy {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        retry_after: asked.map(Duration::from_secs),
+    };
+    let mut backoff = Backoff::default();
+    for wanted in [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0] {
+        let pause = backoff.next(&busy(None), &mut rng).as_secs_f64();
+        assert!((wanted * 0.74..=wanted * 1.26).contains(&pause), "{pause} for {wanted}");
+    }
+    assert_eq!(backoff.next(&busy(Some(20)), &mut rng), Duration::from_secs(20));
+    assert_eq!(backoff.next(&busy(Some(86_400)), &mut rng), LONGEST_ASKED_PAUSE);
+}
+
+#[test]
+fn details_of_rubbish_are_short_and_never_panic() {
+    let long = "é".repeat(5000);
+    assert!(problem_detail(long.as_bytes()).chars().count() <= 400);
+    assert_eq!(problem_detail(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+}
