@@ -22,6 +22,8 @@ use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes};
 
 /// Journal files that exist at most at one time; a further frame waits for a checkpoint.
 pub(crate) const MAX_FILES: usize = 4;
+/// Files are whole pages.
+const PAGE_BYTES: u64 = 4096;
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1024 * 1024;
 
@@ -190,7 +192,7 @@ impl JournalFiles {
             let number = state.next_number;
             state.next_number += 1;
             state.existing += 1;
-            let bytes = state.next_bytes.max(at_least_bytes.next_multiple_of(ZERO_BYTES as u64));
+            let bytes = state.next_bytes.max(at_least_bytes.next_multiple_of(PAGE_BYTES));
             state.next_bytes = state.next_bytes.saturating_mul(2).min(self.full_size);
             (number, bytes)
         };

@@ -1,0 +1,451 @@
+//! The log against a model in memory, over a file system that crashes, tears and fails.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use farol_log::fs::fault::{FaultCounts, FaultFileSystem, Operation};
+use farol_log::{
+    AppendError, AppendRequest, Background, Log, LogOptions, Partition, PartitionOptions, SyncPolicy, Verify,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use support::*;
+
+const PARTITIONS: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Requests that may share a group; each appends to these partitions.
+    Append(Vec<Vec<usize>>),
+    Rejected(usize),
+    Checkpoint,
+    DeleteRecords { partition: usize, percent: i64 },
+    Retain(usize),
+    Fail(Operation, &'static str),
+    Capacity(u64),
+    CrashAfter(u64),
+    CrashNow,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let request = prop_oneof![
+        4 => (0..PARTITIONS).prop_map(|partition| vec![partition]),
+        2 => prop::collection::vec(0..PARTITIONS, 2..5),
+    ];
+    let failure = prop_oneof![
+        Just((Operation::Write, ".log")),
+        Just((Operation::Write, ".journal")),
+        Just((Operation::Sync, ".journal")),
+        Just((Operation::Sync, ".log")),
+        Just((Operation::Sync, "checkpoint")),
+        Just((Operation::Rename, "checkpoint")),
+        Just((Operation::SyncDir, "p-1")),
+        Just((Operation::Open, ".log")),
+        Just((Operation::SetLen, ".log")),
+        Just((Operation::Open, ".journal")),
+    ];
+    prop_oneof![
+        12 => prop::collection::vec(request, 1..5).prop_map(Step::Append),
+        1 => (0..PARTITIONS).prop_map(Step::Rejected),
+        2 => Just(Step::Checkpoint),
+        1 => (0..PARTITIONS, 0..100i64).prop_map(|(partition, percent)| Step::DeleteRecords { partition, percent }),
+        1 => (0..PARTITIONS).prop_map(Step::Retain),
+        2 => failure.prop_map(|(operation, path)| Step::Fail(operation, path)),
+        1 => (30_000..60_000u64).prop_map(Step::Capacity),
+        2 => (0..40u64).prop_map(Step::CrashAfter),
+        1 => Just(Step::CrashNow),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// A request whose outcome its poisoned log left open.
+#[derive(Debug, Clone)]
+struct InDoubt {
+    number: u64,
+    partitions: Vec<usize>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct PartitionModel {
+    /// Values by offset.
+    values: Vec<String>,
+    start: usize,
+    /// Start offset that a successful deletion made durable.
+    durable_start: usize,
+    /// How many of them a power cut must leave.
+    durable: usize,
+}
+
+struct World {
+    file_system: FaultFileSystem,
+    log: Option<Log>,
+    partitions: Vec<PartitionModel>,
+    in_doubt: Vec<InDoubt>,
+    next_request: u64,
+    seen: Seen,
+}
+
+/// What a run met, to prove that it checked something.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    acknowledged: u64,
+    recoveries: u64,
+    replayed: u64,
+    torn: u64,
+    log_poisoned: u64,
+    partition_poisoned: u64,
+    doubt_kept: u64,
+    doubt_lost: u64,
+    unsynced_lost: u64,
+}
+
+fn options(file_system: &FaultFileSystem) -> LogOptions {
+    LogOptions {
+        background: Background::Inline,
+        file_system: Arc::new(file_system.clone()),
+        journal_first_bytes: 4_096,
+        journal_bytes: 8_192,
+        ..LogOptions::new("/data")
+    }
+}
+
+/// The last partition doesn't wait for syncs.
+fn partition_options(partition: usize) -> PartitionOptions {
+    let sync = if partition == PARTITIONS - 1 { SyncPolicy::Never } else { SyncPolicy::Always };
+    PartitionOptions { sync, segment_bytes: 700, ..PartitionOptions::default() }
+}
+
+fn value(request: u64, nth: usize) -> String {
+    format!("r{request}#{nth}{}", "x".repeat(usize::try_from(request * 31 % 90).unwrap()))
+}
+
+fn number_of(value: &str) -> u64 {
+    value[1..value.find('#').unwrap()].parse().unwrap()
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = Self {
+            file_system: FaultFileSystem::new(seed),
+            log: None,
+            partitions: vec![PartitionModel::default(); PARTITIONS],
+            in_doubt: Vec::new(),
+            next_request: 0,
+            seen: Seen::default(),
+        };
+        world.recover();
+        world
+    }
+
+    fn log(&self) -> &Log {
+        self.log.as_ref().unwrap()
+    }
+
+    fn partition(&self, partition: usize) -> Partition {
+        self.log().partition(&id(&format!("p-{partition}"))).unwrap()
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Append(requests) => self.append(requests),
+            Step::Rejected(partition) => {
+                let refused = AppendRequest::single(self.partition(*partition), batch(&["never"]))
+                    .with_precondition(|| Err("no".into()));
+                assert!(self.log().append(refused).wait().is_err());
+            }
+            Step::Checkpoint => {
+                // Refused or failed ones show in what recovery finds.
+                let _ = self.log().checkpoint();
+            }
+            Step::DeleteRecords { partition, percent } => {
+                let model = &mut self.partitions[*partition];
+                let before = model.values.len() * usize::try_from(*percent).unwrap() / 100;
+                let deleted = self.log.as_ref().unwrap().partition(&id(&format!("p-{partition}"))).unwrap();
+                let done = deleted.delete_records_before(i64::try_from(before).unwrap());
+                // Failing after the in-memory change leaves it open whether the old records come back.
+                model.start = usize::try_from(deleted.start_offset()).unwrap();
+                if let Ok(start) = done {
+                    model.durable_start = usize::try_from(start).unwrap();
+                    self.note_synced();
+                }
+            }
+            Step::Retain(partition) => {
+                let retained = self.partition(*partition);
+                let retention = farol_log::Retention { max_bytes: Some(1_500), max_age: None };
+                retained.set_options(PartitionOptions { retention, ..partition_options(*partition) });
+                let _ = retained.enforce_retention(0);
+                self.partitions[*partition].start = usize::try_from(retained.start_offset()).unwrap();
+            }
+            Step::Fail(operation, path) => self.file_system.fail_next(*operation, path),
+            Step::Capacity(bytes) => self.file_system.set_capacity(*bytes),
+            Step::CrashAfter(operations) => self.file_system.crash_after(*operations),
+            Step::CrashNow => {
+                self.file_system.crash_after(0);
+                self.recover();
+            }
+            Step::Reopen => self.recover(),
+        }
+        self.check_running();
+        if self.file_system.has_crashed() || self.log().metrics().poisoned.is_some() || self.any_poisoned() {
+            self.check_refusals();
+            self.recover();
+        }
+    }
+
+    fn any_poisoned(&self) -> bool {
+        self.log().partitions().iter().any(|partition| partition.metrics().poisoned.is_some())
+    }
+
+    fn append(&mut self, requests: &[Vec<usize>]) {
+        let mut sent = Vec::new();
+        let mut built = Vec::new();
+        for partitions in requests {
+            let number = self.next_request;
+            self.next_request += 1;
+            let batches = partitions.iter().enumerate().map(|(nth, partition)| {
+                let values = [value(number, 2 * nth), value(number, 2 * nth + 1)];
+                (self.partition(*partition), batch(&[&values[0], &values[1]]))
+            });
+            built.push(AppendRequest::new(batches.collect()));
+            sent.push((number, partitions.clone()));
+        }
+        let results: Vec<_> = self.log().append_each(built).into_iter().map(|pending| pending.wait()).collect();
+        for ((number, partitions), result) in sent.into_iter().zip(results) {
+            match result {
+                Ok(appended) => {
+                    for ((nth, partition), base) in partitions.iter().enumerate().zip(&appended.base_offsets) {
+                        let values = &mut self.partitions[*partition].values;
+                        assert_eq!(*base, i64::try_from(values.len()).unwrap(), "offsets rise without gaps");
+                        values.extend([value(number, 2 * nth), value(number, 2 * nth + 1)]);
+                    }
+                    self.seen.acknowledged += 1;
+                    let several = partitions.iter().any(|partition| *partition != partitions[0]);
+                    if several || partitions.iter().any(|partition| *partition != PARTITIONS - 1) {
+                        self.note_synced();
+                    }
+                }
+                Err(AppendError::LogPoisoned { .. }) => {
+                    self.seen.log_poisoned += 1;
+                    self.in_doubt.push(InDoubt { number, partitions });
+                }
+                Err(AppendError::PartitionPoisoned { .. }) => self.seen.partition_poisoned += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    /// Everything acknowledged so far lies before something that was synced.
+    fn note_synced(&mut self) {
+        for model in &mut self.partitions {
+            model.durable = model.values.len();
+        }
+    }
+
+    /// Running, a reader sees what was acknowledged and nothing else.
+    fn check_running(&self) {
+        if self.file_system.has_crashed() {
+            return;
+        }
+        for (nth, model) in self.partitions.iter().enumerate() {
+            let found: Vec<_> = contents(&self.partition(nth)).into_iter().map(|(_, value)| value).collect();
+            assert_eq!(found, model.values[model.start..], "partition {nth} while running");
+        }
+    }
+
+    /// What is poisoned refuses.
+    fn check_refusals(&mut self) {
+        for nth in 0..PARTITIONS {
+            let partition = self.partition(nth);
+            let poisoned = partition.metrics().poisoned.is_some() || self.log().metrics().poisoned.is_some();
+            if poisoned {
+                let refused = self.log().append(AppendRequest::single(partition, batch(&["refused"]))).wait();
+                let expected = matches!(
+                    refused,
+                    Err(AppendError::LogPoisoned { .. } | AppendError::PartitionPoisoned { .. })
+                );
+                assert!(expected, "{refused:?}");
+            }
+        }
+    }
+
+    fn recover(&mut self) {
+        let was_poisoned = self.log.as_ref().is_some_and(|log| log.metrics().poisoned.is_some());
+        let closed = self.log.take().map(|log| log.close());
+        let mut power_cut = self.file_system.has_crashed();
+        if power_cut {
+            self.file_system.restart();
+        }
+        if matches!(closed, Some(Ok(()))) && !power_cut {
+            self.note_synced();
+        }
+        self.file_system.set_capacity(u64::MAX);
+        // A planned failure or crash may hit the opening itself; the next one must find everything all the same.
+        let (log, report) = loop {
+            match Log::open(options(&self.file_system)) {
+                Ok(opened) => break opened,
+                Err(error) if self.file_system.has_crashed() => {
+                    power_cut = true;
+                    drop(error);
+                    self.file_system.restart();
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("made to fail"), "{error}");
+                }
+            }
+        };
+        self.file_system.cancel_failures();
+        self.seen.recoveries += 1;
+        self.seen.replayed += report.batches_replayed;
+        self.seen.torn += u64::from(report.torn_bytes > 0);
+        for nth in 0..PARTITIONS {
+            if log.partition(&id(&format!("p-{nth}"))).is_none() {
+                assert!(self.partitions[nth].values.is_empty(), "partition {nth} is gone");
+            }
+        }
+        self.log = Some(log);
+        self.make_partitions();
+        self.check_recovered(power_cut || was_poisoned);
+    }
+
+    fn make_partitions(&mut self) {
+        for nth in 0..PARTITIONS {
+            let name = format!("p-{nth}");
+            while self.log().partition(&id(&name)).is_none() {
+                if self.log().create_partition(&id(&name), partition_options(nth)).is_err() {
+                    if self.file_system.has_crashed() {
+                        self.log = None;
+                        self.file_system.restart();
+                    }
+                    self.file_system.cancel_failures();
+                    self.log = None;
+                    self.log = Some(open(options(&self.file_system)).0);
+                }
+            }
+            self.partition(nth).set_options(partition_options(nth));
+        }
+    }
+
+    /// Reopened: the acknowledged records, then requests that were in doubt, each wholly or not at all.
+    fn check_recovered(&mut self, may_lose_unsynced: bool) {
+        let mut kept_of: BTreeMap<u64, usize> = BTreeMap::new();
+        for nth in 0..PARTITIONS {
+            let partition = self.partition(nth);
+            let found: Vec<_> = contents(&partition).into_iter().map(|(_, value)| value).collect();
+            let start = usize::try_from(partition.start_offset()).unwrap();
+            let model = &mut self.partitions[nth];
+            // A deletion that no checkpoint holds yet may come undone, never go further.
+            assert!(start <= model.start, "partition {nth} starts at {start}, deleted was up to {}", model.start);
+            assert!(start >= model.durable_start, "partition {nth}: deleted records are back");
+            model.start = start;
+            let acknowledged = &model.values[start..];
+            let common = acknowledged.iter().zip(&found).take_while(|(a, b)| a == b).count();
+            if common < acknowledged.len() {
+                assert_eq!(found.len(), common, "partition {nth} holds something else than was acknowledged");
+                assert!(may_lose_unsynced, "partition {nth} lost records without a power cut");
+                assert!(start + common >= model.durable, "partition {nth} lost synced records");
+                self.seen.unsynced_lost += 1;
+            }
+            for value in &found[common..] {
+                *kept_of.entry(number_of(value)).or_default() += 1;
+            }
+            model.values.truncate(start);
+            model.values.extend(found);
+            model.durable = model.values.len();
+        }
+        for doubt in std::mem::take(&mut self.in_doubt) {
+            let kept = kept_of.remove(&doubt.number).unwrap_or(0);
+            assert!(kept == 0 || kept == 2 * doubt.partitions.len(), "{doubt:?} was kept in part: {kept} records");
+            if kept == 0 { self.seen.doubt_lost += 1 } else { self.seen.doubt_kept += 1 }
+        }
+        assert!(kept_of.is_empty(), "records of refused requests: {kept_of:?}");
+    }
+}
+
+#[test]
+fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
+    let mut total = Seen::default();
+    let mut faults = FaultCounts::default();
+    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let strategy = (any::<u64>(), prop::collection::vec(step(), 1..60));
+    let totals = std::cell::RefCell::new((&mut total, &mut faults));
+    TestRunner::new(config)
+        .run(&strategy, |(seed, steps)| {
+            println!("file system seed {seed}");
+            let mut world = World::new(seed);
+            for step in &steps {
+                world.take(step);
+            }
+            world.recover();
+            let (total, faults) = &mut *totals.borrow_mut();
+            let (seen, counts) = (world.seen, world.file_system.counts());
+            total.acknowledged += seen.acknowledged;
+            total.recoveries += seen.recoveries;
+            total.replayed += seen.replayed;
+            total.torn += seen.torn;
+            total.log_poisoned += seen.log_poisoned;
+            total.partition_poisoned += seen.partition_poisoned;
+            total.doubt_kept += seen.doubt_kept;
+            total.doubt_lost += seen.doubt_lost;
+            total.unsynced_lost += seen.unsynced_lost;
+            faults.crashes += counts.crashes;
+            faults.writes_torn += counts.writes_torn;
+            faults.writes_lost += counts.writes_lost;
+            faults.names_lost += counts.names_lost;
+            faults.failures += counts.failures;
+            faults.short_writes += counts.short_writes;
+            faults.no_space += counts.no_space;
+            Ok(())
+        })
+        .unwrap();
+    println!("{total:?}\n{faults:?}");
+    // A run that met no trouble proves nothing.
+    assert!(total.acknowledged > 2_000 && total.recoveries > 800 && total.replayed > 1_000, "{total:?}");
+    assert!(total.log_poisoned > 50 && total.partition_poisoned > 20, "{total:?}");
+    assert!(total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 5, "{total:?}");
+    assert!(faults.crashes > 200 && faults.writes_torn > 100 && faults.writes_lost > 100, "{faults:?}");
+    assert!(faults.names_lost > 20 && faults.failures > 100 && faults.short_writes > 500, "{faults:?}");
+    assert!(faults.no_space > 5, "{faults:?}");
+}
+
+#[test]
+fn a_poisoned_log_stays_readable() {
+    let file_system = FaultFileSystem::new(1);
+    let (log, _) = open(options(&file_system));
+    let sensors = partition(&log, "p", PartitionOptions::default());
+    append(&log, &sensors, batch(&["kept"]));
+    file_system.fail_next(Operation::Sync, ".journal");
+    let failed = log.append(AppendRequest::single(sensors.clone(), batch(&["lost"]))).wait().unwrap_err();
+    assert!(failed.to_string().contains("syncing") && failed.to_string().contains(".journal"), "{failed}");
+    let refused = log.append(AppendRequest::single(sensors.clone(), batch(&["later"]))).wait();
+    assert!(matches!(refused, Err(AppendError::LogPoisoned { .. })));
+    assert_eq!(contents(&sensors), [(0, "kept".to_owned())]);
+    assert!(log.metrics().poisoned.is_some());
+    assert!(log.close().is_err());
+}
+
+#[test]
+fn a_full_disk_stops_one_partition_with_a_reason_and_leaves_the_others() {
+    let file_system = FaultFileSystem::new(2);
+    let (log, _) = open(options(&file_system));
+    let full = partition(&log, "full", PartitionOptions::default());
+    let fine = partition(&log, "fine", PartitionOptions::default());
+    append(&log, &full, batch(&["before"]));
+    append(&log, &fine, batch(&["before"]));
+    file_system.set_capacity(0);
+    let failed = log.append(AppendRequest::single(full.clone(), batch(&["x"]))).wait().unwrap_err();
+    assert!(matches!(failed, AppendError::PartitionPoisoned { .. }) && failed.to_string().contains("full"), "{failed}");
+    file_system.set_capacity(u64::MAX);
+    append(&log, &fine, batch(&["after"]));
+    let both = AppendRequest::new(vec![(fine.clone(), batch(&["y"])), (full.clone(), batch(&["y"]))]);
+    assert!(matches!(log.append(both).wait(), Err(AppendError::PartitionPoisoned { .. })));
+    assert_eq!(contents(&full).len(), 1);
+    assert_eq!(contents(&fine).len(), 2);
+    drop(log);
+    let (log, _) = open(options(&file_system));
+    append(&log, &log.partition(&id("full")).unwrap(), batch(&["again"]));
+    assert!(log.partition(&id("full")).unwrap().read(0, 1_000, Verify::Checksums).is_ok());
+}
