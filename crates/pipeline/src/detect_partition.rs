@@ -1,0 +1,287 @@
+//! One partition of readings in the hands of one worker: its detector, and how its state is written and restored.
+//!
+//! Records of topic `detector-state`, in the partition of the same number:
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `s:` + sensor id | the newest state of that series, as the detector serialises it |
+//! | `m` | the marker, JSON: up to which offset every series' state is written, and under which rules |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farol_bus::{
+    Bus, BusError, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetSpec, Partitioning,
+    Polled, ProducerRecord, StartAt, TopicPartition,
+};
+use farol_detect::PartitionState;
+use farol_event::{AlertTransition, Reading, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::detect_worker::{DeadLetter, Records, WorkerDeps};
+use crate::rules::RulesInForce;
+use crate::topics::DETECTOR_STATE;
+
+/// How much of a dead letter's value is kept, in bytes.
+const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024;
+/// How many series' states one transaction writes at most.
+const MAX_FLUSHED: usize = 20_000;
+/// How long reading back state may wait for one poll before it is tried again.
+const LOAD_POLL: Duration = Duration::from_secs(1);
+
+/// The marker record of a partition.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    version: u32,
+    /// Every series' state includes all readings before this offset.
+    flushed_through: i64,
+    /// The rules under which that was so.
+    rules_fingerprint: String,
+}
+
+const MARKER_VERSION: u32 = 1;
+const MARKER_KEY: &[u8] = b"m";
+const SERIES_PREFIX: &[u8] = b"s:";
+
+/// What processing brought: records to be sent, and series whose state must go with them.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) alerts: Records,
+    pub(crate) dead_letters: Records,
+    pub(crate) state: Records,
+}
+
+impl Outcome {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.alerts.is_empty() && self.dead_letters.is_empty()
+    }
+}
+
+/// One partition's detector.
+pub(crate) struct DetectPartition {
+    partition: TopicPartition,
+    detector: PartitionState,
+    next_offset: i64,
+    flushing: Option<Flushing>,
+}
+
+/// Writing the state of all changed series, spread over several transactions.
+struct Flushing {
+    /// When all that had changed at the start is written, the marker says this offset.
+    flushed_through: i64,
+    /// How many series that had changed at the start are still to be written.
+    remaining: usize,
+}
+
+impl DetectPartition {
+    /// Restores the state that the previous owner had when it committed `next_offset`.
+    pub(crate) async fn load(
+        deps: &WorkerDeps,
+        worker: &str,
+        partition: &TopicPartition,
+        next_offset: i64,
+        rules: &RulesInForce,
+    ) -> Result<Self, BusError> {
+        let mut detector =
+            PartitionState::new(Arc::clone(&partition.topic), partition.partition, Arc::clone(&rules.rules));
+        // Nothing could arrive while the program was down: that silence is not the sensors'.
+        detector.listening_since(deps.started_at);
+        let mut loaded = Self { partition: partition.clone(), detector, next_offset, flushing: None };
+        let mut consumer = deps.bus.consumer(ConsumerSettings::standalone(format!("{worker}-state"))).await?;
+        let state = TopicPartition::new(DETECTOR_STATE, partition.partition);
+        let mut marker = None;
+        read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, None, |record| {
+            loaded.restore(record, &mut marker, deps.started_at);
+        })
+        .await?;
+        // Without a marker nothing was ever written: then everything before the committed offset is applied again.
+        let same_rules = marker.as_ref().is_none_or(|m: &Marker| m.rules_fingerprint == rules.fingerprint);
+        let from = marker.map_or(0, |m| m.flushed_through);
+        if same_rules && from < next_offset {
+            let (start, end) = (StartAt::Offset(from), Some(next_offset));
+            read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
+                if let Ok(reading) = parse(record) {
+                    // What comes of it was published when the offsets were committed. A refused series was refused then, too.
+                    let _ = loaded.detector.apply_reading(&reading, record.offset, record.timestamp());
+                }
+            })
+            .await?;
+            tracing::debug!(%partition, from, to = next_offset, "applied readings again to restore state");
+        }
+        consumer.close().await?;
+        Ok(loaded)
+    }
+
+    /// How many series it has seen.
+    pub(crate) fn series(&self) -> usize {
+        self.detector.series_count()
+    }
+
+    /// The offset of the next reading to apply.
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.next_offset
+    }
+
+    /// Applies one batch of readings.
+    pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) {
+        let next_offset = self.next_offset;
+        for record in batch.records.iter().filter(|record| record.offset >= next_offset) {
+            let arrival = record.timestamp();
+            let applied = parse(record).and_then(|reading| {
+                self.detector.apply_reading(&reading, record.offset, arrival).map_err(|e| e.to_string())
+            });
+            match applied {
+                Ok(transitions) if transitions.is_empty() => {}
+                Ok(transitions) => self.report(transitions, arrival, outcome),
+                Err(reason) => outcome.dead_letters.push(self.dead_letter(record, reason, worker)),
+            }
+        }
+        self.next_offset = batch.next_offset;
+    }
+
+    /// Lets time pass without a reading, and ends alerts whose rule is gone.
+    pub(crate) fn tick(&mut self, now: Timestamp, outcome: &mut Outcome) {
+        let mut transitions = self.detector.settle(now);
+        transitions.extend(self.detector.tick(now));
+        self.report(transitions, now, outcome);
+    }
+
+    /// Goes over to new rules.
+    pub(crate) fn rules_changed(&mut self, rules: &RulesInForce, now: Timestamp, outcome: &mut Outcome) {
+        let transitions = self.detector.rules_changed(Arc::clone(&rules.rules), now);
+        self.report(transitions, now, outcome);
+    }
+
+    /// Forgets sensors of which nothing arrived since `before`, and their saved state.
+    pub(crate) fn forget_idle(&mut self, before: Timestamp, now: Timestamp, outcome: &mut Outcome) {
+        for series in self.detector.forget_idle(before) {
+            let tombstone =
+                ProducerRecord { value: None, ..self.record(series_key(&series), Bytes::new(), now) };
+            outcome.state.push(tombstone);
+        }
+    }
+
+    /// Adds the state of changed series, at most [`MAX_FLUSHED`] of them, and the marker once all that had changed when this
+    /// flush began are written. True when it is done.
+    pub(crate) fn flush(&mut self, rules: &RulesInForce, now: Timestamp, state: &mut Records) -> bool {
+        let next_offset = self.next_offset;
+        let changed = self.detector.dirty();
+        let flushing =
+            self.flushing.get_or_insert(Flushing { flushed_through: next_offset, remaining: changed });
+        // Series are taken in the order in which they changed, so these are the ones that had changed at the start.
+        let taken = self.detector.take_dirty(flushing.remaining.min(MAX_FLUSHED));
+        flushing.remaining =
+            if taken.is_empty() { 0 } else { flushing.remaining.saturating_sub(taken.len()) };
+        let done = (flushing.remaining == 0).then_some(flushing.flushed_through);
+        state.extend(taken.into_iter().map(|s| self.record(series_key(&s.sensor_id), s.bytes.into(), now)));
+        let Some(flushed_through) = done else {
+            return false;
+        };
+        self.flushing = None;
+        let marker =
+            Marker { version: MARKER_VERSION, flushed_through, rules_fingerprint: rules.fingerprint.clone() };
+        let value = serde_json::to_vec(&marker).expect("a marker has only numbers and text");
+        state.push(self.record(Bytes::from_static(MARKER_KEY), value.into(), now));
+        true
+    }
+
+    fn report(&mut self, transitions: Vec<AlertTransition>, at: Timestamp, outcome: &mut Outcome) {
+        for transition in transitions {
+            let event = farol_alert::to_event(&transition, None);
+            let key = transition.alert.series.clone().into_bytes();
+            outcome.state.extend(self.state_record(&transition.alert.series, at));
+            outcome.alerts.push(ProducerRecord::new(key, event.to_json(), at));
+        }
+    }
+
+    fn state_record(&self, series: &str, at: Timestamp) -> Option<ProducerRecord> {
+        let value = self.detector.series_state(series)?;
+        Some(self.record(series_key(series), value.into(), at))
+    }
+
+    fn record(&self, key: Bytes, value: Bytes, at: Timestamp) -> ProducerRecord {
+        let partitioning = Partitioning::Explicit(self.partition.partition);
+        ProducerRecord { partitioning, ..ProducerRecord::new(key, value, at) }
+    }
+
+    fn restore(&mut self, record: &ConsumedRecord, marker: &mut Option<Marker>, now: Timestamp) {
+        let (Some(key), Some(value)) = (&record.key, &record.value) else {
+            return;
+        };
+        if key == MARKER_KEY {
+            match serde_json::from_slice::<Marker>(value) {
+                Ok(found) if found.version == MARKER_VERSION => *marker = Some(found),
+                Ok(found) => tracing::error!(
+                    partition = %self.partition, version = found.version,
+                    "the detector state was written by a newer Farol; alerts that are active may be raised again"
+                ),
+                Err(error) => {
+                    tracing::error!(partition = %self.partition, %error, "damaged marker of detector state")
+                }
+            }
+        } else if key.starts_with(SERIES_PREFIX)
+            && let Err(error) = self.detector.restore(value, now)
+        {
+            tracing::error!(partition = %self.partition, offset = record.offset, %error, "damaged detector state skipped");
+        }
+    }
+
+    fn dead_letter(&self, record: &ConsumedRecord, reason: String, worker: &str) -> ProducerRecord {
+        let value = record.value.as_deref().unwrap_or_default();
+        let shown = value.get(..MAX_DEAD_LETTER_BYTES).unwrap_or(value);
+        let at = record.timestamp();
+        let letter = DeadLetter {
+            at,
+            reason,
+            source: self.partition.at(record.offset),
+            key: record.key.as_deref().map(|k| String::from_utf8_lossy(k).into_owned()),
+            value: String::from_utf8_lossy(shown).into_owned(),
+            consumer_id: worker,
+        };
+        let json = serde_json::to_vec(&letter).expect("a dead letter has only text and numbers");
+        ProducerRecord { key: record.key.clone(), ..ProducerRecord::new(Bytes::new(), json, at) }
+    }
+}
+
+fn series_key(series: &str) -> Bytes {
+    [SERIES_PREFIX, series.as_bytes()].concat().into()
+}
+
+fn parse(record: &ConsumedRecord) -> Result<Reading<'_>, String> {
+    let value = record.value.as_deref().ok_or("the record has no value")?;
+    Reading::parse(value, record.timestamp()).map_err(|e| e.to_string())
+}
+
+/// Reads records of one partition from `start` up to `end` (not included), or to the end that the partition has now.
+async fn read_range(
+    bus: &dyn Bus,
+    consumer: &mut dyn Consumer,
+    partition: &TopicPartition,
+    start: StartAt,
+    end: Option<i64>,
+    mut apply: impl FnMut(&ConsumedRecord) + Send,
+) -> Result<(), BusError> {
+    let ask = std::slice::from_ref(partition);
+    let offset_of = |offsets: std::collections::BTreeMap<TopicPartition, i64>| {
+        offsets.get(partition).copied().unwrap_or(0)
+    };
+    let latest = offset_of(bus.offsets(ask, OffsetSpec::Latest).await?);
+    let earliest = offset_of(bus.offsets(ask, OffsetSpec::Earliest).await?);
+    let end = end.map_or(latest, |end| end.min(latest));
+    let mut next = match start {
+        StartAt::Offset(offset) => offset.max(earliest),
+        StartAt::Earliest => earliest,
+        StartAt::Latest => latest,
+    };
+    consumer.assign(vec![(partition.clone(), StartAt::Offset(next))]).await?;
+    while next < end {
+        if let Polled::Records(batches) = consumer.poll(LOAD_POLL).await? {
+            for batch in &batches {
+                batch.records.iter().filter(|r| r.offset < end).for_each(&mut apply);
+                next = batch.next_offset;
+            }
+        }
+    }
+    Ok(())
+}

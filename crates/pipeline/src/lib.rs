@@ -1,0 +1,203 @@
+//! The running topology: what stands between the log and everything that people see.
+//!
+//! Two kinds of folds, and no third (see `ARCHITECTURE.md`):
+//!
+//! * the **detect processor** ([`detect_worker`]) reads readings and writes alert transitions; what it writes, its state
+//!   and the offsets it has consumed commit in one bus transaction. Its workers are members of one consumer group;
+//!   [`workers`] starts and stops them;
+//! * the **views** ([`view_runner`]) read topics and write a store, content and position in one transaction.
+//!
+//! Beside them: [`rules`] (the rules in force, replaced without a restart), [`notifier`] (alerts to webhooks and the
+//! log, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
+//! the views) and [`topics`].
+//!
+//! Nothing here decides: rules are evaluated in `farol-detect`, an alert's life and the retry schedule in
+//! `farol-alert`. These are the shells that poll, commit and deliver.
+
+mod detect_partition;
+pub mod detect_worker;
+pub mod housekeeping;
+pub mod notifier;
+pub mod rebalances;
+pub mod rules;
+pub mod system_events;
+pub mod topics;
+pub mod view_runner;
+pub mod webhook;
+pub mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farol_bus::{Bus, BusError};
+use farol_view::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use detect_worker::WorkerSettings;
+pub use housekeeping::ViewRetention;
+pub use notifier::NotifierSettings;
+pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
+pub use system_events::SystemEvents;
+pub use topics::{TopicNames, TopicOverride, default_topics, ensure_topics};
+pub use view_runner::{ViewProgress, ViewsProgress};
+pub use webhook::{WebhookSettings, WebhookSettingsError};
+pub use workers::{WorkerError, WorkerState, WorkerStatus, Workers};
+
+/// How the pipeline runs.
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    /// Names of the workers, one each; none runs no worker.
+    pub workers: Vec<String>,
+    /// How workers behave, and the names of topics.
+    pub worker: WorkerSettings,
+    /// Where alerts are sent.
+    pub notifier: NotifierSettings,
+    /// How long the views keep what.
+    pub retention: ViewRetention,
+}
+
+/// What the pipeline runs on.
+pub struct PipelineDeps {
+    /// Where readings come from and alerts go to. Its topics exist ([`ensure_topics`]).
+    pub bus: Arc<dyn Bus>,
+    /// Where the views are.
+    pub store: Store,
+    /// The rules in force.
+    pub rules: Arc<RulesHandle>,
+}
+
+/// Why the pipeline can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The bus refuses.
+    #[error("the pipeline can't use the bus: {0}")]
+    Bus(#[from] BusError),
+    /// A webhook's settings are wrong.
+    #[error(transparent)]
+    Webhook(#[from] WebhookSettingsError),
+    /// A worker can't be started.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// The running pipeline.
+pub struct Pipeline {
+    workers: Arc<Workers>,
+    views: ViewsProgress,
+    events: SystemEvents,
+    /// Stops what only follows the workers: views, notifier, rebalances.
+    followers: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Pipeline {
+    /// Starts every part. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the bus refuses, a webhook's settings are wrong, or a worker gets no thread. What had started then stops.
+    pub async fn start(settings: PipelineSettings, deps: PipelineDeps) -> Result<Self, StartError> {
+        let PipelineDeps { bus, store, rules } = deps;
+        let (followers, tasks, views) =
+            (CancellationToken::new(), TaskTracker::new(), ViewsProgress::default());
+        let stop_on_error = followers.clone().drop_guard();
+        let events = SystemEvents::new(bus.as_ref()).await?;
+        let names = settings.worker.topics.clone();
+
+        tasks.spawn(rebalances::publish_rebalances(
+            bus.rebalances(),
+            events.clone(),
+            followers.child_token(),
+        ));
+        for run in view_runner::RUNS {
+            let run = view_runner::ViewRun {
+                bus: Arc::clone(&bus),
+                store: store.clone(),
+                views: run,
+                progress: views.clone(),
+            };
+            tasks.spawn(run.run(followers.child_token()));
+        }
+        notifier::start(settings.notifier, &bus, &names, &events, &tasks, &followers)?;
+        tasks.spawn(housekeeping::prune(store, settings.retention, followers.child_token()));
+        let deps = detect_worker::WorkerDeps {
+            bus,
+            rules,
+            events: events.clone(),
+            settings: settings.worker,
+            started_at: system_events::now(),
+        };
+        let workers = Workers::start_all(Arc::new(deps), &settings.workers)?;
+        stop_on_error.disarm();
+        Ok(Self { workers, views, events, followers, tasks })
+    }
+
+    /// The workers of this process.
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// Where every view stands.
+    pub fn views(&self) -> &ViewsProgress {
+        &self.views
+    }
+
+    /// Publishes events about Farol itself.
+    pub fn events(&self) -> &SystemEvents {
+        &self.events
+    }
+
+    /// Stops in order: workers commit and leave, then views, notifier and the rest. Gives the names of the parts that
+    /// were not done within `limit` (none, normally); they are abandoned, which loses nothing.
+    pub async fn shutdown(self, limit: Duration) -> Vec<String> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut late = Vec::new();
+        if tokio::time::timeout_at(deadline, self.workers.stop_all()).await.is_err() {
+            let still = self.workers.list().into_iter().filter(|w| w.state != WorkerState::Stopped);
+            late.extend(still.map(|w| w.consumer_id));
+        }
+        self.followers.cancel();
+        self.tasks.close();
+        if tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_err() {
+            late.push(format!("{} of views, notifier, rebalances, housekeeping", self.tasks.len()));
+        }
+        late
+    }
+}
+
+/// Rebuilds one view from the log: clears it and feeds it up to the end that its topics have now. `report` is called with
+/// records still to go, about once a second.
+///
+/// # Errors
+/// When the bus or the store refuses; the view then holds a correct, older state and goes on at the next start.
+pub async fn rebuild_view(
+    bus: Arc<dyn Bus>,
+    store: Store,
+    view: farol_view::ViewName,
+    stop: &CancellationToken,
+    mut report: impl FnMut(i64),
+) -> Result<(), RebuildError> {
+    store.clear(view).await?;
+    let (progress, views) = (ViewsProgress::default(), view_runner::alone(view));
+    let run = view_runner::ViewRun { bus, store, views, progress: progress.clone() };
+    let mut caught_up = std::pin::pin!(run.catch_up(stop));
+    loop {
+        tokio::select! {
+            done = &mut caught_up => return Ok(done?),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                report(progress.snapshot().get(view.as_str()).map_or(0, |p| p.lag_records));
+            }
+        }
+    }
+}
+
+/// Why a view was not rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The log can't be read.
+    #[error("the log can't be read: {0}")]
+    Bus(#[from] BusError),
+    /// The store refuses.
+    #[error("the view can't be written: {0}")]
+    View(#[from] farol_view::ViewError),
+}

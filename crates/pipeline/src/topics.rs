@@ -1,0 +1,89 @@
+//! The topics that the pipeline reads and writes, and their settings.
+
+use std::collections::BTreeMap;
+
+use farol_bus::{Bus, BusError, TopicSpec};
+
+/// Readings, keyed by sensor.
+pub const SENSOR_DATA: &str = "sensor-data";
+/// Alert transitions, keyed by series.
+pub const ALERTS: &str = "alerts";
+/// Events about Farol itself and about services, keyed by source.
+pub const SYSTEM_EVENTS: &str = "system-events";
+/// Records that could not be processed, with the reason.
+pub const DEAD_LETTERS: &str = "dead-letters";
+/// The detect processor's state; partition for partition that of [`SENSOR_DATA`].
+pub const DETECTOR_STATE: &str = "detector-state";
+
+/// Names of the two topics that can be renamed by settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicNames {
+    /// In place of [`SENSOR_DATA`].
+    pub sensor_data: String,
+    /// In place of [`ALERTS`].
+    pub alerts: String,
+}
+
+impl Default for TopicNames {
+    fn default() -> Self {
+        Self { sensor_data: SENSOR_DATA.into(), alerts: ALERTS.into() }
+    }
+}
+
+/// The topics of a fresh data folder. `overrides` are topic → Kafka topic configuration, laid over the defaults;
+/// `partitions` under it sets the number of partitions (`detector-state` follows `sensor-data`).
+pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOverride>) -> Vec<TopicSpec> {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let partitions_of =
+        |topic: &str, default: i32| overrides.get(topic).and_then(|o| o.partitions).unwrap_or(default);
+    let topic = |name: &str, partitions: i32, config: &[(&str, String)]| {
+        let mut config: BTreeMap<String, String> =
+            config.iter().map(|(k, v)| ((*k).into(), v.clone())).collect();
+        if let Some(over) = overrides.get(name) {
+            config.extend(over.config.clone());
+        }
+        TopicSpec { name: name.into(), partitions, config }
+    };
+    let retain = |days: i64| vec![("retention.ms", (days * DAY_MS).to_string())];
+    let sensor_partitions = partitions_of(&names.sensor_data, 3);
+    vec![
+        topic(&names.sensor_data, sensor_partitions, &retain(7)),
+        topic(&names.alerts, partitions_of(&names.alerts, 2), &retain(365)),
+        topic(SYSTEM_EVENTS, partitions_of(SYSTEM_EVENTS, 3), &retain(30)),
+        topic(DEAD_LETTERS, partitions_of(DEAD_LETTERS, 1), &retain(30)),
+        topic(DETECTOR_STATE, sensor_partitions, &[("cleanup.policy", "compact".into())]),
+    ]
+}
+
+/// What settings say about one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicOverride {
+    /// Number of partitions, for a topic that does not exist yet.
+    pub partitions: Option<i32>,
+    /// Kafka topic configuration.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Creates the topics that don't exist yet.
+///
+/// # Errors
+/// Whatever the bus refuses, other than that a topic exists already.
+pub async fn ensure_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Result<(), BusError> {
+    let existing = bus.topics().await?;
+    for spec in topics {
+        if let Some(found) = existing.iter().find(|t| *t.name == *spec.name) {
+            if found.partitions != spec.partitions {
+                tracing::warn!(
+                    topic = %spec.name, partitions = found.partitions, configured = spec.partitions,
+                    "the topic keeps its number of partitions: keys would land elsewhere if it changed"
+                );
+            }
+            continue;
+        }
+        match bus.create_topic(spec).await {
+            Ok(()) | Err(BusError::TopicExists(_)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

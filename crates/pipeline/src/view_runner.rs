@@ -1,0 +1,173 @@
+//! Feeds the views from the log: polls topics, hands batches to the store, which moves content and position together.
+//!
+//! Views that read the same topics run together, so that a reading is decoded once for both. A run starts from the
+//! oldest position among its views; the store skips what a view has already applied. A failing store (busy, full disk)
+//! is tried again with the same batches until it takes them: a view may fall behind, visibly, but never skips.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farol_bus::{
+    Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetSpec, Polled, StartAt, TopicPartition,
+};
+use farol_view::{Store, ViewName};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::system_events::now;
+
+/// The longest pause before a refused batch is offered to the store again.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long a poll waits when nothing comes.
+const POLL: Duration = Duration::from_secs(1);
+/// How many bytes of records one transaction of the store takes at most.
+const POLL_BYTES: usize = 8 * 1024 * 1024;
+
+/// The views that run together.
+pub(crate) const RUNS: [&[ViewName]; 2] =
+    [&[ViewName::Readings, ViewName::Sensors], &[ViewName::Alerts, ViewName::Events, ViewName::Pipeline]];
+
+/// Where one view stands, as seen by its run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewProgress {
+    /// Records between the run's position and the end of its topics, at the newest poll.
+    pub lag_records: i64,
+    /// Why the store refuses the run's batches at present.
+    pub problem: Option<String>,
+}
+
+/// Where every view stands.
+#[derive(Debug, Clone, Default)]
+pub struct ViewsProgress(Arc<Mutex<BTreeMap<&'static str, ViewProgress>>>);
+
+impl ViewsProgress {
+    /// By view name.
+    pub fn snapshot(&self) -> BTreeMap<&'static str, ViewProgress> {
+        self.0.lock().clone()
+    }
+
+    fn update(&self, views: &[ViewName], change: impl Fn(&mut ViewProgress)) {
+        let mut all = self.0.lock();
+        for view in views {
+            change(all.entry(view.as_str()).or_default());
+        }
+    }
+}
+
+/// One run: some views, fed together.
+pub(crate) struct ViewRun {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) store: Store,
+    pub(crate) views: &'static [ViewName],
+    pub(crate) progress: ViewsProgress,
+}
+
+impl ViewRun {
+    /// Runs until told to stop; starts anew, after a pause, when the bus fails.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut pause = Duration::from_millis(200);
+        while !stop.is_cancelled() {
+            match self.follow(&stop, false).await {
+                Ok(()) | Err(BusError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(views = ?self.views, %error, retry_in = ?pause, "views can't read the log");
+                    self.progress.update(self.views, |p| p.problem = Some(error.to_string()));
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            }
+        }
+    }
+
+    /// Feeds the views up to the ends that the topics have now, then returns.
+    pub(crate) async fn catch_up(&self, stop: &CancellationToken) -> Result<(), BusError> {
+        self.follow(stop, true).await
+    }
+
+    async fn follow(&self, stop: &CancellationToken, until_caught_up: bool) -> Result<(), BusError> {
+        let (starts, ends) = self.starts_and_ends().await?;
+        let mut open: BTreeMap<TopicPartition, i64> = ends;
+        open.retain(|partition, end| starts.get(partition).is_none_or(|start| start < end));
+        let mut consumer = self
+            .bus
+            .consumer(ConsumerSettings { max_bytes: POLL_BYTES, ..ConsumerSettings::standalone("views") })
+            .await?;
+        let assignment = starts.into_iter().map(|(p, offset)| (p, StartAt::Offset(offset))).collect();
+        consumer.assign(assignment).await?;
+        let mut lag = BTreeMap::new();
+        while !(until_caught_up && open.is_empty()) {
+            let polled = tokio::select! {
+                polled = consumer.poll(POLL) => polled?,
+                () = stop.cancelled() => break,
+            };
+            let Polled::Records(batches) = polled else {
+                continue;
+            };
+            for batch in &batches {
+                lag.insert(batch.partition.clone(), batch.end_offset - batch.next_offset);
+                if open.get(&batch.partition).is_some_and(|end| batch.next_offset >= *end) {
+                    open.remove(&batch.partition);
+                }
+            }
+            if !batches.is_empty() && !self.apply(batches, stop).await {
+                break;
+            }
+            let lag_records = lag.values().sum();
+            self.progress.update(self.views, |p| *p = ViewProgress { lag_records, problem: None });
+        }
+        consumer.close().await
+    }
+
+    /// Hands batches to the store until it takes them. False when told to stop first.
+    async fn apply(&self, batches: Vec<ConsumedBatch>, stop: &CancellationToken) -> bool {
+        let batches: Arc<[ConsumedBatch]> = batches.into();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let Err(error) = self.store.apply(self.views, Arc::clone(&batches), now()).await else {
+                return true;
+            };
+            tracing::error!(views = ?self.views, %error, retry_in = ?pause, "the store refused a batch; it will be offered again");
+            self.progress.update(self.views, |p| p.problem = Some(error.to_string()));
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            }
+        }
+    }
+
+    /// Where to start: for each partition of the topics, the oldest position among the views that read it.
+    async fn starts_and_ends(
+        &self,
+    ) -> Result<(BTreeMap<TopicPartition, i64>, BTreeMap<TopicPartition, i64>), BusError> {
+        let mut starts = BTreeMap::new();
+        for topic in self.bus.topics().await? {
+            let readers: Vec<_> =
+                self.views.iter().filter(|view| self.store.topics(**view).contains(&topic.name)).collect();
+            for partition in (0..topic.partitions).map(|p| TopicPartition::new(Arc::clone(&topic.name), p)) {
+                let positions = readers
+                    .iter()
+                    .map(|view| self.store.positions(**view).get(&partition).copied().unwrap_or(0));
+                if let Some(oldest) = positions.min() {
+                    starts.insert(partition, oldest);
+                }
+            }
+        }
+        let partitions: Vec<_> = starts.keys().cloned().collect();
+        let ends = self.bus.offsets(&partitions, OffsetSpec::Latest).await?;
+        Ok((starts, ends))
+    }
+}
+
+/// The run of one view by itself.
+pub(crate) fn alone(view: ViewName) -> &'static [ViewName] {
+    match view {
+        ViewName::Readings => &[ViewName::Readings],
+        ViewName::Sensors => &[ViewName::Sensors],
+        ViewName::Alerts => &[ViewName::Alerts],
+        ViewName::Events => &[ViewName::Events],
+        ViewName::Pipeline => &[ViewName::Pipeline],
+    }
+}

@@ -1,0 +1,207 @@
+//! The workers of this process: members of the consumer group that runs the detect processor.
+//!
+//! Each worker is a thread of its own that drives its consumer on the shared runtime: evaluating a poll's readings takes
+//! milliseconds, which would hold up an async thread. A worker that fails (the bus refuses, a partition is poisoned) is
+//! started again after a pause that doubles up to [`MAX_PAUSE`]; the error is logged and counted in its heartbeat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farol_bus::BusError;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::detect_worker::{DetectWorker, WorkerDeps};
+
+/// The longest pause before a failed worker is started again.
+pub const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether a worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// It is a member of the group, or becomes one.
+    Running,
+    /// It has been told to stop and has not left yet.
+    Stopping,
+    /// It has left the group.
+    Stopped,
+}
+
+/// One worker as it stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerStatus {
+    /// Its name, as shown among the consumers.
+    pub consumer_id: String,
+    /// Whether it runs.
+    pub state: WorkerState,
+}
+
+/// Why a worker can't be started or stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// No worker of that name in this process.
+    #[error("there is no worker `{0}` in this process")]
+    Unknown(String),
+    /// It is already on its way.
+    #[error("worker `{name}` is {state}")]
+    WrongState {
+        /// Which worker.
+        name: String,
+        /// What it is doing.
+        state: &'static str,
+    },
+    /// The operating system gave no thread.
+    #[error("no thread for worker `{name}`: {problem}")]
+    Thread {
+        /// Which worker.
+        name: String,
+        /// What the operating system said.
+        problem: String,
+    },
+}
+
+struct Slot {
+    name: String,
+    state: watch::Sender<WorkerState>,
+    stop: CancellationToken,
+}
+
+/// Starts, stops and lists the workers of this process.
+pub struct Workers {
+    deps: Arc<WorkerDeps>,
+    runtime: tokio::runtime::Handle,
+    slots: Mutex<Vec<Slot>>,
+}
+
+impl Workers {
+    /// Starts one worker for each name.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub(crate) fn start_all(deps: Arc<WorkerDeps>, names: &[String]) -> Result<Arc<Self>, WorkerError> {
+        let slot = |name: &String| Slot {
+            name: name.clone(),
+            state: watch::Sender::new(WorkerState::Stopped),
+            stop: CancellationToken::new(),
+        };
+        let workers = Arc::new(Self {
+            deps,
+            runtime: tokio::runtime::Handle::current(),
+            slots: Mutex::new(names.iter().map(slot).collect()),
+        });
+        for name in names {
+            workers.start(name)?;
+        }
+        Ok(workers)
+    }
+
+    /// Every worker, in the order of settings.
+    pub fn list(&self) -> Vec<WorkerStatus> {
+        let status =
+            |slot: &Slot| WorkerStatus { consumer_id: slot.name.clone(), state: *slot.state.borrow() };
+        self.slots.lock().iter().map(status).collect()
+    }
+
+    /// Starts a stopped worker.
+    ///
+    /// # Errors
+    /// When there is no such worker, when it has not stopped, or when the operating system gives no thread.
+    pub fn start(&self, name: &str) -> Result<(), WorkerError> {
+        let mut slots = self.slots.lock();
+        let slot = find(&mut slots, name)?;
+        let current = *slot.state.borrow();
+        if current != WorkerState::Stopped {
+            return Err(wrong_state(name, current));
+        }
+        slot.stop = CancellationToken::new();
+        let (deps, stop, state) = (Arc::clone(&self.deps), slot.stop.clone(), slot.state.clone());
+        let (runtime, worker) = (self.runtime.clone(), name.to_owned());
+        slot.state.send_replace(WorkerState::Running);
+        let spawned = std::thread::Builder::new().name(worker.clone()).spawn(move || {
+            // Whatever ends the thread, a panic included, the worker counts as stopped afterwards.
+            let _stopped = StoppedOnDrop(state);
+            runtime.block_on(run_until_stopped(&deps, &worker, &stop));
+        });
+        if let Err(error) = spawned {
+            slot.state.send_replace(WorkerState::Stopped);
+            return Err(WorkerError::Thread { name: name.into(), problem: error.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Tells a running worker to commit, leave its group and end. Returns at once; its partitions move when it has left.
+    ///
+    /// # Errors
+    /// When there is no such worker, or when it isn't running.
+    pub fn stop(&self, name: &str) -> Result<(), WorkerError> {
+        let mut slots = self.slots.lock();
+        let slot = find(&mut slots, name)?;
+        let current = *slot.state.borrow();
+        if current != WorkerState::Running {
+            return Err(wrong_state(name, current));
+        }
+        slot.state.send_replace(WorkerState::Stopping);
+        slot.stop.cancel();
+        Ok(())
+    }
+
+    /// Stops every worker and waits until all have left. Cancel-safe; [`Workers::list`] tells who is late.
+    pub async fn stop_all(&self) {
+        let states: Vec<_> = {
+            let slots = self.slots.lock();
+            slots.iter().for_each(|slot| slot.stop.cancel());
+            slots.iter().map(|slot| slot.state.subscribe()).collect()
+        };
+        for mut state in states {
+            // An error would mean that the slot is gone, and with it the worker.
+            let _ = state.wait_for(|s| *s == WorkerState::Stopped).await;
+        }
+    }
+}
+
+fn find<'a>(slots: &'a mut [Slot], name: &str) -> Result<&'a mut Slot, WorkerError> {
+    slots.iter_mut().find(|slot| slot.name == name).ok_or_else(|| WorkerError::Unknown(name.into()))
+}
+
+fn wrong_state(name: &str, state: WorkerState) -> WorkerError {
+    let state = match state {
+        WorkerState::Running => "running",
+        WorkerState::Stopping => "stopping",
+        WorkerState::Stopped => "stopped",
+    };
+    WorkerError::WrongState { name: name.into(), state }
+}
+
+struct StoppedOnDrop(watch::Sender<WorkerState>);
+
+impl Drop for StoppedOnDrop {
+    fn drop(&mut self) {
+        self.0.send_replace(WorkerState::Stopped);
+    }
+}
+
+async fn run_until_stopped(deps: &Arc<WorkerDeps>, name: &str, stop: &CancellationToken) {
+    let mut pause = Duration::from_millis(200);
+    let mut errors = 0;
+    while !stop.is_cancelled() {
+        let began = tokio::time::Instant::now();
+        match DetectWorker::new(Arc::clone(deps), name, errors).run(stop).await {
+            Ok(()) | Err(BusError::Closed) => return,
+            Err(error) => {
+                errors += 1;
+                // A run that lasted was healthy: its failure is a new story.
+                if began.elapsed() > MAX_PAUSE {
+                    pause = Duration::from_millis(200);
+                }
+                tracing::error!(worker = name, %error, retry_in = ?pause, "worker failed; it will be started again");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+        }
+    }
+}
