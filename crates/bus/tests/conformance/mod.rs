@@ -1,0 +1,174 @@
+//! What every engine behind the bus traits must do. Each function is one promise; an engine's own test file lists them
+//! with [`conformance_suite!`] and says how to start the engine.
+//!
+//! Topics and groups get names of their own, so that an engine may be shared by all tests.
+
+#![allow(dead_code)]
+
+mod groups;
+mod records;
+mod transactions;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use farol_bus::{
+    Assignment, Bus, ConsumedRecord, Consumer, ConsumerSettings, Partitioning, Polled, ProducerRecord,
+    StartAt, TopicPartition, TopicSpec,
+};
+
+pub use groups::*;
+pub use records::*;
+pub use transactions::*;
+
+/// How long anything may take before the test fails. Far above what is normal.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running engine.
+pub trait Engine {
+    /// The engine's bus.
+    fn bus(&self) -> Arc<dyn Bus>;
+
+    /// Stops the engine in order and starts it again on the same data.
+    fn restart(&mut self) -> impl Future<Output = ()>;
+}
+
+/// Makes one test of each listed function, for the engine that `$start` starts.
+macro_rules! conformance_suite {
+    ($start:path: $($name:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                conformance::$name(&mut $start().await).await;
+            }
+        )*
+    };
+}
+pub(crate) use conformance_suite;
+
+/// A name that nobody else uses.
+pub fn unique(stem: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A topic with a name of its own.
+pub async fn topic(bus: &Arc<dyn Bus>, stem: &str, partitions: i32, config: &[(&str, &str)]) -> String {
+    let name = unique(stem);
+    let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    bus.create_topic(TopicSpec { name: name.clone(), partitions, config }).await.unwrap();
+    name
+}
+
+pub fn record(key: &str, value: impl Into<Bytes>) -> ProducerRecord {
+    ProducerRecord {
+        partitioning: Partitioning::ByKey,
+        key: Some(Bytes::copy_from_slice(key.as_bytes())),
+        value: Some(value.into()),
+        timestamp_ms: 1_700_000_000_000,
+        headers: Vec::new(),
+    }
+}
+
+/// A record with its number as value, by key `k0`…`k9`.
+pub fn numbered(number: u32) -> ProducerRecord {
+    record(&format!("k{}", number % 10), number.to_string())
+}
+
+pub fn number(record: &ConsumedRecord) -> u32 {
+    std::str::from_utf8(record.value.as_deref().unwrap()).unwrap().parse().unwrap()
+}
+
+/// A consumer of every partition of a topic, outside any group, from the start.
+pub async fn reader(bus: &Arc<dyn Bus>, topic: &str) -> Box<dyn Consumer> {
+    let partitions = bus.topics().await.unwrap().into_iter().find(|t| &*t.name == topic).unwrap().partitions;
+    let mut consumer = bus.consumer(ConsumerSettings::standalone("reader")).await.unwrap();
+    let all = (0..partitions).map(|p| (TopicPartition::new(topic, p), StartAt::Earliest)).collect();
+    consumer.assign(all).await.unwrap();
+    consumer
+}
+
+/// Polls until `count` records have come, then once more to see that no more come.
+pub async fn read(consumer: &mut Box<dyn Consumer>, count: usize) -> Vec<(TopicPartition, ConsumedRecord)> {
+    let started = Instant::now();
+    let mut read = Vec::new();
+    while read.len() < count {
+        assert!(started.elapsed() < LIMIT, "{} of {count} records came", read.len());
+        poll_into(consumer, Duration::from_secs(1), &mut read).await;
+    }
+    poll_into(consumer, Duration::from_millis(20), &mut read).await;
+    assert_eq!(read.len(), count, "more records than were sent");
+    read
+}
+
+async fn poll_into(
+    consumer: &mut Box<dyn Consumer>,
+    timeout: Duration,
+    into: &mut Vec<(TopicPartition, ConsumedRecord)>,
+) {
+    if let Polled::Records(batches) = consumer.poll(timeout).await.unwrap() {
+        for batch in batches {
+            assert!(!batch.records.is_empty(), "an empty batch");
+            assert!(batch.records.is_sorted_by(|a, b| a.offset < b.offset), "offsets rise");
+            assert!(batch.next_offset > batch.records.last().unwrap().offset);
+            assert!(batch.end_offset >= batch.next_offset);
+            into.extend(batch.records.into_iter().map(|record| (batch.partition.clone(), record)));
+        }
+    }
+}
+
+/// Everything that a topic holds.
+pub async fn content(bus: &Arc<dyn Bus>, topic: &str) -> Vec<(TopicPartition, ConsumedRecord)> {
+    let mut consumer = reader(bus, topic).await;
+    let mut read = Vec::new();
+    loop {
+        let before = read.len();
+        poll_into(&mut consumer, Duration::from_millis(50), &mut read).await;
+        if read.len() == before {
+            return read;
+        }
+    }
+}
+
+/// Polls until partitions are assigned.
+pub async fn assigned(consumer: &mut Box<dyn Consumer>) -> Assignment {
+    let started = Instant::now();
+    while started.elapsed() < LIMIT {
+        if let Polled::Assigned(assignment) = consumer.poll(Duration::from_secs(1)).await.unwrap() {
+            return assignment;
+        }
+    }
+    panic!("no partition was assigned");
+}
+
+/// A member of `group` that reads `topic`.
+pub async fn member(bus: &Arc<dyn Bus>, name: &str, group: &str, topic: &str) -> Box<dyn Consumer> {
+    let mut consumer = bus.consumer(ConsumerSettings::member(name, group)).await.unwrap();
+    consumer.subscribe(&[topic]).await.unwrap();
+    consumer
+}
+
+/// Waits until the condition gives a value.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < LIMIT, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The next offsets after records, by partition.
+pub fn next_offsets(read: &[(TopicPartition, ConsumedRecord)]) -> BTreeMap<TopicPartition, i64> {
+    let mut next = BTreeMap::new();
+    for (partition, record) in read {
+        next.insert(partition.clone(), record.offset + 1);
+    }
+    next
+}
