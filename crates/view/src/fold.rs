@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use farol_event::AlertLevel;
 use rusqlite::Transaction;
+use serde::Serialize;
 
 use crate::decode::{Decoded, Starts};
 use crate::name::ViewName;
@@ -115,4 +116,9 @@ pub(crate) fn level_number(level: AlertLevel) -> i64 {
         AlertLevel::Warning => 1,
         AlertLevel::Critical => 2,
     }
+}
+
+/// JSON for a column.
+pub(crate) fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what the tables hold has only string keys and finite numbers, so it serialises")
 }

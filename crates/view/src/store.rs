@@ -168,7 +168,8 @@ impl Store {
     /// Applies records to the named views and moves their positions, all in one transaction. Batches of topics that a view
     /// doesn't read leave it alone; records before a view's position are skipped. What it did, per named view.
     ///
-    /// The larger the batches (tens of thousands of records), the less each record costs.
+    /// The larger the batches (tens of thousands of records), the less each record costs. Give an `Arc` to be able to offer the
+    /// same batches again.
     ///
     /// # Errors
     /// [`ViewError::Apply`], [`ViewError::Transaction`], [`ViewError::Closed`]. Nothing was applied then, no position moved,
@@ -176,10 +177,11 @@ impl Store {
     pub async fn apply(
         &self,
         views: &[ViewName],
-        batches: Vec<ConsumedBatch>,
+        batches: impl Into<Arc<[ConsumedBatch]>>,
         now: Timestamp,
     ) -> Result<BTreeMap<ViewName, Applied>, ViewError> {
         let views = views.to_vec();
+        let batches = batches.into();
         self.command(|answer| Command::Apply { views, batches, now, answer }).await
     }
 

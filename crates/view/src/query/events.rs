@@ -1,11 +1,13 @@
 //! Events of topics `system-events` and `alerts` by time, source, type and correlation id.
 
 use farol_event::{Event, Timestamp};
+use rusqlite::types::Value;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::error::ViewError;
-use crate::query::Queries;
+use crate::query::condition::Conditions;
+use crate::query::{Queries, cursor, page_size, sql_limit, unreadable};
 
 /// The default number of events on a page.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -48,6 +50,48 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn events(&self, filter: &EventFilter) -> Result<EventPage, ViewError> {
-        todo!()
+        let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let mut conditions = filter.conditions();
+        if let Some(text) = &filter.cursor {
+            conditions.and("(time, topic, partition, offset) < (?, ?, ?, ?)", cursor::decode::<4>(CURSOR, text)?);
+        }
+        let sql = format!(
+            "SELECT body, time, topic, partition, offset FROM events {}
+             ORDER BY time DESC, topic DESC, partition DESC, offset DESC LIMIT ?",
+            conditions.sql()
+        );
+        let mut rows = self
+            .rows(&sql, conditions.values_and([sql_limit(limit + 1)]), |row| {
+                let body: String = row.get(0)?;
+                let event = Event::parse(body.as_bytes(), Timestamp::EPOCH).map_err(|error| unreadable(0, error))?;
+                let key = [
+                    Value::Integer(row.get(1)?),
+                    Value::Text(row.get(2)?),
+                    Value::Integer(row.get(3)?),
+                    Value::Integer(row.get(4)?),
+                ];
+                Ok((event, key))
+            })
+            .map_err(self.failed("events"))?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|(_, key)| cursor::encode(CURSOR, key));
+        Ok(EventPage { events: rows.into_iter().map(|(event, _)| event).collect(), next_cursor })
+    }
+}
+
+/// What the cursors of the list of events are called.
+const CURSOR: &str = "events";
+
+impl EventFilter {
+    fn conditions(&self) -> Conditions {
+        let micros = |at: Timestamp| Value::Integer(at.as_micros());
+        let mut conditions = Conditions::default();
+        conditions.and_if("source = ?", self.source.clone());
+        conditions.and_if("type = ?", self.event_type.clone());
+        conditions.and_if("time >= ?", self.from.map(micros));
+        conditions.and_if("time <= ?", self.to.map(micros));
+        conditions.and_if("correlation_id = ?", self.correlation_id.map(|id| id.to_string()));
+        conditions
     }
 }

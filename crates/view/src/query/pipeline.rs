@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use farol_event::{Position, Timestamp};
+use rusqlite::Row;
+use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ViewError;
-use crate::query::Queries;
+use crate::query::condition::Conditions;
+use crate::query::{Queries, count, cursor, instant, instant_if_any, json, page_size, sql_limit, word};
 
 /// The default number of dead letters on a page.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -175,7 +178,17 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn consumers(&self, now: Timestamp) -> Result<ConsumerHealthList, ViewError> {
-        todo!()
+        let stale_before = now.saturating_sub(self.settings.member_stale_after);
+        let consumers = self
+            .rows(
+                "SELECT consumer_id, consumer_group, status, status_at, last_heartbeat, joined_at, partitions,
+                     records_processed, records_per_s, lag_records, lag_ms, errors
+                 FROM consumer_health ORDER BY consumer_group, consumer_id LIMIT ?",
+                vec![sql_limit(MAX_MEMBERS)],
+                |row| consumer_of_row(row, stale_before),
+            )
+            .map_err(self.failed("consumer_health"))?;
+        Ok(ConsumerHealthList { consumers })
     }
 
     /// The producers. `now` decides who is stale.
@@ -183,7 +196,16 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn producers(&self, now: Timestamp) -> Result<ProducerHealthList, ViewError> {
-        todo!()
+        let stale_before = now.saturating_sub(self.settings.member_stale_after);
+        let producers = self
+            .rows(
+                "SELECT producer_id, kind, status, last_heartbeat, records_sent, records_per_s, rejected
+                 FROM producer_health ORDER BY producer_id LIMIT ?",
+                vec![sql_limit(MAX_MEMBERS)],
+                |row| producer_of_row(row, stale_before),
+            )
+            .map_err(self.failed("producer_health"))?;
+        Ok(ProducerHealthList { producers })
     }
 
     /// The newest `limit` rebalances of all groups (at most [`MAX_MEMBERS`]), newest first.
@@ -191,7 +213,24 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn rebalances(&self, limit: usize) -> Result<Vec<Rebalance>, ViewError> {
-        todo!()
+        self.rows(
+            "SELECT consumer_group, generation, began_at, completed_at, causes, before, after, paused_ms
+             FROM rebalancing_events ORDER BY completed_at DESC, partition DESC, offset DESC LIMIT ?",
+            vec![sql_limit(limit.min(MAX_MEMBERS))],
+            |row| {
+                Ok(Rebalance {
+                    group: row.get(0)?,
+                    generation: row.get(1)?,
+                    began_at: instant(row, 2)?,
+                    completed_at: instant(row, 3)?,
+                    causes: json(row, 4)?,
+                    before: json(row, 5)?,
+                    after: json(row, 6)?,
+                    paused_ms: json(row, 7)?,
+                })
+            },
+        )
+        .map_err(self.failed("rebalancing_events"))
     }
 
     /// The dead letters, newest first. Limits: [`DEFAULT_LIMIT`] and [`MAX_LIMIT`].
@@ -199,6 +238,94 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn dead_letters(&self, limit: Option<usize>, cursor: Option<&str>) -> Result<DeadLetterPage, ViewError> {
-        todo!()
+        let limit = page_size(limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let failed = self.failed("dead_letters");
+        let total = self.number("SELECT count(*) FROM dead_letters", Vec::new()).map_err(&failed)?;
+        let mut conditions = Conditions::default();
+        if let Some(text) = cursor {
+            conditions.and("(at, partition, offset) < (?, ?, ?)", cursor::decode::<3>(CURSOR, text)?);
+        }
+        let sql = format!(
+            "SELECT at, reason, source_topic, source_partition, source_offset, key, value, consumer_id, partition, offset
+             FROM dead_letters {} ORDER BY at DESC, partition DESC, offset DESC LIMIT ?",
+            conditions.sql()
+        );
+        let mut dead_letters = self
+            .rows(&sql, conditions.values_and([sql_limit(limit + 1)]), |row| self.dead_letter_of_row(row))
+            .map_err(&failed)?;
+        let more = dead_letters.len() > limit;
+        dead_letters.truncate(limit);
+        let next_cursor = dead_letters.last().filter(|_| more).map(|last| {
+            let key = [
+                Value::Integer(last.at.as_micros()),
+                Value::Integer(last.position.partition.into()),
+                Value::Integer(last.position.offset),
+            ];
+            cursor::encode(CURSOR, &key)
+        });
+        Ok(DeadLetterPage { dead_letters, total, next_cursor })
     }
+
+    fn dead_letter_of_row(&self, row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+        Ok(DeadLetter {
+            position: Position {
+                topic: self.topics.dead_letters.clone(),
+                partition: row.get(8)?,
+                offset: row.get(9)?,
+            },
+            at: instant(row, 0)?,
+            source: Position {
+                topic: row.get::<_, String>(2)?.into(),
+                partition: row.get(3)?,
+                offset: row.get(4)?,
+            },
+            reason: row.get(1)?,
+            key: row.get(5)?,
+            value: row.get(6)?,
+            consumer_id: row.get(7)?,
+        })
+    }
+}
+
+/// What the cursors of the list of dead letters are called.
+const CURSOR: &str = "dead-letters";
+
+fn consumer_of_row(row: &Row<'_>, stale_before: Timestamp) -> rusqlite::Result<ConsumerHealth> {
+    let last_heartbeat = instant_if_any(row, 4)?;
+    let heard_of = last_heartbeat.unwrap_or(Timestamp::EPOCH).max(instant(row, 3)?);
+    let status = match word(row, 2)? {
+        ConsumerStatus::Active if heard_of < stale_before => ConsumerStatus::Stale,
+        status => status,
+    };
+    // Who has gone owns nothing, whatever it said last.
+    let gone = matches!(status, ConsumerStatus::Left | ConsumerStatus::Expelled);
+    Ok(ConsumerHealth {
+        consumer_id: row.get(0)?,
+        group: row.get(1)?,
+        status,
+        last_heartbeat,
+        joined_at: instant_if_any(row, 5)?,
+        partitions: if gone { Vec::new() } else { json(row, 6)? },
+        records_processed: count(row, 7)?,
+        records_per_s: row.get(8)?,
+        lag_records: count(row, 9)?,
+        lag_ms: count(row, 10)?,
+        errors: count(row, 11)?,
+    })
+}
+
+fn producer_of_row(row: &Row<'_>, stale_before: Timestamp) -> rusqlite::Result<ProducerHealth> {
+    let last_heartbeat = instant(row, 3)?;
+    Ok(ProducerHealth {
+        producer_id: row.get(0)?,
+        kind: row.get(1)?,
+        status: match word(row, 2)? {
+            ProducerStatus::Active if last_heartbeat < stale_before => ProducerStatus::Stale,
+            status => status,
+        },
+        last_heartbeat,
+        records_sent: count(row, 4)?,
+        records_per_s: row.get(5)?,
+        rejected: count(row, 6)?,
+    })
 }

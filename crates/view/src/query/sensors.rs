@@ -2,11 +2,15 @@
 
 use std::str::FromStr;
 
-use farol_event::{AlertLevel, Severity, Timestamp};
+use farol_event::{AlertLevel, Timestamp};
+use rusqlite::Row;
+use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ViewError;
-use crate::query::Queries;
+use crate::query::condition::{Conditions, containing};
+use crate::query::readings::level;
+use crate::query::{Queries, count, cursor, instant, page_size, sql_limit};
 
 /// The default number of sensors on a page.
 pub const DEFAULT_LIMIT: usize = 200;
@@ -245,7 +249,33 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn sensors(&self, filter: &SensorFilter, now: Timestamp) -> Result<SensorPage, ViewError> {
-        todo!()
+        let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let failed = self.failed("sensors");
+        let stale_before = self.stale_before(now);
+        let mut conditions = filter.conditions(stale_before);
+        let total = if conditions.is_empty() {
+            self.number("SELECT count(*) FROM sensor_state", Vec::new())
+        } else {
+            self.number(&format!("SELECT count(*) FROM {TABLES} {}", conditions.sql()), conditions.values_and([]))
+        };
+        let total = total.map_err(&failed)?;
+        let order = Order::of(filter.sort);
+        if let Some(text) = &filter.cursor {
+            order.after(&mut conditions, text, stale_before)?;
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {TABLES} {} ORDER BY {} LIMIT ?",
+            conditions.sql(),
+            order.sql()
+        );
+        // The values of the order's own question marks come between those of the conditions and the limit.
+        let values = conditions.values_and(order.values(stale_before).into_iter().chain([sql_limit(limit + 1)]));
+        let mut rows = self.rows(&sql, values, |row| SensorRow::of_row(row, stale_before)).map_err(&failed)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|last| order.cursor(&last.sensor));
+        let sensors = self.with_recent_values(rows)?;
+        Ok(SensorPage { sensors, total, next_cursor })
     }
 
     /// One sensor, if a reading of it was ever applied.
@@ -253,7 +283,15 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn sensor(&self, sensor_id: &str, now: Timestamp) -> Result<Option<Sensor>, ViewError> {
-        todo!()
+        let stale_before = self.stale_before(now);
+        let rows = self
+            .rows(
+                &format!("SELECT {COLUMNS} FROM {TABLES} WHERE name.sensor_id = ?"),
+                vec![Value::Text(sensor_id.to_owned())],
+                |row| SensorRow::of_row(row, stale_before),
+            )
+            .map_err(self.failed("sensors"))?;
+        Ok(self.with_recent_values(rows)?.pop())
     }
 
     /// How many sensors are in each state.
@@ -261,6 +299,226 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn sensor_counts(&self, now: Timestamp) -> Result<SensorCounts, ViewError> {
-        todo!()
+        let failed = self.failed("sensors");
+        let stale_before = self.stale_before(now);
+        let counts = |row: &Row<'_>| Ok((count(row, 0)?, count(row, 1)?));
+        let all = self
+            .rows(
+                "SELECT count(*), coalesce(sum(last_arrival < ?), 0) FROM sensor_state",
+                vec![Value::Integer(stale_before)],
+                counts,
+            )
+            .map_err(&failed)?;
+        let (total, silent) = all.first().copied().unwrap_or_default();
+        let mut by_state = SensorStateCounts { stale: silent, normal: total - silent, ..Default::default() };
+        // Few sensors alert, so those are looked up and moved to where they belong.
+        let firing = self
+            .rows(
+                &format!(
+                    "SELECT count(*), sum(state.last_arrival < ?), firing.severity FROM {FIRING} AS firing
+                     CROSS JOIN sensor_name AS name ON name.sensor_id = firing.sensor_id
+                     CROSS JOIN sensor_state AS state ON state.sensor = name.number
+                     GROUP BY firing.severity"
+                ),
+                vec![Value::Integer(stale_before)],
+                |row| Ok((counts(row)?, row.get::<_, i64>(2)?)),
+            )
+            .map_err(&failed)?;
+        for ((sensors, silent), severity) in firing {
+            by_state.stale -= silent.min(by_state.stale);
+            by_state.normal -= (sensors - silent).min(by_state.normal);
+            match SensorState::of(Some(severity), false) {
+                SensorState::Info => by_state.info += sensors,
+                SensorState::Warning => by_state.warning += sensors,
+                SensorState::Error => by_state.error += sensors,
+                _ => by_state.critical += sensors,
+            }
+        }
+        Ok(SensorCounts { total, by_state })
+    }
+
+    /// Who last reported before this instant, in microseconds, is stale.
+    fn stale_before(&self, now: Timestamp) -> i64 {
+        now.saturating_sub(self.settings.stale_after).as_micros()
+    }
+
+    fn with_recent_values(&self, rows: Vec<SensorRow>) -> Result<Vec<Sensor>, ViewError> {
+        let mut recent = self.recent_values()?;
+        rows.into_iter()
+            .map(|row| {
+                let values = recent.of(row.number, row.sensor.last_timestamp.as_micros())?;
+                Ok(Sensor { recent: values, ..row.sensor })
+            })
+            .collect()
+    }
+}
+
+/// The worst firing alert of each series, and how many fire.
+const FIRING: &str = "(SELECT sensor_id, max(severity) AS severity, count(*) AS firing FROM alerts
+    WHERE status = 'firing' GROUP BY sensor_id)";
+
+/// Where the columns come from. Alerts are looked up, not stored with the sensor, so that both always agree.
+const TABLES: &str = "sensor_state AS state
+    JOIN sensor_name AS name ON name.number = state.sensor
+    JOIN sensor_description AS description ON description.number = state.description
+    LEFT JOIN (SELECT sensor_id, max(severity) AS severity, count(*) AS firing FROM alerts
+        WHERE status = 'firing' GROUP BY sensor_id) AS firing ON firing.sensor_id = name.sensor_id";
+
+const COLUMNS: &str = "name.number, name.sensor_id, description.sensor_type, description.unit,
+    description.factory_section, description.machine_id, description.zone, state.last_value, state.last_time,
+    state.last_arrival, state.level, state.quality, state.readings, state.first_time, firing.severity,
+    coalesce(firing.firing, 0)";
+
+/// A state's place in [`SensorState::ALL`]. The question mark stands for the instant before which silence is staleness.
+const STATE: &str =
+    "CASE WHEN firing.severity IS NOT NULL THEN firing.severity + 1 WHEN state.last_arrival < ? THEN 1 ELSE 0 END";
+
+impl SensorState {
+    fn of(severity: Option<i64>, stale: bool) -> Self {
+        match severity {
+            Some(..=1) => SensorState::Info,
+            Some(2) => SensorState::Warning,
+            Some(3) => SensorState::Error,
+            Some(_) => SensorState::Critical,
+            None if stale => SensorState::Stale,
+            None => SensorState::Normal,
+        }
+    }
+
+    fn rank(self) -> i64 {
+        (0..).zip(Self::ALL).find(|(_, state)| *state == self).map_or(0, |(rank, _)| rank)
+    }
+}
+
+impl SensorFilter {
+    fn conditions(&self, stale_before: i64) -> Conditions {
+        let mut conditions = Conditions::default();
+        if let Some(text) = self.search.as_deref().filter(|text| !text.is_empty()) {
+            let columns = [
+                "name.sensor_id",
+                "description.sensor_type",
+                "description.factory_section",
+                "description.machine_id",
+                "description.zone",
+            ];
+            let clauses = columns.map(|column| format!("{column} LIKE ? ESCAPE '\\'")).join(" OR ");
+            let pattern = Value::Text(containing(text));
+            conditions.and(format!("({clauses})"), columns.map(|_| pattern.clone()));
+        }
+        conditions.and_if("description.sensor_type = ?", self.sensor_type.clone());
+        if let Some(state) = self.state {
+            conditions.and(format!("{STATE} = ?"), [Value::Integer(stale_before), Value::Integer(state.rank())]);
+        }
+        conditions
+    }
+}
+
+/// The order of the list, as SQL and as cursors.
+struct Order {
+    key: SensorSortKey,
+    descending: bool,
+}
+
+impl Order {
+    fn of(sort: SensorSort) -> Self {
+        Self { key: sort.key, descending: sort.descending }
+    }
+
+    /// What is compared before the id.
+    fn expression(&self) -> Option<&'static str> {
+        match self.key {
+            SensorSortKey::Id => None,
+            SensorSortKey::Type => Some("description.sensor_type"),
+            SensorSortKey::Value => Some("state.last_value"),
+            SensorSortKey::State => Some(STATE),
+            SensorSortKey::LastSeen => Some("state.last_arrival"),
+        }
+    }
+
+    /// The values of the question marks in the expression.
+    fn values(&self, stale_before: i64) -> Vec<Value> {
+        if self.key == SensorSortKey::State { vec![Value::Integer(stale_before)] } else { Vec::new() }
+    }
+
+    fn sql(&self) -> String {
+        let direction = if self.descending { "DESC" } else { "ASC" };
+        match self.expression() {
+            Some(expression) => format!("{expression} {direction}, name.sensor_id {direction}"),
+            None => format!("name.sensor_id {direction}"),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match (self.key, self.descending) {
+            (SensorSortKey::Id, false) => "sensors/id",
+            (SensorSortKey::Id, true) => "sensors/-id",
+            (SensorSortKey::Type, false) => "sensors/type",
+            (SensorSortKey::Type, true) => "sensors/-type",
+            (SensorSortKey::Value, false) => "sensors/value",
+            (SensorSortKey::Value, true) => "sensors/-value",
+            (SensorSortKey::State, false) => "sensors/state",
+            (SensorSortKey::State, true) => "sensors/-state",
+            (SensorSortKey::LastSeen, false) => "sensors/last_seen",
+            (SensorSortKey::LastSeen, true) => "sensors/-last_seen",
+        }
+    }
+
+    /// Only what comes after the row that the cursor names.
+    fn after(&self, conditions: &mut Conditions, text: &str, stale_before: i64) -> Result<(), ViewError> {
+        let beyond = if self.descending { "<" } else { ">" };
+        match self.expression() {
+            Some(expression) => {
+                let key = cursor::decode::<2>(self.name(), text)?;
+                let values = self.values(stale_before).into_iter().chain(key);
+                conditions.and(format!("({expression}, name.sensor_id) {beyond} (?, ?)"), values);
+            }
+            None => {
+                let key = cursor::decode::<1>(self.name(), text)?;
+                conditions.and(format!("name.sensor_id {beyond} ?"), key);
+            }
+        }
+        Ok(())
+    }
+
+    fn cursor(&self, last: &Sensor) -> String {
+        let id = Value::Text(last.sensor_id.clone());
+        let key = match self.key {
+            SensorSortKey::Id => return cursor::encode(self.name(), &[id]),
+            SensorSortKey::Type => Value::Text(last.sensor_type.clone()),
+            SensorSortKey::Value => Value::Real(last.last_value),
+            SensorSortKey::State => Value::Integer(last.state.rank()),
+            SensorSortKey::LastSeen => Value::Integer(last.last_arrival.as_micros()),
+        };
+        cursor::encode(self.name(), &[key, id])
+    }
+}
+
+/// A sensor without its recent values, and its number.
+struct SensorRow {
+    number: i64,
+    sensor: Sensor,
+}
+
+impl SensorRow {
+    fn of_row(row: &Row<'_>, stale_before: i64) -> rusqlite::Result<Self> {
+        let last_arrival = instant(row, 9)?;
+        let stale = last_arrival.as_micros() < stale_before;
+        let sensor = Sensor {
+            sensor_id: row.get(1)?,
+            sensor_type: row.get(2)?,
+            unit: row.get(3)?,
+            location: SensorLocation { factory_section: row.get(4)?, machine_id: row.get(5)?, zone: row.get(6)? },
+            last_value: row.get(7)?,
+            last_timestamp: instant(row, 8)?,
+            last_arrival,
+            alert_level: level(row, 10)?,
+            quality: row.get(11)?,
+            readings: count(row, 12)?,
+            first_timestamp: instant(row, 13)?,
+            state: SensorState::of(row.get(14)?, stale),
+            firing: count(row, 15)?,
+            recent: Vec::new(),
+        };
+        Ok(Self { number: row.get(0)?, sensor })
     }
 }

@@ -23,7 +23,7 @@ use crate::store::{AllPositions, Applied, PositionMap, StoreOptions, schema};
 pub(crate) enum Command {
     Apply {
         views: Vec<ViewName>,
-        batches: Vec<ConsumedBatch>,
+        batches: Arc<[ConsumedBatch]>,
         now: Timestamp,
         answer: oneshot::Sender<Result<BTreeMap<ViewName, Applied>, ViewError>>,
     },
