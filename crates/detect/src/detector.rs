@@ -585,10 +585,15 @@ impl AbsenceWatch<'_> {
 
     /// Fires what was due until `now`.
     fn time_passed(&self, series: &mut Series, now: Timestamp, out: &mut Vec<AlertTransition>) {
+        let before = out.len();
         for state in &mut series.rules {
             let Some(rule) = rule_at(self.rules, state.rule) else { continue };
             let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
             judge::absence(rule, state, subject, (now, self.listening_since), out);
+        }
+        // Rules of different patience were due at different times.
+        if let Some(new) = out.get_mut(before..) {
+            new.sort_by_key(|transition| transition.at);
         }
     }
 

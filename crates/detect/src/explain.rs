@@ -18,6 +18,16 @@ pub(crate) struct Finding {
     pub rate: Option<RateOf>,
 }
 
+impl Finding {
+    /// The number for people. A rate is a quotient and has many digits, of which they see nine.
+    pub fn shown(&self) -> f64 {
+        match self.rate {
+            None => self.compared,
+            Some(_) => format!("{:.8e}", self.compared).parse().unwrap_or(self.compared),
+        }
+    }
+}
+
 /// Both ends of a rate of change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RateOf {
@@ -28,7 +38,7 @@ pub(crate) struct RateOf {
 }
 
 /// The number that was compared, for people: `42.48 °C`, or for a rate
-/// `a change of 3.2 °C per 1m (from 20 °C to 23.2 °C in 1m)`.
+/// `3.2 °C per 1m (from 20 °C to 23.2 °C in 1m)`.
 pub(crate) struct Found<'a> {
     pub finding: Finding,
     pub unit: &'a str,
@@ -38,16 +48,11 @@ impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quantity = |value| Quantity { value, unit: self.unit };
         match self.finding.rate {
-            None => quantity(self.finding.compared).fmt(f),
+            None => quantity(self.finding.shown()).fmt(f),
             Some(RateOf { base, value, at, per }) => {
                 let span = DurationText::new(at.since(base.at));
-                let (rate, per) = (quantity(self.finding.compared), DurationText::new(per));
-                write!(
-                    f,
-                    "a change of {rate} per {per} (from {} to {} in {span})",
-                    quantity(base.value),
-                    quantity(value)
-                )
+                let (rate, per) = (quantity(self.finding.shown()), DurationText::new(per));
+                write!(f, "{rate} per {per} (from {} to {} in {span})", quantity(base.value), quantity(value))
             }
         }
     }

@@ -22,8 +22,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Positions of these offsets, in order and without repeats.
+    /// Positions of these offsets, in order and without repeats. Negative ones stand for no reading at all: an absence
+    /// may begin before any reading that counts.
     fn positions(&self, mut offsets: Vec<i64>) -> Vec<Position> {
+        offsets.retain(|offset| *offset >= 0);
         offsets.sort_unstable();
         offsets.dedup();
         let position =
@@ -202,7 +204,7 @@ impl Judged<'_> {
             Some(template) => {
                 let threshold = explain::threshold(self.rule, self.finding.compared);
                 let duration = Some(self.rule.hold()).filter(|hold| !hold.is_zero());
-                render(template, self.rule, self.subject, Some(self.finding.compared), threshold, duration)
+                render(template, self.rule, self.subject, Some(self.finding.shown()), threshold, duration)
             }
             None => format!("{}: {} is {}", self.subject.id, self.found(), self.breach_side()),
         }

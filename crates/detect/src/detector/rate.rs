@@ -52,10 +52,9 @@ impl Samples {
 
 /// How fast the value changed from `base` to `value` at `at`, per `per`. `at` is later than the base.
 pub(crate) fn rate(base: &Sample, value: f64, at: Timestamp, per: Duration) -> f64 {
-    let span = at.since(base.at).as_secs_f64();
-    // Divided first, so that values near the largest float don't overflow where the rate wouldn't.
-    let rate = (value / span - base.value / span) * per.as_secs_f64();
-    if rate.is_nan() { 0.0 } else { rate.clamp(f64::MIN, f64::MAX) }
+    let change = (value - base.value) * per.as_secs_f64();
+    // A change beyond the largest float counts as the largest.
+    (change / at.since(base.at).as_secs_f64()).clamp(f64::MIN, f64::MAX)
 }
 
 #[cfg(test)]

@@ -125,21 +125,23 @@ impl Series {
         mut earlier: impl FnMut(usize) -> Option<u32>,
         mut selects: impl FnMut(usize, &Rule, &Labels, &str) -> bool,
     ) -> Vec<Box<Active>> {
-        let mut old: Vec<RuleState> = std::mem::take(&mut self.rules).into_vec();
+        let mut old: Vec<Option<RuleState>> = std::mem::take(&mut self.rules).into_iter().map(Some).collect();
         let mut new = Vec::new();
         for (index, rule) in rules.rules().iter().enumerate() {
             if !rule.enabled() || !selects(index, rule, &self.labels, &self.id) {
                 continue;
             }
             let fresh = RuleState::new(index, rule, self.applied_through, in_force);
-            let known = earlier(index).and_then(|was| old.iter().position(|state| state.rule == was));
-            new.push(match known.map(|at| old.swap_remove(at)) {
+            let was = earlier(index);
+            let is_it =
+                |state: &&mut Option<RuleState>| state.as_ref().is_some_and(|state| Some(state.rule) == was);
+            new.push(match old.iter_mut().find(is_it).and_then(Option::take) {
                 Some(state) => RuleState { rule: fresh.rule, ..state },
                 None => fresh,
             });
         }
         self.rules = new.into_boxed_slice();
-        let ended: Vec<Box<Active>> = old.into_iter().filter_map(|state| state.active).collect();
+        let ended: Vec<Box<Active>> = old.into_iter().flatten().filter_map(|state| state.active).collect();
         self.keep_ids_apart(rules, &ended);
         ended
     }
