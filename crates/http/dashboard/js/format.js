@@ -36,6 +36,15 @@ export function measure(value) {
   return formatter(Intl.NumberFormat, { minimumFractionDigits: fewest, maximumFractionDigits: digits }).format(value);
 }
 
+/** A value that somebody wrote down, a threshold say: its own digits and no more. */
+export function plain(value) {
+  return isNumber(value) ? formatter(Intl.NumberFormat, { maximumFractionDigits: 6 }).format(value) : missing;
+}
+
+export function plainQuantity(value, unit) {
+  return unit ? `${plain(value)}\u00a0${unit}` : plain(value);
+}
+
 /** `value` with its unit after a space that doesn't break. */
 export function quantity(value, unit) {
   return unit ? `${measure(value)}\u00a0${unit}` : measure(value);
@@ -101,6 +110,11 @@ export const dayAndClock = (ms) => formatter(Intl.DateTimeFormat, { ...DAY, ...C
 /** The time of day if `ms` lies in the last 20 hours, the day and time otherwise. */
 export function moment(ms, now) {
   return Math.abs(now - ms) < 20 * 3600e3 ? clock(ms) : dayAndClock(ms);
+}
+
+/** The time of day, or the day alone when it lies further away. */
+export function brief(ms, now) {
+  return Math.abs(now - ms) < 20 * 3600e3 ? clock(ms) : day(ms);
 }
 
 /** A position of the log as Kafka people write it: topic/partition@offset. */

@@ -1,5 +1,5 @@
 // What is drawn over and under a sensor's line: thresholds of the rules in force and the spans of its alerts.
-import { instant, measure } from "../format.js";
+import { instant, plain } from "../format.js";
 import { word } from "../i18n.js";
 import { token } from "../theme.js";
 import { PIXELS, chartFont } from "./axes.js";
@@ -61,20 +61,32 @@ export function drawBands(u, alerts, now) {
   ctx.restore();
 }
 
-/** Over the line: each threshold with its sign, value and severity; one out of view leaves a label at the edge. */
-export function drawThresholds(u, lines) {
+const GUTTER_LABEL = 6;
+
+const textOf = ({ severity, sign, value }, short) => (short ? `${sign} ${plain(value)}` : `${word("severity", severity)} ${sign} ${plain(value)}`);
+
+/** Width that the labels of the thresholds need beside the plot, in CSS pixels. */
+export function gutter(lines, short) {
+  if (lines.length === 0) return 12;
+  const ctx = document.createElement("canvas").getContext("2d");
+  ctx.font = chartFont;
+  return Math.ceil(Math.max(...lines.map((line) => ctx.measureText(textOf(line, short)).width))) + GUTTER_LABEL + 14;
+}
+
+/** Over the line: each threshold, with its label in the gutter; one out of view leaves its label at the edge. */
+export function drawThresholds(u, lines, short) {
   const { ctx, bbox } = u;
   const scale = PIXELS();
-  const edges = { top: 0, bottom: 0 };
   ctx.save();
   ctx.font = chartFont.replace(/^(\d+)px/, (_, size) => `${Number(size) * scale}px`);
-  ctx.textAlign = "right";
+  ctx.textAlign = "left";
+  ctx.textBaseline = "middle";
+  const placed = [];
   for (const line of [...lines].sort((a, b) => b.value - a.value)) {
-    const colour = token(`--${line.severity}`);
     const y = Math.round(u.valToPos(line.value, "y", true)) + 0.5;
-    const text = `${word("severity", line.severity)} ${line.sign} ${measure(line.value)}`;
-    const right = bbox.left + bbox.width - 6 * scale;
-    if (y >= bbox.top && y <= bbox.top + bbox.height) {
+    const [top, bottom] = [bbox.top, bbox.top + bbox.height];
+    const colour = token(`--${line.severity}`);
+    if (y >= top && y <= bottom) {
       ctx.strokeStyle = colour;
       ctx.lineWidth = scale;
       ctx.setLineDash((DASHES[line.severity] ?? []).map((n) => n * scale));
@@ -82,23 +94,18 @@ export function drawThresholds(u, lines) {
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      label(ctx, text, right, line.sign === ">" ? y - 5 * scale : y + 13 * scale, colour, scale);
-    } else {
-      const over = y < bbox.top;
-      const row = over ? edges.top++ : edges.bottom++;
-      const at = over ? bbox.top + (34 + row * 16) * scale : bbox.top + bbox.height - (8 + row * 16) * scale;
-      label(ctx, `${text} ${over ? "↑" : "↓"}`, right, at, colour, scale);
     }
+    const arrow = y < top ? " ↑" : y > bottom ? " ↓" : "";
+    ctx.fillStyle = colour;
+    ctx.fillText(textOf(line, short) + arrow, bbox.left + bbox.width + GUTTER_LABEL * scale, besides(placed, Math.min(Math.max(y, top + 6 * scale), bottom - 6 * scale), 13 * scale));
   }
   ctx.restore();
 }
 
-function label(ctx, text, right, baseline, colour, scale) {
-  const width = ctx.measureText(text).width;
-  ctx.fillStyle = token("--surface");
-  ctx.globalAlpha = 0.85;
-  ctx.fillRect(right - width - 3 * scale, baseline - 11 * scale, width + 6 * scale, 15 * scale);
-  ctx.globalAlpha = 1;
-  ctx.fillStyle = colour;
-  ctx.fillText(text, right, baseline);
+/** Labels come from the top down: one that would cover the last moves below it. */
+function besides(placed, y, height) {
+  const last = placed.at(-1);
+  const free = last === undefined ? y : Math.max(y, last + height);
+  placed.push(free);
+  return free;
 }

@@ -11,13 +11,17 @@ import { Icon } from "../parts/icons.js";
 import { token } from "../theme.js";
 import { timeAxis, valueAxis } from "./axes.js";
 import { ChartFrame } from "./frame.js";
-import { drawBands, drawThresholds, thresholdLines, valueRange } from "./overlays.js";
+import { drawBands, drawThresholds, gutter, thresholdLines, valueRange } from "./overlays.js";
 import { Series } from "./series.js";
 
 const HEIGHT = 340;
 const READING_LIMIT = 100000;
 const NARROWEST_MS = 20;
 const PAN = 0.25;
+/** How many readings of the stream are remembered for answers that don't have them yet. */
+const ARRIVED_LIMIT = 200;
+/** Below this width, in CSS pixels, thresholds are labelled with sign and number only. */
+const NARROW = 560;
 
 /** `range`: { from, to, sliding } in ms; `sliding` moves along with the clock,
  *  `open` grows with the newest reading. `unit` for the read-out. */
@@ -50,6 +54,9 @@ export function SensorChart({ sensor, range, alerts, unit, onShowAll }) {
           format: "columns", limit: READING_LIMIT, max_points: points(box.current),
         }, aborter.signal);
         series.load(columns);
+        // The views may not have got as far as the stream had when the answer was made.
+        const loadedTo = series.length ? series.times[series.length - 1] : -Infinity;
+        for (const [at, value] of live.current.arrived ?? []) if (at > loadedTo && at >= from && (at <= to || follows(live.current.shown))) series.add(at, value);
         answer.value = { loading: false, error: null, total: columns.total, truncated: columns.truncated, decimated: columns.decimated };
         drawnRevision.value += 1;
       } catch (error) {
@@ -71,7 +78,9 @@ export function SensorChart({ sensor, range, alerts, unit, onShowAll }) {
     for (const message of messages) {
       for (const reading of message.readings) {
         const at = Date.parse(reading.timestamp);
-        if (reading.sensor_id !== sensor.sensor_id || at < from || (at > to && !follows(live.current.shown))) continue;
+        if (reading.sensor_id !== sensor.sensor_id) continue;
+        live.current.arrived = [...(live.current.arrived ?? []), [at, reading.value]].slice(-ARRIVED_LIMIT);
+        if (at < from || (at > to && !follows(live.current.shown))) continue;
         series.add(at, reading.value);
         added = true;
       }
@@ -176,17 +185,17 @@ function describe(sensor, series, { from, to }) {
 
 function newChart(element, width, height, { live, onSelect, onCursor }) {
   const u = new uPlot({
-    width, height, ms: 1, legend: { show: false }, padding: [4, 12, 0, 0],
+    width, height, ms: 1, legend: { show: false }, padding: [4, (chart) => gutter(live.current.lines, chart.width < NARROW), 0, 0],
     cursor: { y: false, drag: { x: true, y: false, setScale: false, dist: 4 }, points: { size: 7, fill: token("--chart-line") }, bind: { dblclick: () => null } },
     scales: {
       x: { time: true, auto: false },
       y: { range: (_, low, high) => valueRange(low, high, live.current.lines) },
     },
-    axes: [timeAxis(), valueAxis(format.measure)],
+    axes: [timeAxis(), valueAxis(format.plain)],
     series: [{}, { stroke: token("--chart-line"), width: 1.5, spanGaps: false, points: { size: 5, fill: token("--chart-line") } }],
     hooks: {
       drawAxes: [(chart) => drawBands(chart, live.current.alerts, serverNow())],
-      draw: [(chart) => drawThresholds(chart, live.current.lines)],
+      draw: [(chart) => drawThresholds(chart, live.current.lines, chart.width < NARROW)],
       setCursor: [(chart) => onCursor(chart.cursor.left >= 0 ? chart.posToVal(chart.cursor.left, "x") : null)],
       setSelect: [(chart) => {
         const { left, width: wide } = chart.select;

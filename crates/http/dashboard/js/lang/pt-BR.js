@@ -149,7 +149,7 @@ export default {
   "overview.newestAlerts": "Alertas mais recentes",
   "overview.noAlerts": "Nenhum alerta até agora.",
   "overview.newestReadings": "Leituras mais recentes",
-  "overview.all": "Ver todos",
+  "overview.all": "Abrir",
   "overview.open": "Abrir",
 
   "sensors.found": "{n} encontrados",

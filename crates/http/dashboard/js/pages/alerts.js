@@ -43,7 +43,7 @@ export function AlertsPage() {
   };
 
   return html`<div class="page">
-    <${PageHead} title=${t("nav.alerts")}><span class="muted" data-testid="alerts-found">${list.data && t("alerts.found", { n: format.integer(list.data.total) })}</span><//>
+    <${PageHead} title=${t("nav.alerts")}><span class="muted" data-testid="alerts-found">${list.data && t("alerts.found", { n: format.integer(list.data.total) })}</span><span class="end"><${AsOf} query=${query} /></span><//>
     <form class="filters" onSubmit=${(event) => event.preventDefault()} aria-label=${t("filter.label")}>
       <${Choices} field="status" values=${STATUSES} prefix="status" query=${query} />
       <${Choices} field="severity" values=${SEVERITIES} prefix="severity" query=${query} />
@@ -53,7 +53,6 @@ export function AlertsPage() {
         </select></label>
       <label class="field"><span>${t("alerts.col.series")} <kbd class="low">/</kbd></span><input class="input" data-slash data-testid="source-filter" value=${source.value} onInput=${(event) => { source.value = event.currentTarget.value; }} /></label>
       <label class="field"><span>${t("alerts.col.rule")}</span><input class="input" data-testid="rule-filter" value=${rule.value} onInput=${(event) => { rule.value = event.currentTarget.value; }} /></label>
-      <${AsOf} query=${query} />
       ${filtered && html`<button type="button" class="button" data-testid="clear-filters" onClick=${clear}>${t("filter.clear")}</button>`}
     </form>
     ${query.at && html`<div class="banner info" data-testid="as-of-banner"><span>${t("alerts.asOf", { time: format.dayAndClock(format.instant(query.at)) })}</span>

@@ -54,8 +54,8 @@ export function EventsPage() {
       <datalist id="event-types">${TYPES.map((each) => html`<option key=${each} value=${each}>${title(each)}</option>`)}</datalist>
       ${input(t("events.col.source"), source, "source-filter")}
       ${input(t("events.correlation"), correlation, "correlation-filter")}
-      <label class="field"><span>${t("filter.from")}</span><input class="input" type="datetime-local" step="1" value=${local(query.from)} onChange=${bound("from")} /></label>
-      <label class="field"><span>${t("filter.to")}</span><input class="input" type="datetime-local" step="1" value=${local(query.to)} onChange=${bound("to")} /></label>
+      <label class="field time"><span>${t("filter.from")}</span><input class="input" type="datetime-local" step="1" value=${local(query.from)} onChange=${bound("from")} /></label>
+      <label class="field time"><span>${t("filter.to")}</span><input class="input" type="datetime-local" step="1" value=${local(query.to)} onChange=${bound("to")} /></label>
       ${filtered && html`<button type="button" class="button" data-testid="clear-filters" onClick=${() => { source.value = type.value = correlation.value = ""; setQuery({}); }}>${t("filter.clear")}</button>`}
     </form>
     <${Failure} resource=${list} />
@@ -78,7 +78,7 @@ function EventTable({ rows }) {
   const columns = [
     { key: "time", className: "nowrap", render: (event) => html`<${Moment} at=${event.time} />` },
     { key: "type", className: "lead", render: (event) => html`<span><span class="break">${title(event.type)}</span>${known(`event.${event.type}`) && html` <code class="small muted low">${event.type}</code>`}</span>` },
-    { key: "source", render: (event) => html`<span class="break">${event.source}</span>` },
+    { key: "source", render: (event) => html`<span class="id" title=${event.source}>${event.source}</span>` },
     { key: "data", className: "wide bare", render: (event) => html`<${Data} event=${event} />` },
   ].map((column) => ({ ...column, label: t(`events.col.${column.key}`) }));
   return html`<${Table} caption=${t("nav.events")} columns=${columns} rows=${rows} rowKey=${(event) => `${event.source} ${event.id}`} testid="event-table"

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useSignal } from "../dom.js";
 import { ThroughputChart, WINDOW_S } from "../chart/throughput.js";
 import * as format from "../format.js";
-import { t, word } from "../i18n.js";
+import { t } from "../i18n.js";
 import { serverNow } from "../live/clock.js";
 import { useResource } from "../live/resource.js";
 import { status } from "../live/status.js";
@@ -12,13 +12,15 @@ import { FirstReading } from "../parts/first-reading.js";
 import { Level, Mark } from "../parts/icons.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
-import { Ago } from "../parts/time.js";
+import { Moment } from "../parts/time.js";
 import { link } from "../router.js";
 
 const STATES = ["critical", "error", "warning", "info", "normal", "stale"];
 const SEVERITIES = ["critical", "error", "warning", "info"];
-const ALERTS_SHOWN = 8;
+const ALERTS_SHOWN = 9;
 const TICKER_SHOWN = 10;
+const TICKER_CHANGED = 2;
+const TICKER_WAITING = 500;
 const TICKER_PAUSE_MS = 1000;
 
 export function OverviewPage() {
@@ -170,7 +172,10 @@ function NewestAlerts() {
   <//>`;
 }
 
-/** The newest readings, changed once a second however many arrive: one line per sensor, the newest on top. */
+/**
+ * The newest readings, at a pace that can be read: lines stay where they are and change in place, and once a second at
+ * most two lines, those that were silent longest, make room for sensors that are not shown yet.
+ */
 function Ticker() {
   const initial = useResource("/api/sensors", { query: { sort: "-last_seen", limit: TICKER_SHOWN } });
   const lines = useSignal([]);
@@ -178,27 +183,26 @@ function Ticker() {
   useEffect(() => {
     const sensors = initial.data?.sensors;
     if (!sensors || lines.peek().length) return;
-    lines.value = sensors.map((s) => ({ sensor_id: s.sensor_id, sensor_type: s.sensor_type, value: s.last_value, unit: s.unit, timestamp: s.last_timestamp }));
+    lines.value = sensors.map((s) => ({ sensor_id: s.sensor_id, value: s.last_value, unit: s.unit, timestamp: s.last_timestamp }));
   }, [initial.data]);
   useEffect(() => {
     let timer = 0;
     const show = () => {
       timer = 0;
-      const ids = new Set(waiting.keys());
-      lines.value = [...[...waiting.values()].reverse(), ...lines.peek().filter((line) => !ids.has(line.sensor_id))].slice(0, TICKER_SHOWN);
+      lines.value = shuffled(lines.peek(), waiting);
       waiting.clear();
     };
     const stop = listen("reading", (messages) => {
       for (const message of messages) {
-        for (const reading of message.readings.slice(-TICKER_SHOWN)) {
+        for (const reading of message.readings) {
           waiting.delete(reading.sensor_id);
           waiting.set(reading.sensor_id, reading);
         }
       }
-      while (waiting.size > TICKER_SHOWN) waiting.delete(waiting.keys().next().value);
+      while (waiting.size > TICKER_WAITING) waiting.delete(waiting.keys().next().value);
       // What comes after silence is shown at once, the rest at the pace of reading.
       if (!timer) {
-        if (lines.peek().length === 0) show();
+        if (lines.peek().length < TICKER_SHOWN) show();
         timer = setTimeout(show, TICKER_PAUSE_MS);
       }
     });
@@ -207,10 +211,20 @@ function Ticker() {
   return html`<${Panel} title=${t("overview.newestReadings")} className="ticker" flush testid="ticker" end=${html`<a href=${link(["sensors"], { sort: "-last_seen" })}>${t("overview.all")}</a>`}>
     <ul class="ticker-list">
       ${lines.value.map((line) => html`<li key=${line.sensor_id} data-testid="ticker-row" data-sensor-id=${line.sensor_id}>
-        <a class="break" href=${link(["sensors", line.sensor_id])}>${line.sensor_id}</a>
-        <span class="muted small low">${word("type", line.sensor_type)}</span>
+        <a class="id" title=${line.sensor_id} href=${link(["sensors", line.sensor_id])}>${line.sensor_id}</a>
         <span class="n" data-testid="ticker-value">${format.quantity(line.value, line.unit)}</span>
-        <span class="muted small when"><${Ago} at=${line.timestamp} /></span></li>`)}
+        <span class="muted small when"><${Moment} at=${line.timestamp} brief /></span></li>`)}
     </ul>
   <//>`;
+}
+
+function shuffled(lines, waiting) {
+  const next = lines.map((line) => waiting.get(line.sensor_id) ?? line);
+  const shown = new Set(lines.map((line) => line.sensor_id));
+  const others = [...waiting.values()].reverse().filter((reading) => !shown.has(reading.sensor_id));
+  while (next.length < TICKER_SHOWN && others.length) next.push(others.shift());
+  const silent = next.map((_, place) => place).filter((place) => !waiting.has(next[place].sensor_id))
+    .sort((a, b) => Date.parse(next[a].timestamp) - Date.parse(next[b].timestamp));
+  for (const place of silent.slice(0, TICKER_CHANGED)) if (others.length) next[place] = others.shift();
+  return next;
 }

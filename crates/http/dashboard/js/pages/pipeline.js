@@ -59,14 +59,14 @@ function newestFirst(rebalances) {
 function Consumers({ resource }) {
   const rows = resource.data?.consumers ?? [];
   const columns = [
-    { key: "consumer", className: "lead", render: (c) => html`<span class="break">${c.consumer_id}</span>` },
-    { key: "group", className: "low", render: (c) => html`<span class="muted break">${c.group}</span>` },
+    { key: "consumer", className: "lead", render: (c) => html`<span class="id" title=${c.consumer_id}>${c.consumer_id}</span>` },
+    { key: "group", className: "low mid", render: (c) => html`<span class="muted id">${c.group}</span>` },
     { key: "status", className: "bare", render: (c) => html`<span class=${`badge ${c.status}`} data-testid="consumer-status">${word("member", c.status)}</span>` },
     { key: "partitions", className: "wide", render: (c) => html`<code class="small">${c.partitions.join(" ") || "–"}</code>` },
     { key: "lag", num: true, render: (c) => format.integer(c.lag_records) },
     { key: "lagTime", num: true, render: (c) => format.duration(c.lag_ms) },
     { key: "rate", num: true, render: (c) => format.rate(c.records_per_s) },
-    { key: "processed", num: true, className: "low", render: (c) => format.compact(c.records_processed) },
+    { key: "processed", num: true, className: "low mid", render: (c) => format.compact(c.records_processed) },
     { key: "errors", num: true, render: (c) => html`<span class=${c.errors ? "sev-error strong" : "muted"}>${format.integer(c.errors)}</span>` },
     { key: "heartbeat", num: true, render: (c) => html`<${Ago} at=${c.last_heartbeat} />` },
   ].map((column) => ({ ...column, label: t(`pipeline.col.${column.key}`) }));
@@ -81,7 +81,7 @@ function Consumers({ resource }) {
 function Producers({ resource }) {
   const rows = resource.data?.producers ?? [];
   const columns = [
-    { key: "producer", className: "lead", render: (p) => html`<span class="break">${p.producer_id}</span>` },
+    { key: "producer", className: "lead", render: (p) => html`<span class="id" title=${p.producer_id}>${p.producer_id}</span>` },
     { key: "kind", render: (p) => word("producer", p.kind) },
     { key: "status", className: "bare", render: (p) => html`<span class=${`badge ${p.status}`}>${word("member", p.status)}</span>` },
     { key: "sent", num: true, render: (p) => format.compact(p.records_sent) },

@@ -17,7 +17,7 @@ export function RulesPage() {
   const data = resource.data;
   const rules = [...(data?.rules ?? [])].sort((a, b) => LEVELS.indexOf(a.severity) - LEVELS.indexOf(b.severity) || a.name.localeCompare(b.name));
   const columns = [
-    { key: "name", className: "lead", render: (rule) => html`<span class="break">${rule.name}</span>${rule.enabled === false && html` <span class="badge">${t("rules.disabled")}</span>`}` },
+    { key: "name", className: "lead", render: (rule) => html`<span class="id" title=${rule.name}>${rule.name}</span>${rule.enabled === false && html` <span class="badge">${t("rules.disabled")}</span>`}` },
     { key: "severity", className: "bare", render: (rule) => html`<${Level} level=${rule.severity} />` },
     { key: "condition", className: "wide", render: (rule) => html`<span>${condition(rule)}</span>` },
     { key: "clears", className: "wide", render: (rule) => html`<span class="muted">${clearing(rule)}</span>` },
@@ -47,14 +47,14 @@ export function RuleText({ rule }) {
       ${fact(t("rules.col.condition"), condition(rule))}
       ${fact(t("rules.col.clears"), clearing(rule))}
       ${fact(t("rules.col.select"), rule.select && html`<code>${rule.select}</code>`)}
-      ${fact(t("rules.quality"), typeof rule.min_quality === "number" ? format.measure(rule.min_quality) : undefined)}
+      ${fact(t("rules.quality"), typeof rule.min_quality === "number" ? format.plain(rule.min_quality) : undefined)}
       ${Object.entries(rule.labels ?? {}).map(([name, value]) => fact(name, value))}
     </dl>
     <details><summary>${t("rules.json")}</summary><pre class="code wrap" tabindex="0">${JSON.stringify(rule, null, 2)}</pre></details>`;
 }
 
 function condition(rule) {
-  const number = (value) => format.measure(value);
+  const number = (value) => format.plain(value);
   const per = rule.rate_per ?? "1m";
   const parts = [];
   if (typeof rule.above === "number") parts.push(t("rules.above", { value: number(rule.above) }));
@@ -70,8 +70,8 @@ function condition(rule) {
 
 function clearing(rule) {
   const parts = [];
-  if (typeof rule.clear === "number") parts.push(t("rules.clear", { value: format.measure(rule.clear) }));
-  if (Array.isArray(rule.clear)) parts.push(t("rules.clearWithin", { low: format.measure(rule.clear[0]), high: format.measure(rule.clear[1]) }));
+  if (typeof rule.clear === "number") parts.push(t("rules.clear", { value: format.plain(rule.clear) }));
+  if (Array.isArray(rule.clear)) parts.push(t("rules.clearWithin", { low: format.plain(rule.clear[0]), high: format.plain(rule.clear[1]) }));
   if (rule.clear_for) parts.push(t("rules.for", { span: rule.clear_for }));
   return parts.join(" ");
 }

@@ -52,14 +52,15 @@ function Known({ sensor, resource, back }) {
     <${Headline} sensor=${sensor} />
     <${ChartPanel} sensor=${sensor} alerts=${alerts} />
     <div class="two-columns">
-      <${Panel} title=${t("sensor.alerts")} flush testid="sensor-alerts">
-        ${alerts.length === 0 && html`<${Nothing}>${t("sensor.noAlerts")}<//>`}
-        ${alerts.length > 0 && html`<${AlertRows} alerts=${alerts} caption=${t("sensor.alerts")} columns=${["summary", "status", "began", "lasted", "acknowledged"]} />`}
-      <//>
       <div class="stack">
+        <${Panel} title=${t("sensor.alerts")} flush testid="sensor-alerts">
+          ${alerts.length === 0 && html`<${Nothing}>${t("sensor.noAlerts")}<//>`}
+          ${alerts.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label=${t("sensor.alerts")}>
+            <${AlertRows} alerts=${alerts} caption=${t("sensor.alerts")} columns=${["summary", "status", "began", "lasted", "acknowledged"]} /></div>`}
+        <//>
         <${Thresholds} thresholds=${sensor.thresholds ?? []} unit=${sensor.unit} />
-        <${Readings} sensor=${sensor} />
       </div>
+      <div class="stack"><${Readings} sensor=${sensor} /></div>
     </div>
   </div>`;
 }
@@ -87,7 +88,7 @@ function fittingRange(sensor) {
   const now = serverNow();
   const newest = format.instant(sensor.last_timestamp);
   if (Math.abs(now - newest) > 15 * MINUTE) return "all";
-  return now - format.instant(sensor.first_timestamp) < 20 * MINUTE ? "15m" : "1h";
+  return now - format.instant(sensor.first_timestamp) < 40 * MINUTE ? "15m" : "1h";
 }
 
 function rangeOf(name, sensor, query) {
@@ -136,7 +137,7 @@ function CustomRange({ range }) {
     event.preventDefault();
     if (!bad) setQuery({ range: "custom", from: new Date(format.fromLocalInput(from.value)).toISOString(), to: new Date(format.fromLocalInput(to.value)).toISOString() });
   };
-  const input = (label, bound, testid) => html`<label class="field"><span>${label}</span><input class="input" type="datetime-local" step="1" data-testid=${testid} value=${bound.value} aria-invalid=${bad} onInput=${(event) => { bound.value = event.currentTarget.value; }} /></label>`;
+  const input = (label, bound, testid) => html`<label class="field time"><span>${label}</span><input class="input" type="datetime-local" step="1" data-testid=${testid} value=${bound.value} aria-invalid=${bad} onInput=${(event) => { bound.value = event.currentTarget.value; }} /></label>`;
   return html`<form class="filters custom-range" onSubmit=${apply}>
     ${input(t("filter.from"), from, "range-from")}${input(t("filter.to"), to, "range-to")}
     <button type="submit" class="button" disabled=${bad} data-testid="range-apply">${t("action.apply")}</button></form>`;
@@ -151,10 +152,10 @@ function Thresholds({ thresholds, unit }) {
 
 function bounds({ above, below, outside, clear }, unit) {
   const parts = [];
-  if (typeof above === "number") parts.push(`> ${format.quantity(above, unit)}`);
-  if (typeof below === "number") parts.push(`< ${format.quantity(below, unit)}`);
-  if (Array.isArray(outside)) parts.push(t("rules.outside", { low: format.measure(outside[0]), high: format.quantity(outside[1], unit) }));
-  if (typeof clear === "number") parts.push(t("rules.clear", { value: format.quantity(clear, unit) }));
+  if (typeof above === "number") parts.push(`> ${format.plainQuantity(above, unit)}`);
+  if (typeof below === "number") parts.push(`< ${format.plainQuantity(below, unit)}`);
+  if (Array.isArray(outside)) parts.push(t("rules.outside", { low: format.plain(outside[0]), high: format.plainQuantity(outside[1], unit) }));
+  if (typeof clear === "number") parts.push(t("rules.clear", { value: format.plainQuantity(clear, unit) }));
   return parts.join(" · ");
 }
 
@@ -176,16 +177,16 @@ function Readings({ sensor }) {
   const columns = [
     { key: "time", label: t("sensor.time"), className: "lead nowrap", render: (r) => html`<${Moment} at=${r.timestamp} />` },
     { key: "value", label: t("sensors.col.value"), num: true, render: (r) => format.quantity(r.value, r.unit ?? sensor.unit) },
-    { key: "quality", label: t("sensor.quality"), num: true, className: "low", render: (r) => (typeof r.quality === "number" ? format.measure(r.quality) : "") },
-    { key: "position", label: t("sensor.position"), num: true, render: (r) => html`<code class="muted small">${r.position ? format.position(r.position) : ""}</code>` },
-  ];
+    { key: "quality", label: t("sensor.quality"), num: true, className: "low", render: (r) => (typeof r.quality === "number" ? format.measure(r.quality) : null) },
+    { key: "position", label: t("sensor.position"), num: true, render: (r) => r.position && html`<code class="muted small" title=${format.position(r.position)}>${r.position.partition}@${r.position.offset}</code>` },
+  ].filter((column) => column.key !== "quality" || rows.some((r) => typeof r.quality === "number"));
   return html`
-    ${metadata && typeof metadata === "object" && html`<${Panel} title=${t("sensor.metadata")} testid="metadata">
-      <dl class="facts">${Object.entries(metadata).slice(0, 50).map(([name, value]) => html`<dt key=${`t${name}`}><code>${name}</code></dt><dd key=${name}>${typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>`)}</dl><//>`}
     <${Panel} title=${t("sensor.readings")} flush testid="latest-readings">
       <${Failure} resource=${resource} />
       <div class="scroll" tabindex="0" role="region" aria-label=${t("sensor.readings")}>
         <${Table} caption=${t("sensor.readings")} columns=${columns} rows=${rows} rowKey=${(r) => same(r)} rowProps=${(r) => ({ "data-testid": "reading-row", "data-value": r.value })} />
       </div>
-    <//>`;
+    <//>
+    ${metadata && typeof metadata === "object" && html`<${Panel} title=${t("sensor.metadata")} testid="metadata">
+      <dl class="facts">${Object.entries(metadata).slice(0, 50).map(([name, value]) => html`<dt key=${`t${name}`}><code>${name}</code></dt><dd key=${name}>${typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>`)}</dl><//>`}`;
 }

@@ -72,14 +72,14 @@ export function SensorsPage() {
 
 function SensorTable({ rows, sort }) {
   const columns = [
-    { key: "id", sort: "id", className: "lead", render: (s) => html`<a class="break" href=${link(["sensors", s.sensor_id])}>${s.sensor_id}</a>` },
+    { key: "id", sort: "id", className: "lead", render: (s) => html`<a class="id" title=${s.sensor_id} href=${link(["sensors", s.sensor_id])}>${s.sensor_id}</a>` },
     { key: "type", sort: "type", className: "bare", render: (s) => word("type", s.sensor_type) },
     { key: "value", sort: "value", num: true, className: "bare", render: (s) => html`<${LiveValue} sensor=${s} />` },
     { key: "trend", className: "spark-cell bare", render: (s) => html`<${LiveSpark} sensor=${s} />` },
     { key: "state", sort: "state", className: "bare", render: (s) => html`<${Level} level=${s.state} testid="sensor-state" />` },
     { key: "firing", num: true, className: "low", render: (s) => (s.firing ? html`<a href=${link(["alerts"], { status: "firing", source: s.sensor_id })}>${format.integer(s.firing)}</a>` : html`<span class="muted">0</span>`) },
-    { key: "place", className: "low", render: (s) => html`<span class="muted small break">${place(s.location)}</span>` },
-    { key: "readings", num: true, className: "low", render: (s) => format.compact(s.readings) },
+    { key: "place", className: "low mid", render: (s) => html`<span class="muted small break">${place(s.location)}</span>` },
+    { key: "readings", num: true, className: "low mid", render: (s) => format.compact(s.readings) },
     { key: "seen", sort: "last_seen", num: true, render: (s) => html`<${LiveSeen} sensor=${s} />` },
   ].map((column) => ({ ...column, label: t(`sensors.col.${column.key}`) }));
   return html`<${Table} caption=${t("nav.sensors")} columns=${columns} rows=${rows} rowKey=${(s) => s.sensor_id} sort=${sort} testid="sensor-table"

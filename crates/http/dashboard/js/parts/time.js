@@ -3,11 +3,11 @@ import { html } from "../dom.js";
 import * as format from "../format.js";
 import { second } from "../live/clock.js";
 
-/** A moment; only the time of day when it is recent. */
-export function Moment({ at, precise }) {
+/** A moment; only the time of day when it is recent, and with `brief` the day alone when it isn't. */
+export function Moment({ at, brief }) {
   const ms = typeof at === "number" ? at : format.instant(at);
   if (!Number.isFinite(ms)) return html`<span class="muted">–</span>`;
-  const text = precise ? format.clockMillis(ms) : format.moment(ms, second.peek());
+  const text = brief ? format.brief(ms, second.peek()) : format.moment(ms, second.peek());
   return html`<time datetime=${new Date(ms).toISOString()} title=${`${format.dayAndClock(ms)} · ${typeof at === "string" ? at : new Date(ms).toISOString()}`}>${text}</time>`;
 }
 
