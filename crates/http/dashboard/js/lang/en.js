@@ -109,7 +109,8 @@ export default {
   "type.humidity": "Humidity",
   "type.pressure": "Pressure",
   "group.stable": "stable",
-  "group.rebalancing": "rebalancing",
+  "group.preparingrebalance": "rebalancing: giving up",
+  "group.completingrebalance": "rebalancing: taking over",
   "group.empty": "empty",
 
   "status.ok": "All well",

@@ -109,7 +109,8 @@ export default {
   "type.humidity": "Umidade",
   "type.pressure": "Pressão",
   "group.stable": "estável",
-  "group.rebalancing": "redistribuindo",
+  "group.preparingrebalance": "redistribuindo: entregando",
+  "group.completingrebalance": "redistribuindo: assumindo",
   "group.empty": "vazio",
 
   "status.ok": "Tudo bem",

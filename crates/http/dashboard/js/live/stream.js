@@ -93,7 +93,10 @@ function connect() {
     opening = null;
     announceOpen();
   });
-  source.addEventListener("error", fail);
+  source.addEventListener("error", () => {
+    if (source === opening && lastEventId) forgetRefusedId();
+    fail();
+  });
   source.addEventListener("hello", (message) => hello(parse(message)));
   source.addEventListener("gap", (message) => gap(parse(message)));
   for (const kind of KINDS) {
@@ -102,6 +105,15 @@ function connect() {
       enqueue(kind, parse(message));
     });
   }
+}
+
+/**
+ * EventSource doesn't say why it failed. A server that lives and refuses the stream may not know the id any more (another
+ * data folder, say): without it the next attempt succeeds, and what was missed is asked for anew.
+ */
+async function forgetRefusedId() {
+  const alive = await fetch("/health", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+  if (alive && connection.peek().state !== "live") lastEventId = "";
 }
 
 function announceOpen() {

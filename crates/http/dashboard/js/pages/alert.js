@@ -42,10 +42,12 @@ export function AlertPage({ id }) {
     ${alert.acknowledgement && html`<div class="banner ok" data-testid="acknowledgement"><span>${t("alert.acknowledged", { by: alert.acknowledgement.by, time: format.dayAndClock(format.instant(alert.acknowledgement.at)) })}</span>
       ${alert.acknowledgement.comment && html`<q class="break">${alert.acknowledgement.comment}</q>`}</div>`}
     <div class="two-columns">
-      <${Panel} title=${t("alert.timeline")} testid="timeline"><${Timeline} transitions=${transitions} severity=${alert.severity} /><//>
+      <div class="stack">
+        <${Panel} title=${t("alert.timeline")} testid="timeline"><${Timeline} transitions=${transitions} severity=${alert.severity} /><//>
+        <${Deliveries} deliveries=${deliveries} />
+      </div>
       <div class="stack">
         <${Evidence} readings=${readings} />
-        <${Deliveries} deliveries=${deliveries} />
         <${Panel} title=${t("alert.rule")} testid="alert-rule"><p class="note-line muted">${t("alert.ruleAsItStood")}</p><${RuleText} rule=${alert.rule_definition} /><//>
       </div>
     </div>

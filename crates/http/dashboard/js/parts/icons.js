@@ -32,8 +32,11 @@ export function Icon({ name, className }) {
     stroke=${filled ? "none" : "currentColor"} stroke-width="1.4" stroke-linecap="round" stroke-linejoin="round"><path d=${PATHS[name]} /></svg>`;
 }
 
+/** The drawing of `logo.svg`, here in the colour of its surroundings. */
 export function Logo() {
-  return html`<svg viewBox="0 0 32 32" aria-hidden="true"><use href="logo.svg#mark" /></svg>`;
+  return html`<svg viewBox="0 0 32 32" aria-hidden="true" fill="currentColor">
+    <path d="M13 4h6l1.2 3h-8.4zM12 8.5h8v4.5h-8zM12.4 14.5h7.2l.8 4.5h-8.8zM11.3 20.5h9.4l.8 4.5h-11zM8 26.5h16V29H8z" />
+    <path opacity=".45" d="M10 9.2v3L1.5 15.5v-4zM22 9.2v3l8.5 3.3v-4z" /></svg>`;
 }
 
 // ring · disc with i · triangle · diamond · filled octagon with bar · broken ring

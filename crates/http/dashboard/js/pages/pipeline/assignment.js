@@ -57,7 +57,7 @@ export function Assignment({ group, workers, onWorkers }) {
   };
 
   return html`<${Panel} title=${t("pipeline.owners", { group: group.group })} testid="assignment"
-      end=${html`<span class="muted small" data-testid="generation" data-generation=${group.generation}>${t("pipeline.generation", { n: group.generation })} · ${word("group", String(group.state).toLowerCase())}</span>`}>
+      end=${html`<span class="muted small" data-testid="generation" data-generation=${group.generation}>${t("pipeline.generation", { n: group.generation })} · ${word("group", String(group.state).toLowerCase().replace(/[^a-z]/g, ""))}</span>`}>
     <div class="lanes" ref=${board} data-testid="lanes" data-group=${group.group}>
       ${orphans.length > 0 && html`<${Lane} key="" owner=${null} partitions=${orphans} />`}
       ${lanes.map((owner) => html`<${Lane} key=${owner} owner=${owner} partitions=${group.partitions.filter((each) => each.owner === owner)} member=${members.includes(owner)}
