@@ -22,7 +22,10 @@ enum Step {
     Append(Vec<Vec<usize>>),
     Rejected(usize),
     Checkpoint,
-    DeleteRecords { partition: usize, percent: i64 },
+    DeleteRecords {
+        partition: usize,
+        percent: i64,
+    },
     Retain(usize),
     Fail(Operation, &'static str),
     Capacity(u64),
@@ -55,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PARTITIONS, 0..100i64).prop_map(|(partition, percent)| Step::DeleteRecords { partition, percent }),
         1 => (0..PARTITIONS).prop_map(Step::Retain),
         2 => failure.prop_map(|(operation, path)| Step::Fail(operation, path)),
-        1 => (30_000..60_000u64).prop_map(Step::Capacity),
+        2 => (10_000..30_000u64).prop_map(Step::Capacity),
         2 => (0..40u64).prop_map(Step::CrashAfter),
         1 => Just(Step::CrashNow),
         1 => Just(Step::Reopen),
@@ -213,11 +216,13 @@ impl World {
             built.push(AppendRequest::new(batches.collect()));
             sent.push((number, partitions.clone()));
         }
-        let results: Vec<_> = self.log().append_each(built).into_iter().map(|pending| pending.wait()).collect();
+        let results: Vec<_> =
+            self.log().append_each(built).into_iter().map(|pending| pending.wait()).collect();
         for ((number, partitions), result) in sent.into_iter().zip(results) {
             match result {
                 Ok(appended) => {
-                    for ((nth, partition), base) in partitions.iter().enumerate().zip(&appended.base_offsets) {
+                    for ((nth, partition), base) in partitions.iter().enumerate().zip(&appended.base_offsets)
+                    {
                         let values = &mut self.partitions[*partition].values;
                         assert_eq!(*base, i64::try_from(values.len()).unwrap(), "offsets rise without gaps");
                         values.extend([value(number, 2 * nth), value(number, 2 * nth + 1)]);
@@ -338,7 +343,11 @@ impl World {
             let start = usize::try_from(partition.start_offset()).unwrap();
             let model = &mut self.partitions[nth];
             // A deletion that no checkpoint holds yet may come undone, never go further.
-            assert!(start <= model.start, "partition {nth} starts at {start}, deleted was up to {}", model.start);
+            assert!(
+                start <= model.start,
+                "partition {nth} starts at {start}, deleted was up to {}",
+                model.start
+            );
             assert!(start >= model.durable_start, "partition {nth}: deleted records are back");
             model.start = start;
             let acknowledged = &model.values[start..];
@@ -358,7 +367,10 @@ impl World {
         }
         for doubt in std::mem::take(&mut self.in_doubt) {
             let kept = kept_of.remove(&doubt.number).unwrap_or(0);
-            assert!(kept == 0 || kept == 2 * doubt.partitions.len(), "{doubt:?} was kept in part: {kept} records");
+            assert!(
+                kept == 0 || kept == 2 * doubt.partitions.len(),
+                "{doubt:?} was kept in part: {kept} records"
+            );
             if kept == 0 { self.seen.doubt_lost += 1 } else { self.seen.doubt_kept += 1 }
         }
         assert!(kept_of.is_empty(), "records of refused requests: {kept_of:?}");
@@ -369,7 +381,7 @@ impl World {
 fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
     let mut total = Seen::default();
     let mut faults = FaultCounts::default();
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let strategy = (any::<u64>(), prop::collection::vec(step(), 1..60));
     let totals = std::cell::RefCell::new((&mut total, &mut faults));
     TestRunner::new(config)
@@ -403,9 +415,12 @@ fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
         .unwrap();
     println!("{total:?}\n{faults:?}");
     // A run that met no trouble proves nothing.
-    assert!(total.acknowledged > 2_000 && total.recoveries > 800 && total.replayed > 1_000, "{total:?}");
+    assert!(total.acknowledged > 2_000 && total.recoveries > 500 && total.replayed > 1_000, "{total:?}");
     assert!(total.log_poisoned > 50 && total.partition_poisoned > 20, "{total:?}");
-    assert!(total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 5, "{total:?}");
+    assert!(
+        total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 5,
+        "{total:?}"
+    );
     assert!(faults.crashes > 200 && faults.writes_torn > 100 && faults.writes_lost > 100, "{faults:?}");
     assert!(faults.names_lost > 20 && faults.failures > 100 && faults.short_writes > 500, "{faults:?}");
     assert!(faults.no_space > 5, "{faults:?}");
@@ -437,7 +452,10 @@ fn a_full_disk_stops_one_partition_with_a_reason_and_leaves_the_others() {
     append(&log, &fine, batch(&["before"]));
     file_system.set_capacity(0);
     let failed = log.append(AppendRequest::single(full.clone(), batch(&["x"]))).wait().unwrap_err();
-    assert!(matches!(failed, AppendError::PartitionPoisoned { .. }) && failed.to_string().contains("full"), "{failed}");
+    assert!(
+        matches!(failed, AppendError::PartitionPoisoned { .. }) && failed.to_string().contains("full"),
+        "{failed}"
+    );
     file_system.set_capacity(u64::MAX);
     append(&log, &fine, batch(&["after"]));
     let both = AppendRequest::new(vec![(fine.clone(), batch(&["y"])), (full.clone(), batch(&["y"]))]);

@@ -108,7 +108,11 @@ enum NameChange {
     Set(PathBuf, usize),
     Remove(PathBuf),
     /// One step: a crash leaves the old name or the new one.
-    Rename { from: PathBuf, to: PathBuf, node: usize },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        node: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -232,7 +236,8 @@ impl State {
             self.operations_until_crash = Some(left - 1);
         }
         let text = path.to_string_lossy();
-        let planned = self.planned.iter().position(|(op, part)| *op == operation && text.contains(part.as_str()));
+        let planned =
+            self.planned.iter().position(|(op, part)| *op == operation && text.contains(part.as_str()));
         if let Some(planned) = planned {
             self.planned.remove(planned);
             self.counts.failures += 1;
@@ -426,8 +431,12 @@ impl File for OpenFile {
             let Some(node) = nodes.get_mut(file.node) else { return outcome };
             for change in std::mem::take(&mut node.pending) {
                 match (&outcome, change) {
-                    (Ok(()), Change::Write { position, bytes }) => write_into(&mut node.durable, position, &bytes),
-                    (Ok(()), Change::SetLen(len)) => node.durable.resize(usize::try_from(len).unwrap_or(0), 0),
+                    (Ok(()), Change::Write { position, bytes }) => {
+                        write_into(&mut node.durable, position, &bytes)
+                    }
+                    (Ok(()), Change::SetLen(len)) => {
+                        node.durable.resize(usize::try_from(len).unwrap_or(0), 0)
+                    }
                     // Marked clean without having been written: no later sync brings it back.
                     (Err(_), change) => lose_some(change, &mut node.durable, random, counts),
                 }
@@ -487,7 +496,8 @@ impl FileSystem for FaultFileSystem {
             let inside = child.parent() == Some(path);
             inside.then(|| child.file_name()?.to_str().map(str::to_owned)).flatten()
         };
-        let dirs = state.dirs.keys().filter_map(|dir| Some(DirEntry { name: name_in(dir)?, is_dir: true, len: 0 }));
+        let dirs =
+            state.dirs.keys().filter_map(|dir| Some(DirEntry { name: name_in(dir)?, is_dir: true, len: 0 }));
         let files = state.files.iter().filter_map(|(file, node)| {
             let len = state.nodes.get(*node)?.content.len() as u64;
             Some(DirEntry { name: name_in(file)?, is_dir: false, len })
@@ -502,7 +512,8 @@ impl FileSystem for FaultFileSystem {
         state.change(Operation::Rename, from)?;
         if state.dirs.contains_key(from) {
             // Directories are only renamed to be removed, so treat it as durable: the harder case is a file's.
-            let moved = |path: &Path| path.strip_prefix(from).map_or_else(|_| path.to_owned(), |rest| to.join(rest));
+            let moved =
+                |path: &Path| path.strip_prefix(from).map_or_else(|_| path.to_owned(), |rest| to.join(rest));
             state.dirs = std::mem::take(&mut state.dirs).into_keys().map(|dir| (moved(&dir), ())).collect();
             for which in [true, false] {
                 let files = if which { &mut state.files } else { &mut state.durable_files };

@@ -201,24 +201,31 @@ fn refuse_if_synced_frames_are_missing(
     let proves = |header: &FrameHeader| {
         header.epoch == epoch && header.sequence > expected && header.durable_through >= expected
     };
-    let in_stopped_file = match stop {
-        Some((file, position)) => find_header(file, position, proves)?,
-        None => None,
-    };
-    let proof =
-        in_stopped_file.or_else(|| files.iter().filter_map(|scanned| scanned.first).find(|h| proves(h)));
-    let Some(proof) = proof else { return Ok(()) };
-    let (path, position) = match stop {
-        Some((file, position)) => (file.path.clone(), position),
-        None => (files.first().map(|scanned| scanned.file.path.clone()).unwrap_or_default(), 0),
-    };
-    Err(JournalScanError::Lost {
-        path,
+    // The rest of the file where reading stopped, and files whose first header can't be read, have to be searched.
+    let unreadable = files.iter().filter(|scanned| scanned.first.is_none()).map(|scanned| (&scanned.file, 0));
+    for (file, position) in stop.into_iter().chain(unreadable) {
+        if let Some(proof) = find_header(file, position, proves)? {
+            return Err(lost(file, position, expected, proof));
+        }
+    }
+    let elsewhere = files.iter().find_map(|scanned| Some((scanned.first.filter(proves)?, &scanned.file)));
+    match elsewhere {
+        Some((proof, file)) => {
+            let (file, position) = stop.unwrap_or((file, 0));
+            Err(lost(file, position, expected, proof))
+        }
+        None => Ok(()),
+    }
+}
+
+fn lost(file: &JournalFile, position: u64, sequence: u64, proof: FrameHeader) -> JournalScanError {
+    JournalScanError::Lost {
+        path: file.path.clone(),
         position,
-        sequence: expected,
+        sequence,
         proof_sequence: proof.sequence,
         proof_durable_through: proof.durable_through,
-    })
+    }
 }
 
 /// The first whole header after `position` that `wanted` accepts, at any place where a frame may begin.
@@ -233,6 +240,9 @@ fn find_header(
         let chunk = fs::read_up_to(&*file.file, SEARCH_BYTES + FRAME_HEADER_BYTES, chunk_start)
             .map_err(|source| JournalScanError::Io { path: file.path.clone(), source })?;
         let mut rest = chunk.as_slice();
+        if rest.iter().all(|byte| *byte == 0) {
+            rest = &[];
+        }
         while rest.len() >= FRAME_HEADER_BYTES {
             if let Some(header) = FrameHeader::parse(rest).filter(|header| wanted(header)) {
                 return Ok(Some(header));

@@ -79,7 +79,8 @@ impl PartitionInner {
     fn dirty_bytes(&self) -> u64 {
         let through = self.compacted_through.load(Ordering::Relaxed);
         let view = self.view.read();
-        let dirty = view.segments.partition_point(|segment| segment.base_offset() < through);
+        let dirty =
+            view.segments.partition_point(|segment| segment.base_offset() <= through).saturating_sub(1);
         view.segments.iter().skip(dirty).map(|segment| view.committed_bytes(segment)).sum()
     }
 

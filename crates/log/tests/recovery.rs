@@ -1,0 +1,259 @@
+//! What opening a folder does about torn tails, damage, and files that are gone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farol_log::fs::fault::FaultFileSystem;
+use farol_log::fs::{FileSystem, OpenMode};
+use farol_log::{
+    AppendRequest, Background, Log, LogOptions, OpenError, PartitionOptions, ReadError, RecoveryReport,
+    Verify,
+};
+use support::*;
+
+/// Bytes of a frame's header, and of an entry's; see the journal's layout.
+const FRAME_HEADER: usize = 48;
+
+fn options(file_system: &FaultFileSystem) -> LogOptions {
+    LogOptions {
+        background: Background::Inline,
+        file_system: Arc::new(file_system.clone()),
+        journal_first_bytes: 64 * 1024,
+        ..LogOptions::new("/data")
+    }
+}
+
+fn segments() -> PartitionOptions {
+    PartitionOptions { segment_bytes: 400, ..PartitionOptions::default() }
+}
+
+/// A log with ten synced appends of one record to `p`, each in a frame of its own, killed without a checkpoint.
+fn killed_with_ten_frames() -> FaultFileSystem {
+    let file_system = FaultFileSystem::new(7);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", segments());
+    for n in 0..10 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+    }
+    power_cut(&file_system, log);
+    file_system
+}
+
+fn power_cut(file_system: &FaultFileSystem, log: Log) {
+    file_system.crash_after(0);
+    drop(log);
+    // The drop's own checkpoint has met the crash.
+    assert!(file_system.has_crashed());
+    file_system.restart();
+}
+
+fn journal_file(file_system: &FaultFileSystem) -> PathBuf {
+    let dir = Path::new("/data/journal");
+    dir.join(&file_system.read_dir(dir).unwrap()[0].name)
+}
+
+/// Where the nth frame begins.
+fn frame_start(file_system: &FaultFileSystem, nth: usize) -> usize {
+    let journal = file_system.content(&journal_file(file_system)).unwrap();
+    (0..nth).fold(0, |at, _| {
+        let body = u32::from_be_bytes(journal[at + 32..at + 36].try_into().unwrap());
+        (at + FRAME_HEADER + usize::try_from(body).unwrap()).next_multiple_of(8)
+    })
+}
+
+fn values(log: &Log) -> Vec<String> {
+    contents(&log.partition(&id("p")).unwrap()).into_iter().map(|(_, value)| value).collect()
+}
+
+fn first_values(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("value {n}")).collect()
+}
+
+fn reopen(file_system: &FaultFileSystem) -> (Log, RecoveryReport) {
+    open(options(file_system))
+}
+
+#[test]
+fn recovery_replays_the_journal_and_says_so() {
+    let file_system = killed_with_ten_frames();
+    let (log, report) = reopen(&file_system);
+    assert_eq!(values(&log), first_values(10));
+    assert!(!report.clean_shutdown && !report.checkpoint_rebuilt);
+    assert_eq!((report.frames_replayed, report.batches_replayed, report.records_replayed), (10, 10, 10));
+    assert_eq!(report.torn_bytes, 0);
+    assert_eq!((report.partitions.len(), report.partitions[0].end_offset), (1, 10));
+    assert_eq!(append(&log, &log.partition(&id("p")).unwrap(), batch(&["value 10"])), 10);
+    power_cut(&file_system, log);
+    // Frames of the earlier opening are still in the file, and must not count again.
+    let (log, report) = reopen(&file_system);
+    assert_eq!(report.frames_replayed, 1);
+    assert_eq!(values(&log), first_values(11));
+}
+
+#[test]
+fn recovery_drops_a_torn_tail_and_keeps_earlier_batches() {
+    for into_frame in [0, 10, FRAME_HEADER + 3, FRAME_HEADER + 60] {
+        let file_system = killed_with_ten_frames();
+        let last = frame_start(&file_system, 9);
+        file_system.flip_bit(&journal_file(&file_system), last + into_frame);
+        let (log, report) = reopen(&file_system);
+        assert_eq!(values(&log), first_values(9), "damaged {into_frame} bytes into the last frame");
+        assert!(report.torn_bytes > 0, "{report:?}");
+    }
+}
+
+#[test]
+fn damage_before_a_synced_frame_is_refused_and_named() {
+    for (damaged, into_frame) in [(0, 0), (3, 20), (5, FRAME_HEADER + 30), (7, FRAME_HEADER + 60)] {
+        let file_system = killed_with_ten_frames();
+        let path = journal_file(&file_system);
+        let position = frame_start(&file_system, damaged);
+        file_system.flip_bit(&path, position + into_frame);
+        let refused = Log::open(options(&file_system)).unwrap_err();
+        let text = refused.to_string();
+        match refused {
+            OpenError::JournalDamaged { sequence, .. } => assert_eq!(sequence, damaged as u64 + 1, "{text}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(text.contains("journal") && text.contains("backup"), "{text}");
+        // Refusing changed nothing: with the bit back, everything is there.
+        file_system.flip_bit(&path, position + into_frame);
+        let (log, _) = reopen(&file_system);
+        assert_eq!(values(&log), first_values(10));
+    }
+}
+
+#[test]
+fn a_missing_or_damaged_checkpoint_is_made_again_from_the_segments() {
+    for damage in [true, false] {
+        let file_system = FaultFileSystem::new(9);
+        let (log, _) = open(options(&file_system));
+        let (p, q) = (partition(&log, "p", segments()), partition(&log, "q", segments()));
+        for n in 0..10 {
+            append(&log, &p, batch(&[&format!("value {n}")]));
+            append(&log, &q, batch(&["q"]));
+            if n == 5 {
+                log.checkpoint().unwrap();
+            }
+        }
+        drop((p, q));
+        power_cut(&file_system, log);
+        let checkpoint = Path::new("/data/checkpoint");
+        if damage {
+            file_system.flip_bit(checkpoint, 30);
+        } else {
+            file_system.remove_file(checkpoint).unwrap();
+        }
+        let (log, report) = reopen(&file_system);
+        assert!(report.checkpoint_rebuilt);
+        assert_eq!(values(&log), first_values(10));
+        let q = log.partition(&id("q")).unwrap();
+        assert_eq!(q.end_offset(), 10);
+        assert_eq!(append(&log, &q, batch(&["more"])), 10);
+        // Numbers of partitions must go on too, or the journal would mix them up.
+        let r = partition(&log, "r", segments());
+        append(&log, &r, batch(&["r"]));
+        drop((q, r));
+        power_cut(&file_system, log);
+        let (log, report) = reopen(&file_system);
+        assert!(!report.checkpoint_rebuilt);
+        assert_eq!(contents(&log.partition(&id("r")).unwrap()), [(0, "r".to_owned())]);
+        assert_eq!(log.partition(&id("q")).unwrap().end_offset(), 11);
+    }
+}
+
+#[test]
+fn a_damaged_segment_without_checkpoint_is_refused_if_the_journal_cannot_heal_it() {
+    let file_system = FaultFileSystem::new(11);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", segments());
+    for n in 0..20 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+    }
+    drop(p);
+    log.close().unwrap();
+    drop(log);
+    // A new opening begins a new epoch, so the journal says nothing of the old records.
+    let (log, _) = reopen(&file_system);
+    append(&log, &log.partition(&id("p")).unwrap(), batch(&["value 20"]));
+    log.close().unwrap();
+    drop(log);
+    file_system.remove_file(Path::new("/data/checkpoint")).unwrap();
+    file_system.flip_bit(Path::new("/data/partitions/p/00000000000000000000.log"), 100);
+    let refused = Log::open(options(&file_system)).unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::SegmentDamaged { path, .. } if path.ends_with("00000000000000000000.log"))
+    );
+}
+
+#[test]
+fn a_segment_shorter_than_what_was_synced_is_refused() {
+    let file_system = killed_with_ten_frames();
+    drop(reopen(&file_system));
+    let dir = Path::new("/data/partitions/p");
+    let last =
+        file_system.read_dir(dir).unwrap().into_iter().rfind(|entry| entry.name.ends_with(".log")).unwrap();
+    file_system.open(&dir.join(&last.name), OpenMode::Write).unwrap().set_len(last.len - 1).unwrap();
+    let refused = Log::open(options(&file_system)).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::SegmentShort { expected, found, .. } if expected == found + 1),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_missing_partition_or_journal_is_refused_and_named() {
+    let file_system = killed_with_ten_frames();
+    drop(reopen(&file_system));
+    let (log, _) = reopen(&file_system);
+    power_cut(&file_system, log);
+    for entry in file_system.read_dir(Path::new("/data/journal")).unwrap() {
+        file_system.remove_file(&Path::new("/data/journal").join(entry.name)).unwrap();
+    }
+    assert!(matches!(Log::open(options(&file_system)), Err(OpenError::JournalMissing { .. })));
+
+    let file_system = killed_with_ten_frames();
+    drop(reopen(&file_system));
+    file_system.remove_dir_all(Path::new("/data/partitions/p")).unwrap();
+    let refused = Log::open(options(&file_system)).unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::PartitionMissing { partition, .. } if partition == "p"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn damage_in_a_segment_is_noticed_by_a_verifying_read() {
+    let file_system = FaultFileSystem::new(3);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", PartitionOptions::default());
+    append(&log, &p, batch(&["first"]));
+    append(&log, &p, batch(&["second"]));
+    file_system.flip_bit(Path::new("/data/partitions/p/00000000000000000000.log"), 65);
+    let damaged = p.read(0, 1_000, Verify::Checksums);
+    assert!(matches!(damaged, Err(ReadError::Damaged { position: 0, .. })), "{damaged:?}");
+    assert!(p.read(0, 1_000, Verify::Headers).is_ok());
+    assert!(p.read(1, 1_000, Verify::Checksums).is_ok());
+}
+
+#[test]
+fn frames_of_deleted_partitions_are_passed_over() {
+    let file_system = FaultFileSystem::new(5);
+    let (log, _) = open(options(&file_system));
+    let (p, gone) = (partition(&log, "p", segments()), partition(&log, "gone", segments()));
+    append(&log, &gone, batch(&["x"]));
+    append(&log, &p, batch(&["value 0"]));
+    log.delete_partition(&id("gone")).unwrap();
+    let again = partition(&log, "gone", segments());
+    log.append(AppendRequest::new(vec![(again.clone(), batch(&["y"])), (p.clone(), batch(&["value 1"]))]))
+        .wait()
+        .unwrap();
+    drop((p, gone, again));
+    power_cut(&file_system, log);
+    let (log, _) = reopen(&file_system);
+    assert_eq!(values(&log), first_values(2));
+    assert_eq!(contents(&log.partition(&id("gone")).unwrap()), [(0, "y".to_owned())]);
+}
