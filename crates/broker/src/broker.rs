@@ -87,12 +87,12 @@ impl Broker {
     /// [`OpenError`].
     pub fn open(options: BrokerOptions) -> Result<(Self, RecoveryReport), OpenError> {
         let runtime = Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
-        let dir = options.log.dir.clone();
+        let (dir, file_system) = (options.log.dir.clone(), Arc::clone(&options.log.file_system));
         let max_request_bytes = options.log.max_request_bytes;
         // The queue then always has room for what the semaphore lets through.
         let max_in_flight = options.max_in_flight_bytes.clamp(1, options.log.queue_bytes.max(1));
         let (log, report) = Log::open(options.log)?;
-        let catalog = Catalog::read(&dir)?;
+        let catalog = Catalog::read(file_system, &dir)?;
 
         let mut topics = BTreeMap::new();
         for (name, listed) in catalog.topics() {

@@ -4,10 +4,11 @@
 //! are made, and partitions that are missing are made at the next start, so a crash between leaves a whole topic.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use farol_log::fs::{FileSystem, OpenMode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BrokerError, OpenError};
@@ -16,7 +17,7 @@ const FILE_NAME: &str = "topics.json";
 /// The only version there is.
 const VERSION: u32 = 1;
 /// A list that is longer than this isn't one of ours.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 
 /// A topic of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,22 +39,22 @@ struct Content {
 /// The list of topics.
 #[derive(Debug)]
 pub(crate) struct Catalog {
+    file_system: Arc<dyn FileSystem>,
     dir: PathBuf,
     topics: BTreeMap<String, ListedTopic>,
 }
 
 impl Catalog {
     /// Reads the list of a data folder; an absent file is an empty list.
-    pub(crate) fn read(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn read(file_system: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE_NAME);
+        let dir = dir.to_owned();
         let unusable = |problem: String| OpenError::Catalog { path: path.clone(), problem };
-        let text = match fs::metadata(&path).and_then(|metadata| {
-            if metadata.len() > MAX_FILE_BYTES { Ok(None) } else { fs::read(&path).map(Some) }
-        }) {
+        let text = match read_file(&*file_system, &path) {
             Ok(Some(text)) => text,
             Ok(None) => return Err(unusable(format!("it is larger than {MAX_FILE_BYTES} bytes"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { dir: dir.to_owned(), topics: BTreeMap::new() });
+                return Ok(Self { file_system, dir, topics: BTreeMap::new() });
             }
             Err(source) => return Err(OpenError::ReadCatalog { path, source }),
         };
@@ -61,7 +62,7 @@ impl Catalog {
         if content.version != VERSION {
             return Err(unusable(format!("version {} is not {VERSION}", content.version)));
         }
-        Ok(Self { dir: dir.to_owned(), topics: content.topics })
+        Ok(Self { file_system, dir, topics: content.topics })
     }
 
     /// The topics, by name.
@@ -86,53 +87,115 @@ impl Catalog {
     fn replace(&mut self, topics: BTreeMap<String, ListedTopic>) -> Result<(), BrokerError> {
         let content = Content { version: VERSION, topics };
         let path = self.dir.join(FILE_NAME);
-        write_atomically(&self.dir, &path, &content)
+        replace_file(&*self.file_system, &self.dir, &path, &content)
             .map_err(|source| BrokerError::Catalog { path, source })?;
         self.topics = content.topics;
         Ok(())
     }
 }
 
-fn write_atomically(dir: &Path, path: &Path, content: &Content) -> io::Result<()> {
+/// The content of a file; `None` if it is larger than a list may be.
+fn read_file(file_system: &dyn FileSystem, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = file_system.open(path, OpenMode::Read)?;
+    let Some(length) = usize::try_from(file.len()?).ok().filter(|length| *length <= MAX_FILE_BYTES) else {
+        return Ok(None);
+    };
+    let mut content = vec![0; length];
+    let mut filled = 0;
+    while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    content.truncate(filled);
+    Ok(Some(content))
+}
+
+fn replace_file(file_system: &dyn FileSystem, dir: &Path, path: &Path, content: &Content) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(content)?;
     text.push(b'\n');
     let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(dir)?.sync_all()
+    let file = file_system.open(&beside, OpenMode::Create)?;
+    let mut written = 0;
+    while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_vectored_at(&[io::IoSlice::new(rest)], written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    file.sync_data()?;
+    file_system.rename(&beside, path)?;
+    file_system.sync_dir(dir)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use farol_log::fs::RealFileSystem;
+    use farol_log::fs::fault::{FaultFileSystem, Operation};
+
     use super::*;
 
     fn listed(partitions: i32) -> ListedTopic {
         ListedTopic { partitions, config: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]) }
     }
 
+    fn read(dir: &Path) -> Result<Catalog, OpenError> {
+        Catalog::read(Arc::new(RealFileSystem), dir)
+    }
+
     #[test]
     fn the_list_is_there_after_reading_it_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut catalog = Catalog::read(dir.path()).unwrap();
+        let mut catalog = read(dir.path()).unwrap();
         assert!(catalog.topics().is_empty());
         catalog.add("a", listed(1)).unwrap();
         catalog.add("b", listed(3)).unwrap();
         catalog.remove("a").unwrap();
-        let again = Catalog::read(dir.path()).unwrap();
+        let again = read(dir.path()).unwrap();
         assert_eq!(again.topics(), &BTreeMap::from([("b".to_owned(), listed(3))]));
     }
 
     #[test]
-    fn a_file_half_written_beside_the_list_does_no_harm() {
-        let dir = tempfile::tempdir().unwrap();
-        Catalog::read(dir.path()).unwrap().add("a", listed(1)).unwrap();
-        fs::write(dir.path().join("topics.json.new"), "{\"version\":1,\"top").unwrap();
-        let mut again = Catalog::read(dir.path()).unwrap();
-        assert_eq!(again.topics().len(), 1);
-        again.add("b", listed(1)).unwrap();
-        assert_eq!(Catalog::read(dir.path()).unwrap().topics().len(), 2);
+    fn a_crash_at_any_moment_leaves_the_old_or_the_new_list() {
+        let dir = Path::new("/data");
+        let (mut old, mut new) = (0, 0);
+        for seed in 0..200 {
+            let file_system = FaultFileSystem::new(seed);
+            file_system.create_dir_all(dir).unwrap();
+            let mut catalog = Catalog::read(Arc::new(file_system.clone()), dir).unwrap();
+            catalog.add("a", listed(1)).unwrap();
+            file_system.crash_after(seed % 7);
+            let added = catalog.add("b", listed(2)).is_ok();
+            file_system.restart();
+            let again = Catalog::read(Arc::new(file_system), dir).unwrap();
+            match again.topics().len() {
+                1 => old += 1,
+                2 => new += 1,
+                other => panic!("{other} topics"),
+            }
+            assert!(again.topics().len() == 2 || !added, "an acknowledged topic is gone (seed {seed})");
+        }
+        assert!(old > 10 && new > 10, "{old} old, {new} new");
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_written_stays_as_it_was() {
+        let dir = Path::new("/data");
+        for operation in [Operation::Open, Operation::Write, Operation::Sync, Operation::Rename] {
+            let file_system = FaultFileSystem::new(1);
+            file_system.create_dir_all(dir).unwrap();
+            let mut catalog = Catalog::read(Arc::new(file_system.clone()), dir).unwrap();
+            catalog.add("a", listed(1)).unwrap();
+            file_system.fail_next(operation, "topics");
+            let error = catalog.add("b", listed(2)).unwrap_err();
+            assert!(matches!(error, BrokerError::Catalog { .. }), "{operation:?}");
+            assert_eq!(catalog.topics().len(), 1);
+            catalog.add("c", listed(1)).unwrap();
+            assert_eq!(Catalog::read(Arc::new(file_system), dir).unwrap().topics().len(), 2);
+        }
     }
 
     #[test]
@@ -142,7 +205,7 @@ mod tests {
             ["", "[]", "{\"version\":2,\"topics\":{}}", "{\"version\":1,\"topics\":{},\"x\":1}", "\u{0}\u{1}"]
         {
             fs::write(dir.path().join(FILE_NAME), text).unwrap();
-            let error = Catalog::read(dir.path()).unwrap_err().to_string();
+            let error = read(dir.path()).unwrap_err().to_string();
             assert!(error.contains(FILE_NAME), "{error}");
         }
     }
