@@ -1,0 +1,144 @@
+//! `GET /api/alerts`, `GET /api/alerts/{id}`, `GET /api/recent-alerts`.
+
+use std::str::FromStr;
+
+use axum::extract::State;
+use axum::response::Response;
+use farol_event::{Alert, AlertId, AlertStatus, Severity, Timestamp};
+use farol_view::query::alerts::{AlertDetail, AlertFilter, AlertPage};
+use farol_view::query::pipeline::Rebalance;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::extract::{Parameters, Path};
+use crate::openapi::{GetProblems, ItemProblems};
+use crate::problem::Problem;
+use crate::read;
+
+/// How many alerts and rebalances `GET /api/recent-alerts` has.
+pub const RECENT: usize = 20;
+
+/// Which alerts are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AlertsQuery {
+    /// With one of these statuses, separated by commas.
+    #[param(
+        pattern = "^(pending|firing|resolved|dismissed)(,(pending|firing|resolved|dismissed))*$",
+        example = "firing,pending"
+    )]
+    status: Option<String>,
+    /// With one of these severities, separated by commas.
+    #[param(
+        pattern = "^(info|warning|error|critical)(,(info|warning|error|critical))*$",
+        example = "error,critical"
+    )]
+    severity: Option<String>,
+    /// About this series (the sensor's id).
+    source: Option<String>,
+    /// Of this rule.
+    rule: Option<String>,
+    /// Acknowledged, or not.
+    acknowledged: Option<bool>,
+    /// Begun at or after this instant.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Timestamp>,
+    /// Begun at or before this instant.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Timestamp>,
+    /// As they stood at this instant; the other filters apply to that.
+    #[param(value_type = Option<String>, format = DateTime)]
+    at: Option<Timestamp>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// Go on after the page that gave this as `next_cursor`.
+    cursor: Option<String>,
+}
+
+/// List alerts, newest beginning first.
+#[utoipa::path(
+    get,
+    path = "/api/alerts",
+    tag = "alerts",
+    params(AlertsQuery),
+    responses((status = 200, description = "A page of alerts", body = AlertPage), GetProblems)
+)]
+pub async fn list_alerts(
+    State(app): State<App>,
+    Parameters(query): Parameters<AlertsQuery>,
+) -> Result<Response, Problem> {
+    let statuses = list_of(query.status.as_deref(), |text| {
+        AlertStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            Problem::bad_request(
+                "`status` must be a list, separated by commas, of pending, firing, resolved, dismissed",
+            )
+        })
+    })?;
+    let severities = list_of(query.severity.as_deref(), |text| {
+        Severity::from_str(text).map_err(|e| Problem::bad_request(format!("`severity`: {e}")))
+    })?;
+    let filter = AlertFilter {
+        statuses,
+        severities,
+        source: query.source,
+        rule: query.rule,
+        acknowledged: query.acknowledged,
+        from: query.from,
+        to: query.to,
+        at: query.at,
+        limit: query.limit,
+        cursor: query.cursor,
+    };
+    read::ask(&app, move |queries| queries.alerts(&filter)).await
+}
+
+fn list_of<T>(text: Option<&str>, parse: impl Fn(&str) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
+    text.map_or_else(|| Ok(Vec::new()), |list| list.split(',').map(|part| parse(part.trim())).collect())
+}
+
+/// Show one alert with its whole story.
+#[utoipa::path(
+    get,
+    path = "/api/alerts/{id}",
+    tag = "alerts",
+    params(("id" = Uuid, Path, description = "The alert's id")),
+    responses((status = 200, description = "The alert", body = AlertDetail), ItemProblems)
+)]
+pub async fn get_alert(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+    let found = read::ask_for(&app, move |queries| queries.alert_detail(AlertId(id))).await?;
+    found.ok_or_else(|| no_such_alert(id))
+}
+
+pub(crate) fn no_such_alert(id: Uuid) -> Problem {
+    Problem::not_found(format!("there is no alert {id}"))
+}
+
+/// What happened lately.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecentAlerts {
+    /// The alerts that began last.
+    #[schema(max_items = 20)]
+    pub alerts: Vec<Alert>,
+    /// The newest rebalances of consumer groups.
+    #[schema(max_items = 20)]
+    pub rebalances: Vec<Rebalance>,
+}
+
+/// List what happened lately: alerts and rebalances.
+#[utoipa::path(
+    get,
+    path = "/api/recent-alerts",
+    tag = "alerts",
+    responses((status = 200, description = "The newest twenty of each", body = RecentAlerts), GetProblems)
+)]
+pub async fn recent_alerts(State(app): State<App>) -> Result<Response, Problem> {
+    read::ask(&app, |queries| {
+        let filter = AlertFilter { limit: Some(RECENT), ..AlertFilter::default() };
+        Ok(RecentAlerts { alerts: queries.alerts(&filter)?.alerts, rebalances: queries.rebalances(RECENT)? })
+    })
+    .await
+}
