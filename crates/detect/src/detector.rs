@@ -120,7 +120,7 @@ pub struct PartitionState {
     listening_since: Timestamp,
     dirty: VecDeque<u32>,
     /// Alerts, by series, whose rule is gone and which have not ended yet.
-    unsettled: BTreeMap<Box<str>, Vec<Box<Active>>>,
+    unsettled: BTreeMap<Box<str>, Vec<Active>>,
     counters: Counters,
 }
 
@@ -326,13 +326,7 @@ impl PartitionState {
         }
     }
 
-    fn end(
-        &mut self,
-        sensor_id: &str,
-        ended: &[Box<Active>],
-        now: Timestamp,
-        out: &mut Vec<AlertTransition>,
-    ) {
+    fn end(&mut self, sensor_id: &str, ended: &[Active], now: Timestamp, out: &mut Vec<AlertTransition>) {
         for active in ended {
             let by = match self.rules.get(&active.facts.name) {
                 None => EndedBy::RuleRemoved,

@@ -80,7 +80,7 @@ const HAS_ALERT: u8 = 8;
 const HAS_CLEARING: u8 = 16;
 
 /// The bytes of a series. `unsettled` are its alerts whose rule is gone.
-pub(crate) fn encode(partition: i32, series: &Series, unsettled: &[Box<Active>], rules: &RuleSet) -> Vec<u8> {
+pub(crate) fn encode(partition: i32, series: &Series, unsettled: &[Active], rules: &RuleSet) -> Vec<u8> {
     let mut out = Sink(Vec::with_capacity(128));
     out.byte(VERSION);
     out.integer(partition.into());
@@ -281,7 +281,7 @@ impl SavedSeries {
         rules: &RuleSet,
         texts: &mut LabelTexts,
         now: Timestamp,
-    ) -> (Series, Vec<Box<Active>>) {
+    ) -> (Series, Vec<Active>) {
         let [sensor_type, unit, factory_section, machine_id, zone] = &self.labels;
         let labels =
             SeriesLabels { sensor_id: &self.sensor_id, sensor_type, unit, factory_section, machine_id, zone };
@@ -310,8 +310,7 @@ impl SavedSeries {
                 Some(state) if state.active.is_none() || saved.alert.is_none() => {
                     saved.resume(rules, state, texts)
                 }
-                _ => unsettled
-                    .extend(saved.alert.map(|alert| Box::new(alert.active(saved.fingerprint, None, texts)))),
+                _ => unsettled.extend(saved.alert.map(|alert| alert.active(saved.fingerprint, None, texts))),
             }
         }
         series.keep_ids_apart(rules, &unsettled);

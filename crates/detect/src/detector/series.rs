@@ -124,7 +124,7 @@ impl Series {
         in_force: InForce,
         mut earlier: impl FnMut(usize) -> Option<u32>,
         mut selects: impl FnMut(usize, &Rule, &Labels, &str) -> bool,
-    ) -> Vec<Box<Active>> {
+    ) -> Vec<Active> {
         let mut old: Vec<Option<RuleState>> = std::mem::take(&mut self.rules).into_iter().map(Some).collect();
         let mut new = Vec::new();
         for (index, rule) in rules.rules().iter().enumerate() {
@@ -141,13 +141,14 @@ impl Series {
             });
         }
         self.rules = new.into_boxed_slice();
-        let ended: Vec<Box<Active>> = old.into_iter().flatten().filter_map(|state| state.active).collect();
+        let ended: Vec<Active> =
+            old.into_iter().flatten().filter_map(|state| state.active.map(|active| *active)).collect();
         self.keep_ids_apart(rules, &ended);
         ended
     }
 
     /// A rule that changed keeps its name, and so could make the id of its predecessor's alert again.
-    pub fn keep_ids_apart(&mut self, rules: &RuleSet, ended: &[Box<Active>]) {
+    pub fn keep_ids_apart(&mut self, rules: &RuleSet, ended: &[Active]) {
         for state in &mut self.rules {
             let Some(rule) = rule_at(rules, state.rule) else { continue };
             for alert in ended.iter().filter(|alert| alert.facts.name == rule.name()) {
