@@ -1,12 +1,15 @@
 //! The command line: what can be typed, and what the help says. Nothing runs here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use farol_simulate::Speed;
+use farol_simulate::load::Rate;
 
 use crate::settings::layers::Flag;
-use crate::settings::value::{LogFormat, RawValue};
+use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
 
 /// Readings in, alerts and a live dashboard out: one binary that watches machines.
 #[derive(Debug, Parser)]
@@ -143,28 +146,52 @@ pub struct Replay {
     pub file: PathBuf,
 
     /// Sensor that the readings belong to
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     pub sensor_id: String,
 
     /// Its type: temperature, vibration, energy, humidity, pressure or any other
-    #[arg(long)]
+    #[arg(long, value_name = "TYPE")]
     pub sensor_type: String,
 
-    /// Column with the time
-    #[arg(long, default_value = "timestamp")]
-    pub time_column: String,
+    /// Column with the time: its name, or its number from 1 [default: found by its name]
+    #[arg(long, value_name = "COLUMN")]
+    pub time_column: Option<String>,
 
-    /// Column with the value
-    #[arg(long, default_value = "value")]
-    pub value_column: String,
+    /// Column with the value: its name, or its number from 1 [default: found by its name]
+    #[arg(long, value_name = "COLUMN")]
+    pub value_column: Option<String>,
 
-    /// Unit of the value
+    /// Unit of the values [default: the type's own]
     #[arg(long)]
     pub unit: Option<String>,
 
-    /// How many times faster than recorded, or `max`
-    #[arg(long, default_value = "max")]
-    pub speed: String,
+    /// Section of the plant that the readings name
+    #[arg(long, value_name = "NAME")]
+    pub factory_section: Option<String>,
+
+    /// Machine that the readings name
+    #[arg(long, value_name = "ID")]
+    pub machine_id: Option<String>,
+
+    /// Zone that the readings name
+    #[arg(long, value_name = "NAME")]
+    pub zone: Option<String>,
+
+    /// Seconds of the series per second of the clock, or max
+    #[arg(long, default_value = "max", value_name = "FACTOR")]
+    pub speed: Speed,
+
+    /// Readings in one request
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub batch: usize,
+
+    /// Rows to leave out at the start, to go on where an interrupted replay said that it stopped
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub skip_rows: u64,
+
+    /// Bad rows and refused readings after which the replay gives up
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub max_errors: u64,
 
     #[command(flatten)]
     pub target: Target,
@@ -172,29 +199,49 @@ pub struct Replay {
 
 #[derive(Debug, Args)]
 pub struct Load {
-    /// Readings a second; as many as possible without it
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u32>,
+    /// Readings a second over all connections, or max
+    #[arg(long, value_name = "N", default_value = "max")]
+    pub rate: Rate,
 
-    /// Readings in one request
+    /// Readings in one request; 1 sends single JSON readings
     #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub batch: u32,
+    pub batch: usize,
 
     /// Connections used at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
-    pub connections: u32,
+    pub connections: usize,
 
-    /// How long to send
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    pub duration: String,
+    /// How long to send, for example 30s
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+
+    /// Stop after this many readings instead of after a time
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub readings: Option<u64>,
 
     /// Different sensors
     #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub sensors: u32,
+    pub sensors: usize,
 
-    /// Seed of the made-up values
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// What the sensors' ids begin with
+    #[arg(long, value_name = "TEXT", default_value = "load")]
+    pub sensor_prefix: String,
+
+    /// Share of the readings, from 0 to 1, that are above the critical threshold
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub alerts_fraction: f64,
+
+    /// Measure the time from a reading to its alert on /api/stream, this many times a second
+    #[arg(long, value_name = "N")]
+    pub alert_probes: Option<f64>,
+
+    /// Open lost connections again instead of ending them
+    #[arg(long)]
+    pub reconnect: bool,
+
+    /// Write every acknowledged reading into this file, as CSV
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub acknowledged: Option<PathBuf>,
 
     /// Print the report as JSON
     #[arg(long)]
@@ -206,24 +253,25 @@ pub struct Load {
 
 #[derive(Debug, Args)]
 pub struct Simulate {
-    /// Number of sensors; a single one takes its id, type and location from the settings
+    /// Number of sensors, of all types [default: the sensor of the settings, or a small plant]
     #[arg(long, value_name = "N")]
-    pub sensors: Option<u32>,
+    pub sensors: Option<usize>,
 
-    /// How long to send; until Ctrl-C without it
-    #[arg(long, value_name = "DURATION")]
-    pub duration: Option<String>,
+    /// How long to send, for example 10m; until Ctrl-C without it
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
 
-    /// How many times faster than real sensors
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
-    pub speed: f64,
-
-    /// Seed of the made-up values
+    /// Seed of the made-up values; every run is different without it
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Durations are written as in the settings.
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::from_raw(&RawValue::Bare(text.to_owned())).map_err(|expected| format!("it must be {expected}"))
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,16 +7,22 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.
 
 mod cli;
+mod client;
+mod data_folder;
 mod paper;
+mod rules_check;
+mod run;
 mod settings;
 mod telemetry;
+mod terminal;
+mod view_commands;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, RulesCommand, ViewCommand};
 use settings::problem::Problems;
 use settings::{Settings, Sources};
 
@@ -33,15 +39,13 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    // What needs no settings works even where the settings are wrong.
     match &cli.command {
-        Command::Version => writeln!(out, "farol {}", env!("CARGO_PKG_VERSION"))?,
-        Command::Completions { shell } => paper::completions(*shell, &mut out)?,
+        Command::Version => terminal::say(format_args!("farol {}", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => paper::completions(*shell, &mut io::stdout().lock())?,
         Command::Man { dir } => paper::manual(dir)?,
-        _ => {
-            drop(out);
-            return with_settings(cli);
-        }
+        Command::Rules(RulesCommand::Check { files }) => return rules_check::check(files),
+        _ => return with_settings(cli),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -52,10 +56,17 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
     let (settings, given) = Settings::load(sources)?;
     telemetry::start(&settings.telemetry)?;
     match cli.command {
-        Command::Settings => write!(io::stdout(), "{}", settings::listing::listing(&given))?,
-        _ => anyhow::bail!("unreachable for now"),
+        Command::Run(arguments) => run::run(&arguments, &settings),
+        Command::Replay(arguments) => client::replay(arguments, &settings),
+        Command::Load(arguments) => client::load(arguments, &settings),
+        Command::Simulate(arguments) => client::simulate(&arguments, &settings),
+        Command::View(ViewCommand::List(_)) => view_commands::list(&settings),
+        Command::View(ViewCommand::Rebuild { name, .. }) => view_commands::rebuild(&name, &settings),
+        _ => {
+            write!(io::stdout(), "{}", settings::listing::listing(&given))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The process's environment; variables that aren't UTF-8 can't be settings and are left out.

@@ -38,6 +38,8 @@ pub struct Settings {
     pub topics: Vec<TopicSettings>,
     /// Section `pipeline`.
     pub pipeline: PipelineSettings,
+    /// Section `views`.
+    pub views: ViewSettings,
     /// Section `rules`.
     pub rules: RulesSettings,
     /// Section `notify.webhook`, if a URL is set.
@@ -83,8 +85,6 @@ pub struct HttpSettings {
 pub struct LogSettings {
     /// When an append is acknowledged.
     pub sync: SyncPolicy,
-    /// Size of a full journal file.
-    pub journal_size: ByteSize,
     /// Size of a full segment.
     pub segment_size: ByteSize,
 }
@@ -115,8 +115,17 @@ pub struct PipelineSettings {
     pub group: String,
     /// What they are called, before the number.
     pub consumer_id: String,
+}
+
+/// Section `views`.
+#[derive(Debug, Clone)]
+pub struct ViewSettings {
     /// After how long without a reading a sensor is stale.
     pub stale_after: Duration,
+    /// Age at which readings leave the views.
+    pub keep_readings: Option<Duration>,
+    /// Age at which the rest but alerts leaves the views.
+    pub keep_history: Duration,
 }
 
 /// Section `rules`.
@@ -207,6 +216,11 @@ impl Settings {
         if problems.is_empty() { Ok((settings, given)) } else { Err(Problems(problems)) }
     }
 
+    /// The name of one of the topics of [`schema::TOPICS`].
+    pub fn topic(&self, key: &str) -> &str {
+        self.topics.iter().find(|topic| topic.key == key).map_or("", |topic| topic.name.as_str())
+    }
+
     /// What must hold between settings.
     fn check_relations(&self, raw: &Raw, problems: &mut Vec<Problem>) {
         let origin = |name: &str| raw.get(name).map_or(Origin::Default, |value| value.origin.clone());
@@ -226,7 +240,6 @@ impl Settings {
         }
         for (name, size, least, most) in [
             ("http.body_limit", self.http.body_limit, ByteSize(1 << 10), ByteSize(1 << 30)),
-            ("log.journal_size", self.log.journal_size, ByteSize(4 << 20), ByteSize(1 << 30)),
             ("log.segment_size", self.log.segment_size, ByteSize(1 << 20), ByteSize(1 << 30)),
         ] {
             if !(least..=most).contains(&size) {
@@ -238,7 +251,9 @@ impl Settings {
         }
         for (name, duration) in [
             ("http.request_timeout", Some(self.http.request_timeout)),
-            ("pipeline.stale_after", Some(self.pipeline.stale_after)),
+            ("views.stale_after", Some(self.views.stale_after)),
+            ("views.keep_readings", self.views.keep_readings),
+            ("views.keep_history", Some(self.views.keep_history)),
             ("notify.webhook.timeout", self.webhook.as_ref().map(|webhook| webhook.timeout)),
             ("simulate.sampling_interval", self.simulate.sampling_interval),
         ] {
@@ -330,17 +345,17 @@ impl Resolver<'_> {
                 streams: self.value("http.streams"),
                 allowed_hosts: self.value("http.allowed_hosts"),
             },
-            log: LogSettings {
-                sync: log_sync,
-                journal_size: self.value("log.journal_size"),
-                segment_size: self.value("log.segment_size"),
-            },
+            log: LogSettings { sync: log_sync, segment_size: self.value("log.segment_size") },
             topics: schema::TOPICS.iter().map(|topic| self.topic(topic, log_sync)).collect(),
             pipeline: PipelineSettings {
                 workers: self.value("pipeline.workers"),
                 group: self.value("pipeline.group"),
                 consumer_id: self.value("pipeline.consumer_id"),
-                stale_after: self.value("pipeline.stale_after"),
+            },
+            views: ViewSettings {
+                stale_after: self.value("views.stale_after"),
+                keep_readings: self.optional("views.keep_readings"),
+                keep_history: self.value("views.keep_history"),
             },
             rules: RulesSettings { files: self.value("rules.files"), defaults: self.value("rules.defaults") },
             webhook: self.webhook(),

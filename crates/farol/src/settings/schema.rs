@@ -112,7 +112,6 @@ pub fn keys() -> Vec<Key> {
             "\"always\"",
             "When a record is acknowledged: `always` after an fdatasync, an interval such as `50ms`, or `never`. Topics can differ.",
         ),
-        Key::new("log.journal_size", "\"64MiB\"", "Size of a full journal file."),
         Key::new(
             "log.segment_size",
             "\"128MiB\"",
@@ -129,9 +128,19 @@ pub fn keys() -> Vec<Key> {
         Key::new("pipeline.consumer_id", "\"worker\"", "What workers are called: this, a dash and a number.")
             .founding("CONSUMER_ID"),
         Key::new(
-            "pipeline.stale_after",
+            "views.stale_after",
             "\"60s\"",
             "A sensor without a reading for this long is shown as stale.",
+        ),
+        Key::new(
+            "views.keep_readings",
+            "",
+            "Age, by when they were measured, at which readings leave the views; they are kept without it.",
+        ),
+        Key::new(
+            "views.keep_history",
+            "\"30d\"",
+            "Age at which events, dead letters and rebalances leave the views; alerts are kept.",
         ),
         Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
         Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
@@ -143,7 +152,7 @@ pub fn keys() -> Vec<Key> {
         )
         .secret(),
         Key::new("notify.webhook.timeout", "\"5s\"", "How long one attempt may take."),
-        Key::new("notify.webhook.attempts", "8", "Attempts for one transition before it is given up."),
+        Key::new("notify.webhook.attempts", "12", "Attempts for one transition before it is given up."),
         Key::new(
             "demo.sensors",
             "",

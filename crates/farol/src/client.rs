@@ -1,0 +1,165 @@
+//! The commands that talk to a running Farol as any other client would: `replay`, `load`, `simulate`.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use farol_simulate::load::StopAfter;
+use farol_simulate::series::ColumnChoice;
+use farol_simulate::{
+    HttpSink, LoadOptions, PlainProgress, Progress, ReplayOptions, SensorSimulators, SensorSpec, ServerUrl,
+    Sink, TerminalProgress, demo_fleet, load, numbered_fleet, replay,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli;
+use crate::settings::{Settings, SimulateSettings};
+use crate::terminal::say;
+
+/// Sends a recorded series.
+pub fn replay(arguments: cli::Replay, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let server = server(&arguments.target, settings)?;
+    let options = ReplayOptions {
+        columns: ColumnChoice { time: arguments.time_column, value: arguments.value_column },
+        unit: arguments.unit,
+        factory_section: arguments.factory_section,
+        machine_id: arguments.machine_id,
+        zone: arguments.zone,
+        speed: arguments.speed,
+        batch: arguments.batch,
+        max_errors: arguments.max_errors,
+        skip_rows: arguments.skip_rows,
+        ..ReplayOptions::new(arguments.file, server, arguments.sensor_id, arguments.sensor_type)
+    };
+    until_interrupted(|shutdown| async {
+        let summary = replay::run(options, progress(), shutdown).await?;
+        say(summary);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Sends made-up readings and measures. Fails when the server stored another number than it acknowledged.
+pub fn load(arguments: cli::Load, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let options = LoadOptions {
+        rate: arguments.rate,
+        connections: arguments.connections,
+        batch: arguments.batch,
+        stop: arguments.readings.map_or(StopAfter::Duration(arguments.duration), StopAfter::Readings),
+        sensors: arguments.sensors,
+        sensor_prefix: arguments.sensor_prefix,
+        alerts_fraction: arguments.alerts_fraction,
+        reconnect: arguments.reconnect,
+        acknowledged: arguments.acknowledged,
+        alert_probes_per_second: arguments.alert_probes,
+        sensor_topic: sensor_topic(settings),
+        ..LoadOptions::new(server(&arguments.target, settings)?)
+    };
+    let json = arguments.json;
+    until_interrupted(|shutdown| async move {
+        let summary = load::run(options, progress(), shutdown).await?;
+        if json {
+            say(serde_json::to_string_pretty(&summary)?);
+        } else {
+            say(&summary);
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Sends readings of simulated sensors.
+pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let server = server(&arguments.target, settings)?;
+    let fleet = match arguments.sensors {
+        Some(count) => numbered_fleet(count)?,
+        None => configured_sensor(&settings.simulate)?.map_or_else(demo_fleet, |sensor| vec![sensor]),
+    };
+    let count = fleet.len();
+    let simulators = SensorSimulators::new(fleet, arguments.seed)?;
+    let limit = arguments.duration;
+    until_interrupted(|shutdown| async move {
+        say(format_args!("{count} sensors send to {server}; Ctrl-C stops"));
+        let stop_in_time = shutdown.clone();
+        if let Some(limit) = limit {
+            tokio::spawn(async move {
+                tokio::time::sleep(limit).await;
+                stop_in_time.cancel();
+            });
+        }
+        let summary = simulators.run(Sink::Http(HttpSink::new(server)), shutdown).await?;
+        say(format_args!(
+            "{} sensors: {} readings accepted, {} rejected, {} skipped",
+            summary.sensors, summary.accepted, summary.rejected, summary.skipped
+        ));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The one sensor of the settings, if they name one.
+fn configured_sensor(settings: &SimulateSettings) -> anyhow::Result<Option<SensorSpec>> {
+    let Some(sensor_id) = &settings.sensor_id else { return Ok(None) };
+    let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+    let mut sensor = SensorSpec::of_type(sensor_id.as_str(), &settings.sensor_type)?;
+    sensor.factory_section = shared(&settings.factory_section);
+    sensor.machine_id = shared(&settings.machine_id);
+    sensor.zone = shared(&settings.zone);
+    sensor.producer = Arc::clone(&sensor.sensor_id);
+    if let Some(interval) = settings.sampling_interval {
+        sensor.interval = interval;
+    }
+    sensor.check()?;
+    Ok(Some(sensor))
+}
+
+/// The Farol that is meant: named on the command line, or the one of the same settings.
+fn server(target: &cli::Target, settings: &Settings) -> anyhow::Result<ServerUrl> {
+    let url = match &target.url {
+        Some(url) => url.clone(),
+        None => format!("http://{}", settings.http.listen),
+    };
+    let server: ServerUrl = url.parse()?;
+    Ok(match &settings.http.token {
+        Some(token) => server.with_token(token)?,
+        None => server,
+    })
+}
+
+fn sensor_topic(settings: &Settings) -> String {
+    settings.topic("sensor-data").to_owned()
+}
+
+/// A bar for people, lines for pipes.
+fn progress() -> Arc<dyn Progress> {
+    if io::stderr().is_terminal() {
+        Arc::new(TerminalProgress::new())
+    } else {
+        Arc::new(PlainProgress::new(io::stderr()))
+    }
+}
+
+/// Runs a command until it ends; the first Ctrl-C asks it to stop in order, the second ends the process.
+fn until_interrupted<F>(command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    let result = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                asked.cancel();
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        });
+        command(shutdown).await
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}

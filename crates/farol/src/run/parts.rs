@@ -1,0 +1,286 @@
+//! The list that starts the parts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use farol_alert::RetrySchedule;
+use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
+use farol_bus::Bus;
+use farol_event::{EventType, Timestamp};
+use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
+use farol_http::{HttpDeps, ServeError};
+use farol_pipeline::{
+    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, SystemEvents,
+    TopicNames, TopicOverride, ViewRetention, WebhookSettings, WorkerSettings, default_topics, ensure_topics,
+};
+use farol_simulate::{BusSink, SensorSimulators, Sink, demo_fleet, numbered_fleet};
+use farol_view::Store;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::control::RunningParts;
+use super::rules_watch;
+use super::stops::{PART_LIMIT, Stops};
+use crate::data_folder::{self, DataFolder};
+use crate::settings::Settings;
+
+/// What the greeting tells of.
+pub struct Started {
+    /// The dashboard's address.
+    pub dashboard: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// What opening the log found.
+    pub recovery: RecoverySummary,
+    /// Views that start from nothing although there was something.
+    pub cleared_views: Vec<String>,
+    /// Rules in force.
+    pub rules: usize,
+    /// Simulated sensors.
+    pub simulated_sensors: usize,
+}
+
+/// Starts every part in order. Each one that started has put its stop into `stops`.
+pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow::Result<Started> {
+    let DataFolder { dir, bus, recovery, store } = data_folder::open(settings)?;
+    stop_data_folder(&bus, &store, stops);
+    let new_folder = bus.topics().await?.is_empty();
+    let names = topic_names(settings);
+    ensure_topics(bus.as_ref(), default_topics(&names, &topic_overrides(settings)))
+        .await
+        .context("can't make the topics")?;
+
+    let rules = start_rules(settings)?;
+    let pipeline = start_pipeline(settings, names, &bus, &store, &rules).await?;
+    let parts = RunningParts {
+        bus: Arc::clone(&bus),
+        recovery: recovery.clone(),
+        rules: Arc::clone(&rules),
+        workers: Arc::clone(pipeline.workers()),
+        views: pipeline.views().clone(),
+    };
+    let events = pipeline.events().clone();
+    stop_pipeline(pipeline, stops);
+    announce(&events, stops).await;
+
+    let address = start_http(settings, demo, &dir, &bus, &store, parts, stops).await?;
+    watch_rules(&rules, events, stops)?;
+    let simulated_sensors = if demo { start_simulators(settings, &bus, stops).await? } else { 0 };
+
+    let cleared = if new_folder { &[] } else { store.cleared_at_open() };
+    Ok(Started {
+        dashboard: format!("http://{address}"),
+        data_dir: dir,
+        recovery,
+        cleared_views: cleared.iter().map(ToString::to_string).collect(),
+        rules: rules.current().rules.len(),
+        simulated_sensors,
+    })
+}
+
+fn stop_data_folder(bus: &Arc<EmbeddedBus>, store: &Store, stops: &mut Stops) {
+    let (bus, store) = (Arc::clone(bus), store.clone());
+    stops.push("log", async move {
+        bus.close().await.err().map(|error| format!("{error:#}")).into_iter().collect()
+    });
+    stops.push("store", async move {
+        store.close().await;
+        Vec::new()
+    });
+}
+
+fn topic_names(settings: &Settings) -> TopicNames {
+    TopicNames {
+        sensor_data: settings.topic("sensor-data").to_owned(),
+        alerts: settings.topic("alerts").to_owned(),
+    }
+}
+
+fn topic_overrides(settings: &Settings) -> BTreeMap<String, TopicOverride> {
+    let over = |topic: &crate::settings::TopicSettings| TopicOverride {
+        partitions: topic.partitions.and_then(|count| i32::try_from(count.get()).ok()),
+        config: data_folder::topic_config(settings, topic),
+    };
+    settings.topics.iter().map(|topic| (topic.name.clone(), over(topic))).collect()
+}
+
+fn start_rules(settings: &Settings) -> anyhow::Result<Arc<RulesHandle>> {
+    let sources = RuleSources { defaults: settings.rules.defaults, files: settings.rules.files.clone() };
+    let rules = RulesHandle::load(sources, now()).map_err(|error| {
+        let count = error.problems.len();
+        let plural = if count == 1 { "" } else { "s" };
+        anyhow::anyhow!("the rules have {count} problem{plural}\n  {}", error.problems.join("\n  "))
+    })?;
+    Ok(Arc::new(rules))
+}
+
+async fn start_pipeline(
+    settings: &Settings,
+    names: TopicNames,
+    bus: &Arc<EmbeddedBus>,
+    store: &Store,
+    rules: &Arc<RulesHandle>,
+) -> anyhow::Result<Pipeline> {
+    let workers = (1..=settings.pipeline.workers.get())
+        .map(|number| format!("{}-{number}", settings.pipeline.consumer_id));
+    let webhooks = settings.webhook.iter().map(|webhook| WebhookSettings {
+        name: "webhook".to_owned(),
+        url: webhook.url.0.clone(),
+        headers: webhook
+            .authorization
+            .iter()
+            .map(|value| ("authorization".to_owned(), value.clone()))
+            .collect(),
+        timeout: webhook.timeout,
+        retry: RetrySchedule { max_attempts: webhook.attempts.get(), ..RetrySchedule::default() },
+    });
+    let settings = PipelineSettings {
+        workers: workers.collect(),
+        worker: WorkerSettings {
+            group: settings.pipeline.group.clone(),
+            topics: names,
+            ..WorkerSettings::default()
+        },
+        notifier: NotifierSettings { webhooks: webhooks.collect(), ..NotifierSettings::default() },
+        retention: ViewRetention {
+            readings: settings.views.keep_readings,
+            history: Some(settings.views.keep_history),
+        },
+    };
+    let bus: Arc<dyn Bus> = bus.clone();
+    let deps = PipelineDeps { bus, store: store.clone(), rules: Arc::clone(rules) };
+    Ok(Pipeline::start(settings, deps).await?)
+}
+
+fn stop_pipeline(pipeline: Pipeline, stops: &mut Stops) {
+    // A little less than the part's own limit, so that the pipeline can say which of its parts is late.
+    let limit = PART_LIMIT - Duration::from_secs(1);
+    stops.push("pipeline", async move {
+        pipeline
+            .shutdown(limit)
+            .await
+            .into_iter()
+            .map(|part| format!("{part} was late and left behind"))
+            .collect()
+    });
+}
+
+/// Says in the log of events that Farol is here, and, when it stops, that it goes.
+async fn announce(events: &SystemEvents, stops: &mut Stops) {
+    let data = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+    events.announce(EventType::SERVICE_STARTED, "farol", &data).await;
+    let events = events.clone();
+    stops.push("farewell", async move {
+        events.announce(EventType::SERVICE_STOPPED, "farol", &data).await;
+        Vec::new()
+    });
+}
+
+async fn start_http(
+    settings: &Settings,
+    demo: bool,
+    dir: &std::path::Path,
+    bus: &Arc<EmbeddedBus>,
+    store: &Store,
+    parts: RunningParts,
+    stops: &mut Stops,
+) -> anyhow::Result<SocketAddr> {
+    let http = &settings.http;
+    let listen = http.listen.resolve().with_context(|| format!("`{}` has no address", http.listen))?;
+    let limits = Limits {
+        body_bytes: usize::try_from(http.body_limit.0)?,
+        connections: usize::try_from(http.connections.get())?,
+        concurrent_requests: usize::try_from(http.concurrency.get())?,
+        streams: usize::try_from(http.streams.get())?,
+        request_timeout: http.request_timeout,
+        ..Limits::default()
+    };
+    let http_settings = HttpSettings {
+        token: http.token.as_deref().map(AccessToken::new),
+        allowed_hosts: http.allowed_hosts.clone(),
+        topics: data_folder::view_topics(settings),
+        about: About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: dir.display().to_string(),
+            demo,
+        },
+        limits,
+        ..HttpSettings::new(listen)
+    };
+    let stop = CancellationToken::new();
+    let bus: Arc<dyn Bus> = bus.clone();
+    let deps = HttpDeps { bus, store: store.clone(), control: Arc::new(parts), metrics: Vec::new() };
+    let handle = farol_http::serve(http_settings, deps, stop.clone()).await.map_err(in_setting_names)?;
+    let address = handle.local_addr();
+    stops.push("HTTP", async move {
+        stop.cancel();
+        handle.join().await;
+        Vec::new()
+    });
+    Ok(address)
+}
+
+/// What to do about an address, in the names of settings.
+fn in_setting_names(error: ServeError) -> anyhow::Error {
+    const ADVICE: &str = "choose another with --listen (setting http.listen, FAROL_HTTP_LISTEN)";
+    match error {
+        ServeError::AddressInUse { address } => {
+            anyhow::anyhow!(
+                "{address} is in use by another program, perhaps another Farol\n  stop that one, or {ADVICE}"
+            )
+        }
+        ServeError::Listen { address, source } => {
+            anyhow::anyhow!("can't listen on {address}: {source}\n  {ADVICE}")
+        }
+        other => other.into(),
+    }
+}
+
+fn watch_rules(rules: &Arc<RulesHandle>, events: SystemEvents, stops: &mut Stops) -> anyhow::Result<()> {
+    let hangup = signal(SignalKind::hangup()).context("can't listen to SIGHUP")?;
+    let stop = CancellationToken::new();
+    let watch = tokio::spawn(rules_watch::watch(Arc::clone(rules), events, hangup, stop.clone()));
+    stops.push("rules watch", async move {
+        stop.cancel();
+        watch.await.err().map(|error| error.to_string()).into_iter().collect()
+    });
+    Ok(())
+}
+
+async fn start_simulators(
+    settings: &Settings,
+    bus: &Arc<EmbeddedBus>,
+    stops: &mut Stops,
+) -> anyhow::Result<usize> {
+    let fleet = match settings.demo.sensors {
+        Some(count) => numbered_fleet(usize::try_from(count.get())?)?,
+        None => demo_fleet(),
+    };
+    let sensors = fleet.len();
+    let sink = BusSink {
+        producer: bus.producer("simulators").await?,
+        sensor_topic: settings.topic("sensor-data").into(),
+        system_topic: settings.topic("system-events").into(),
+    };
+    let simulators = SensorSimulators::new(fleet, None)?;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(simulators.run(Sink::Bus(sink), stop.clone()));
+    stops.push("simulators", async move {
+        stop.cancel();
+        match running.await {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(error) => vec![error.to_string()],
+        }
+    });
+    Ok(sensors)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}

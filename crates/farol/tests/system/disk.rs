@@ -1,0 +1,112 @@
+//! A full disk and a folder that can't be written, on small file systems that the test mounts. That needs root; where it
+//! can't be had, the tests fail on CI and say elsewhere that they checked nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::farol::{Farol, SOON, eventually, farol, folder, output, text};
+
+/// A mounted tmpfs, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where this user may not mount.
+    fn new(at: &Path, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
+        match mounted {
+            Ok(done) if done.status.success() => Some(Self(at.to_owned())),
+            other => {
+                assert!(std::env::var_os("CI").is_none(), "CI must be able to mount a tmpfs: {other:?}");
+                println!("NOT CHECKED: no tmpfs can be mounted here ({other:?}); run this test as root");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_refused_with_a_way_out() {
+    let folder = folder();
+    let Some(mount) = Mount::new(&folder.path().join("read-only"), "ro,size=1m") else { return };
+    for path in [mount.0.clone(), mount.0.join("below")] {
+        let run = output(farol(folder.path()).args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(path));
+        assert_eq!(run.status.code(), Some(1));
+        let error = text(&run.stderr);
+        assert!(error.contains("must be writable") && error.contains("--data"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_and_recovers_with_space() {
+    let folder = folder();
+    let Some(mount) = Mount::new(&folder.path().join("small"), "size=48m") else { return };
+    let data = mount.0.join("data");
+    let run = || {
+        let mut command = farol(folder.path());
+        command.args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        command
+    };
+    let server = Farol::spawn(&mut run()).await;
+    server.temperature("t-1", 20.0).await;
+    server.views_caught_up().await;
+
+    // The disk fills up from outside.
+    let ballast = mount.0.join("ballast");
+    fill(&ballast);
+    let refused = eventually(SOON, "a reading is refused", async || {
+        let reading =
+            json!({ "sensor_id": "t-2", "value": 1, "metadata": { "padding": "x".repeat(60_000) } });
+        let answer = server.post("/api/readings", &reading).await;
+        (answer.status != StatusCode::ACCEPTED).then_some(answer)
+    })
+    .await;
+    assert!(refused.status.is_server_error(), "{refused:?}");
+    assert!(refused.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{refused:?}");
+
+    // It still answers, and says what is wrong.
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 1);
+    let status = server.get("/api/system-status").await;
+    assert_eq!(status["status"], "degraded", "{status}");
+    let accepted = server.get("/api/system-status").await["log"]["topics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|topic| topic["name"] == "sensor-data")
+        .and_then(|topic| topic["records"].as_u64())
+        .unwrap();
+    drop(server);
+
+    // With space again, a start finds everything that was acknowledged.
+    std::fs::remove_file(&ballast).unwrap();
+    let server = Farol::spawn(&mut run()).await;
+    server.temperature("t-1", 21.0).await;
+    server.views_caught_up().await;
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
+    let records = server.get("/api/system-status").await["log"]["topics"].clone();
+    let records =
+        records.as_array().unwrap().iter().find(|topic| topic["name"] == "sensor-data").unwrap()["records"]
+            .as_u64();
+    assert!(records >= Some(accepted + 1), "{records:?} of {accepted} and one more");
+}
+
+/// Writes until nothing more goes in.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [1 << 20, 1 << 12, 1] {
+        let block = vec![0; size];
+        while file.write(&block).is_ok_and(|written| written == size) {}
+    }
+}

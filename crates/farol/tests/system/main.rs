@@ -1,0 +1,16 @@
+//! The whole of Farol, as people meet it: the real binary as a process of its own, on a free port and a temporary folder,
+//! spoken to over HTTP, by signals, and in a real browser.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+mod browser;
+mod command_line;
+mod crash;
+mod disk;
+mod farol;
+mod lifecycle;
+mod readings;
+mod rules;
+mod views;
+mod webdriver;
+mod workers;
