@@ -1,23 +1,31 @@
-// Languages: one dictionary file each, with the same keys (check/languages.mjs checks that).
+// Languages: one dictionary file each, with the same keys (check/languages.mjs checks that), loaded when it is wanted.
 import { effect, signal } from "./dom.js";
 import { remember, remembered } from "./prefs.js";
-import en from "./lang/en.js";
-import ptBR from "./lang/pt-BR.js";
 
-const DICTIONARIES = { en, "pt-BR": ptBR };
+const DICTIONARIES = {};
 export const LANGUAGES = [["en", "English"], ["pt-BR", "Português"]];
+
+const offered = (tag) => LANGUAGES.some(([each]) => each === tag);
 
 function preferred() {
   const kept = remembered("language");
-  if (kept in DICTIONARIES) return kept;
+  if (offered(kept)) return kept;
   const first = (navigator.languages ?? [navigator.language]).find((tag) => /^(en|pt)\b/i.test(tag ?? ""));
   return /^pt\b/i.test(first ?? "") ? "pt-BR" : "en";
 }
 
-export const language = signal(preferred());
+async function load(tag) {
+  DICTIONARIES[tag] ??= (await import(`./lang/${tag}.js`)).default;
+}
 
-export function setLanguage(tag) {
-  if (!(tag in DICTIONARIES)) return;
+const first = preferred();
+// The page has no words before this: whoever imports this module waits.
+await load(first);
+export const language = signal(first);
+
+export async function setLanguage(tag) {
+  if (!offered(tag)) return;
+  await load(tag);
   language.value = tag;
   remember("language", tag);
 }

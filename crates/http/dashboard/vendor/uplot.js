@@ -1,6 +1,6 @@
 /*!
  * uPlot 1.6.32 · https://github.com/leeoniya/uPlot
- * Licence: MIT (Copyright (c) 2022 Leon Sorokin); text in vendor/licenses/
+ * Licence: MIT (Copyright (c) 2022 Leon Sorokin); text in vendor/LICENSES.txt
  * dist/uPlot.iife.min.js with the last line added, which makes it an ES module.
  */
 /*! https://github.com/leeoniya/uPlot (v1.6.32) */

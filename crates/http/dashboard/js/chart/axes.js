@@ -12,9 +12,7 @@ export function timeLabels(splits, incrementMs) {
   if (increment >= DAY_S) return splits.map(format.dayShort);
   const text = increment < 1 ? format.clockMillis : increment < 60 ? format.clock : format.clockMinutes;
   let before = null;
-  return splits.map((exact) => {
-    // Ticks are computed with fractions; half a millisecond under a full second must not read as the second before.
-    const ms = Math.round(exact);
+  return splits.map((ms) => {
     const day = format.dayShort(ms);
     const label = day === before ? text(ms) : `${text(ms)}\n${day}`;
     before = day;

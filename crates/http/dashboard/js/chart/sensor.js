@@ -149,7 +149,8 @@ function windowNow({ from, to, sliding, open, span }, series) {
 
 function bounded(from, to) {
   const span = Math.max(to - from, NARROWEST_MS);
-  return { from, to: from + span, sliding: false };
+  // Whole milliseconds: the API and the ticks of the time axis know no fractions.
+  return { from: Math.floor(from), to: Math.ceil(from + span), sliding: false };
 }
 
 /** About two points per pixel: a lowest and a highest for each. */

@@ -7,12 +7,15 @@ import { listen } from "../live/stream.js";
 import { AcknowledgeButton, given } from "../parts/acknowledge.js";
 import { AlertStatus, Level, Mark } from "../parts/icons.js";
 import { PageHead } from "../parts/shell.js";
-import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
+import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Moment, Span } from "../parts/time.js";
 import { link } from "../router.js";
 import { RuleText } from "./rules.js";
 
+/** Labels that stand elsewhere on the page. */
+const HIDDEN_LABELS = new Set(["sensor_id", "unit"]);
+const LABELS_SHOWN = 16;
 const MARK_OF = { pending: "stale", resolved: "normal", dismissed: "stale", acknowledged: "info" };
 
 export function AlertPage({ id }) {
@@ -55,17 +58,16 @@ export function AlertPage({ id }) {
 }
 
 function Facts({ alert }) {
-  const fact = (label, content) => html`<div key=${label}><dt>${label}</dt><dd>${content}</dd></div>`;
-  return html`<dl class="headline-facts">
-    ${fact(t("alerts.col.series"), html`<a class="break" href=${link(["sensors", alert.series])}>${alert.series}</a>`)}
-    ${fact(t("alerts.col.rule"), html`<span class="break">${alert.rule}</span>`)}
-    ${fact(t("alerts.col.began"), html`<${Moment} at=${alert.began_at} />`)}
-    ${alert.fired_at && fact(t("alert.fired"), html`<${Moment} at=${alert.fired_at} />`)}
-    ${alert.ended_at && fact(t("alert.ended"), html`<${Moment} at=${alert.ended_at} />`)}
-    ${fact(t("alerts.col.lasted"), html`<${Span} from=${alert.began_at} to=${alert.ended_at} />`)}
-    ${typeof alert.value === "number" && fact(t("alerts.col.value"), format.quantity(alert.value, alert.labels?.unit))}
-    ${Object.entries(alert.labels ?? {}).filter(([name]) => name !== "sensor_id" && name !== "unit").slice(0, 12).map(([name, value]) => fact(html`<code>${name}</code>`, value))}
-  </dl>`;
+  return html`<${FactRow} facts=${[
+    [t("alerts.col.series"), html`<a class="break" href=${link(["sensors", alert.series])}>${alert.series}</a>`],
+    [t("alerts.col.rule"), html`<span class="break">${alert.rule}</span>`],
+    [t("alerts.col.began"), html`<${Moment} at=${alert.began_at} />`],
+    [t("alert.fired"), alert.fired_at && html`<${Moment} at=${alert.fired_at} />`],
+    [t("alert.ended"), alert.ended_at && html`<${Moment} at=${alert.ended_at} />`],
+    [t("alerts.col.lasted"), html`<${Span} from=${alert.began_at} to=${alert.ended_at} />`],
+    [t("alerts.col.value"), typeof alert.value === "number" && format.quantity(alert.value, alert.labels?.unit)],
+    ...Object.entries(alert.labels ?? {}).filter(([name]) => !HIDDEN_LABELS.has(name)).slice(0, LABELS_SHOWN).map(([name, value]) => [html`<code>${name}</code>`, value]),
+  ]} />`;
 }
 
 function Timeline({ transitions, severity }) {

@@ -1,14 +1,13 @@
 // Alerts: filtered, live, or as they stood at a chosen instant.
 import { html, useEffect, useRef, useSignal } from "../dom.js";
-import { get } from "../api.js";
 import * as format from "../format.js";
 import { t, word } from "../i18n.js";
 import { serverNow } from "../live/clock.js";
-import { useResource } from "../live/resource.js";
+import { usePages } from "../live/pages.js";
 import { listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { PageHead, useDebounced } from "../parts/shell.js";
-import { Failure, Nothing, Waiting } from "../parts/states.js";
+import { Failure, ListFoot, Nothing, Waiting } from "../parts/states.js";
 import { route, setQuery } from "../router.js";
 
 const PAGE_SIZE = 100;
@@ -30,12 +29,11 @@ export function AlertsPage() {
   }, [settledSource, settledRule]);
 
   const filter = { status: query.status, severity: query.severity, source: settledSource, rule: settledRule, acknowledged: query.acknowledged, at: query.at };
-  const list = useResource("/api/alerts", { query: { ...filter, limit: PAGE_SIZE }, every: query.at ? 0 : 15000 });
-  const more = useMore(filter, list);
+  const list = usePages("/api/alerts", "alerts", { ...filter, limit: PAGE_SIZE }, { idOf: (alert) => alert.id, limit: ROW_LIMIT, every: query.at ? 0 : 15000 });
+  const { rows } = list;
   const fresh = useSignal(new Set());
   useLiveAlerts(list, filter, fresh);
 
-  const rows = joined(list.data?.alerts ?? [], more.alerts);
   const filtered = Object.values({ ...filter, at: undefined }).some(Boolean);
   const clear = () => {
     source.value = rule.value = "";
@@ -63,9 +61,7 @@ export function AlertsPage() {
       ${list.data && rows.length === 0 && html`<${Nothing}>${t(filtered || query.at ? "alerts.noneFound" : "alerts.none")}<//>`}
       ${rows.length > 0 && html`<${AlertRows} alerts=${rows} fresh=${fresh.value} caption=${t("nav.alerts")} testid="alert-table"
         columns=${query.at ? ["summary", "status", "severity", "series", "rule", "value", "began"] : ["summary", "status", "severity", "series", "rule", "value", "began", "lasted", "acknowledged"]} />
-        <div class="table-foot"><span>${t("page.shown", { shown: format.integer(rows.length), total: format.integer(Math.max(list.data.total, rows.length)) })}</span>
-          <span class="end">${more.error && html`<span class="sev-critical" role="alert">${more.error.message}</span>`}
-          ${more.cursor && rows.length < ROW_LIMIT && html`<button type="button" class="button" data-testid="load-more" disabled=${more.loading} onClick=${more.load}>${t("page.more")}</button>`}</span></div>`}
+        <${ListFoot} more=${list.more} text=${t("page.shown", { shown: format.integer(rows.length), total: format.integer(Math.max(list.data.total, rows.length)) })} />`}
     </section>
   </div>`;
 }
@@ -122,29 +118,3 @@ function useLiveAlerts(list, filter, fresh) {
     return () => { stop(); clearTimeout(fade); };
   }, []);
 }
-
-/** Further pages, on demand. They are dropped when the filter changes. */
-function useMore(filter, list) {
-  const key = JSON.stringify(filter);
-  const state = useSignal({ key, alerts: [], cursor: undefined, loading: false, error: null });
-  const current = state.value.key === key ? state.value : { key, alerts: [], cursor: undefined, loading: false, error: null };
-  const cursor = current.cursor === undefined ? list.data?.next_cursor : current.cursor;
-  const load = async () => {
-    state.value = { ...current, loading: true };
-    try {
-      const page = await get("/api/alerts", { ...filter, limit: PAGE_SIZE, cursor });
-      state.value = { key, alerts: [...current.alerts, ...page.alerts], cursor: page.next_cursor ?? null, loading: false, error: null };
-    } catch (error) {
-      state.value = { ...current, loading: false, error };
-    }
-  };
-  return { ...current, cursor, load };
-}
-
-/** First page and further ones; the first is the fresher where they overlap. */
-function joined(first, further) {
-  if (further.length === 0) return first;
-  const had = new Set(first.map((alert) => alert.id));
-  return [...first, ...further.filter((alert) => !had.has(alert.id))].slice(0, ROW_LIMIT);
-}
-

@@ -1,12 +1,11 @@
 // Events: what the system and others reported, newest first, with a live tail.
 import { html, useEffect, useRef, useSignal } from "../dom.js";
-import { get } from "../api.js";
 import * as format from "../format.js";
 import { known, t } from "../i18n.js";
-import { useResource } from "../live/resource.js";
+import { usePages } from "../live/pages.js";
 import { listen } from "../live/stream.js";
 import { PageHead, useDebounced } from "../parts/shell.js";
-import { Failure, Nothing, Waiting } from "../parts/states.js";
+import { Failure, ListFoot, Nothing, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Moment } from "../parts/time.js";
 import { route, setQuery } from "../router.js";
@@ -31,13 +30,10 @@ export function EventsPage() {
   useEffect(() => { setQuery({ ...route.peek().query, source: asSource, type: asType, correlation_id: asCorrelation }); }, [typed]);
   const filter = { source: asSource, type: asType, correlation_id: asCorrelation, from: query.from, to: query.to };
   const tail = !paused.value && !query.to;
-  const list = useResource("/api/events", { query: { ...filter, limit: PAGE_SIZE }, every: 0 });
-  const older = useOlder(filter, list);
+  const list = usePages("/api/events", "events", { ...filter, limit: PAGE_SIZE }, { idOf: (event) => `${event.source} ${event.id}`, limit: ROW_LIMIT });
+  const { rows } = list;
   useTail(tail, filter, list);
 
-  const first = list.data?.events ?? [];
-  const had = new Set(first.map((event) => event.id));
-  const rows = [...first, ...older.events.filter((event) => !had.has(event.id))].slice(0, ROW_LIMIT);
   const filtered = Object.values(filter).some(Boolean);
   const bound = (field) => (event) => {
     const at = format.fromLocalInput(event.currentTarget.value);
@@ -63,9 +59,7 @@ export function EventsPage() {
       ${!list.data && !list.error && html`<${Waiting} />`}
       ${list.data && rows.length === 0 && html`<${Nothing}>${t(filtered ? "events.noneFound" : "events.none")}<//>`}
       ${rows.length > 0 && html`<${EventTable} rows=${rows} />
-        <div class="table-foot"><span>${t("events.shown", { n: format.integer(rows.length) })}</span><span class="end">
-          ${older.error && html`<span role="alert" class="sev-critical">${older.error.message}</span>`}
-          ${older.cursor && rows.length < ROW_LIMIT && html`<button type="button" class="button" data-testid="load-more" disabled=${older.loading} onClick=${older.load}>${t("page.more")}</button>`}</span></div>`}
+        <${ListFoot} more=${list.more} text=${t("events.shown", { n: format.integer(rows.length) })} />`}
     </section>
   </div>`;
 }
@@ -126,21 +120,4 @@ function merged(events, added) {
   const had = new Set(events.map((event) => event.id));
   const fresh = added.filter((event) => !had.has(event.id));
   return [...fresh, ...events].sort((a, b) => Date.parse(b.time) - Date.parse(a.time)).slice(0, ROW_LIMIT);
-}
-
-function useOlder(filter, list) {
-  const key = JSON.stringify(filter);
-  const state = useSignal({ key, events: [], cursor: undefined, loading: false, error: null });
-  const current = state.value.key === key ? state.value : { key, events: [], cursor: undefined, loading: false, error: null };
-  const cursor = current.cursor === undefined ? list.data?.next_cursor : current.cursor;
-  const load = async () => {
-    state.value = { ...current, loading: true };
-    try {
-      const page = await get("/api/events", { ...filter, limit: PAGE_SIZE, cursor });
-      state.value = { key, events: [...current.events, ...page.events].slice(-ROW_LIMIT), cursor: page.next_cursor ?? null, loading: false, error: null };
-    } catch (error) {
-      state.value = { ...current, loading: false, error };
-    }
-  };
-  return { ...current, cursor, load };
 }

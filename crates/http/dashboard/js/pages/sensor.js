@@ -10,7 +10,7 @@ import { focusOn, listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { Level } from "../parts/icons.js";
 import { PageHead } from "../parts/shell.js";
-import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
+import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago, Moment } from "../parts/time.js";
 import { route, setQuery } from "../router.js";
@@ -67,19 +67,18 @@ function Known({ sensor, resource, back }) {
 
 function Headline({ sensor }) {
   const { value, at, seen } = useLatest(sensor).value;
-  const fact = (label, content) => html`<div key=${label}><dt>${label}</dt><dd>${content}</dd></div>`;
   return html`<section class="panel headline" aria-label=${t("sensor.now")}>
     <p class="figure" data-testid="sensor-value" data-sensor-id=${sensor.sensor_id} data-value=${value}>${format.measure(value)}<span class="unit">${sensor.unit}</span></p>
-    <dl class="headline-facts">
-      ${fact(t("sensor.time"), html`<${Moment} at=${at} />`)}
-      ${fact(t("sensor.heard"), html`<${Ago} at=${seen} />`)}
-      ${fact(t("sensors.col.type"), word("type", sensor.sensor_type))}
-      ${place(sensor.location) && fact(t("sensors.col.place"), place(sensor.location))}
-      ${fact(t("sensors.col.readings"), format.integer(sensor.readings))}
-      ${fact(t("sensor.since"), html`<${Moment} at=${sensor.first_timestamp} />`)}
-      ${typeof sensor.quality === "number" && fact(t("sensor.quality"), format.measure(sensor.quality))}
-      ${sensor.alert_level && fact(t("sensor.senderSays"), word("level", sensor.alert_level))}
-    </dl>
+    <${FactRow} facts=${[
+      [t("sensor.time"), html`<${Moment} at=${at} />`],
+      [t("sensor.heard"), html`<${Ago} at=${seen} />`],
+      [t("sensors.col.type"), word("type", sensor.sensor_type)],
+      [t("sensors.col.place"), place(sensor.location)],
+      [t("sensors.col.readings"), format.integer(sensor.readings)],
+      [t("sensor.since"), html`<${Moment} at=${sensor.first_timestamp} />`],
+      [t("sensor.quality"), typeof sensor.quality === "number" && format.measure(sensor.quality)],
+      [t("sensor.senderSays"), sensor.alert_level && word("level", sensor.alert_level)],
+    ]} />
   </section>`;
 }
 
@@ -102,7 +101,7 @@ function rangeOf(name, sensor, query) {
   const first = format.instant(sensor.first_timestamp);
   const last = Math.max(first + 1000, format.instant(sensor.last_timestamp));
   const margin = (last - first) * 0.01;
-  return { from: first - margin, to: last + margin, open: true };
+  return { from: Math.floor(first - margin), to: Math.ceil(last + margin), open: true };
 }
 
 function ChartPanel({ sensor, alerts }) {

@@ -18,6 +18,18 @@ export function Nothing({ children }) {
   return html`<p class="note">${children}</p>`;
 }
 
+/** The foot of a list that goes on (`more` of `usePages`); `text` says how much of it is shown. */
+export function ListFoot({ text, more }) {
+  return html`<div class="table-foot"><span>${text}</span><span class="end">
+    ${more.error && html`<span class="sev-critical" role="alert">${more.error.message}</span>`}
+    ${more.available && html`<button type="button" class="button" data-testid="load-more" disabled=${more.loading} onClick=${more.load}>${t("page.more")}</button>`}</span></div>`;
+}
+
+/** Facts side by side, each under its name: [[name, content], …]; those without content are left out. */
+export function FactRow({ facts }) {
+  return html`<dl class="headline-facts">${facts.filter(([, content]) => content).map(([name, content]) => html`<div><dt>${name}</dt><dd>${content}</dd></div>`)}</dl>`;
+}
+
 /** A panel with a title; `end` is what stands at the right of it. */
 export function Panel({ title, end, children, flush, className = "", testid, id }) {
   const heading = id ?? `p-${String(testid ?? title).replace(/\W+/g, "-")}`;
