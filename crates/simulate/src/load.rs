@@ -17,8 +17,9 @@
 //! unanswered, see [`server`].
 //!
 //! # Failures
-//! A lost connection ends its task, or with [`LoadOptions::reconnect`] is opened again every [`RECONNECT_PAUSE`]. Readings
-//! are never sent twice. An answer that is no Farol's ends the run.
+//! A connection that breaks under a request ends its task, or with [`LoadOptions::reconnect`] is opened again every
+//! [`RECONNECT_PAUSE`]; one that the server closed while it was idle is opened again once in any case. Readings are never
+//! sent twice. An answer that is no Farol's ends the run.
 
 use std::path::PathBuf;
 use std::str::FromStr;

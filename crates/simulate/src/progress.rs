@@ -219,7 +219,6 @@ mod tests {
         progress.update(&ProgressState::default());
         progress.note("line 7: no number");
         progress.finish();
-        drop(progress);
         assert_eq!(String::from_utf8(out).unwrap(), "line 7: no number\n");
     }
 }

@@ -1,9 +1,7 @@
 //! What a simulated sensor is: its identity, its place, its thresholds and its rhythm.
 //!
-//! Specifications come from three places: one by one ([`SensorSpec::of_type`]), from the founding documents' variables
-//! ([`SensorSpec::from_variables`]), or as a whole plant ([`demo_fleet`], [`numbered_fleet`]).
+//! Specifications are made one by one ([`SensorSpec::of_type`]) or as a whole plant ([`demo_fleet`], [`numbered_fleet`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,16 +65,6 @@ pub enum SensorError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A variable's text is not acceptable.
-    #[error("variable {variable} is `{value}`: {problem}")]
-    Variable {
-        /// Its name.
-        variable: &'static str,
-        /// Its text.
-        value: String,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// No sensors, or more than [`MAX_SENSORS`].
     #[error("{0} sensors were asked for; between 1 and {MAX_SENSORS} can be simulated")]
     Count(usize),
@@ -115,36 +103,6 @@ impl SensorSpec {
             producer: format!("simulator-{}", defaults.name).into(),
             first_excursion_after: None,
         }
-    }
-
-    /// The sensor that the founding documents' variables describe (`SENSOR_ID`, `SENSOR_TYPE`, `SAMPLING_INTERVAL` in
-    /// seconds, `FACTORY_SECTION`, `MACHINE_ID`, `ZONE`), if `SENSOR_ID` or `SENSOR_TYPE` is among them. An empty text
-    /// counts as absent. Without `SENSOR_TYPE` it is a temperature sensor; without `SENSOR_ID` it is `TYPE-sensor-001`.
-    ///
-    /// # Errors
-    /// The first variable that is not acceptable.
-    pub fn from_variables(variables: &BTreeMap<String, String>) -> Result<Option<Self>, SensorError> {
-        let given = |name: &str| variables.get(name).map(String::as_str).filter(|text| !text.is_empty());
-        let (sensor_id, sensor_type) = (given("SENSOR_ID"), given("SENSOR_TYPE"));
-        if sensor_id.is_none() && sensor_type.is_none() {
-            return Ok(None);
-        }
-        let sensor_type = sensor_type.unwrap_or("temperature");
-        let sensor_id = sensor_id.map_or_else(|| format!("{sensor_type}-sensor-001"), str::to_owned);
-        let mut spec = Self::of_type(sensor_id, sensor_type)?;
-        if let Some(text) = given("SAMPLING_INTERVAL") {
-            spec.interval = parse_seconds(text).map_err(|problem| SensorError::Variable {
-                variable: "SAMPLING_INTERVAL",
-                value: text.chars().take(64).collect(),
-                problem,
-            })?;
-        }
-        spec.factory_section = given("FACTORY_SECTION").map(Into::into);
-        spec.machine_id = given("MACHINE_ID").map(Into::into);
-        spec.zone = given("ZONE").map(Into::into);
-        spec.producer = Arc::clone(&spec.sensor_id);
-        spec.check()?;
-        Ok(Some(spec))
     }
 
     /// Whether it can be simulated and its readings would be accepted.
@@ -188,15 +146,6 @@ impl SensorSpec {
         }
         Ok(())
     }
-}
-
-/// A number of seconds such as `3.0`.
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.trim().parse().map_err(|_| "not a number of seconds such as 3.0".to_owned())?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|interval| (MIN_INTERVAL..=MAX_INTERVAL).contains(interval))
-        .ok_or_else(|| "must be between 0.01 and 86400 seconds".to_owned())
 }
 
 /// How many demo sensors measure one type, how their ids begin, and where they stand.

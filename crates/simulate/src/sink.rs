@@ -42,7 +42,7 @@ pub enum SinkError {
     #[error("sending to {server}: {source}")]
     Http {
         /// Which server.
-        server: ServerUrl,
+        server: String,
         /// Why.
         source: UploadError,
     },
@@ -159,7 +159,7 @@ impl HttpSink {
                 }
                 Err(source) => {
                     tally.rejected += count;
-                    outcome = Err(SinkError::Http { server: self.server.clone(), source });
+                    outcome = Err(SinkError::Http { server: self.server.to_string(), source });
                 }
             }
         }

@@ -114,10 +114,11 @@ fn a_batch_is_bounded_and_the_rest_stays_due() {
 fn a_hundred_thousand_sensors_run_on_one_schedule() {
     let mut fleet = Fleet::new(numbered_fleet(100_000).unwrap(), 1).unwrap();
     let mut taken = 0_u64;
-    for tick in 0..200 {
+    for tick in 0..=20 {
         taken += fleet.take_due(Duration::from_millis(10) * tick, start(), usize::MAX).len() as u64;
     }
-    assert!(taken >= 100_000, "{taken}");
+    // A fifth of the first second.
+    assert!((19_000..=21_500).contains(&taken), "{taken}");
     assert_eq!(fleet.skipped(), 0);
 }
 

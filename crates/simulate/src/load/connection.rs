@@ -33,7 +33,7 @@ pub struct LoadTally {
     pub unanswered: u64,
     /// Never left, because there was no connection.
     pub unsent: u64,
-    /// Connections that were lost.
+    /// Connections that were lost, those that the server closed while they were idle included.
     pub disconnects: u64,
 }
 
@@ -203,6 +203,7 @@ impl ConnectionTask {
         }
         // Servers close connections that were idle for long; nothing was sent on it, so a fresh one is no second sending.
         if matches!(answer, Err(ClientError::ClosedWhileIdle)) {
+            self.result.tally.disconnects += 1;
             let mut connection = Connection::open(&shared.options.server).await?;
             answer = connection.exchange(&self.template, body, limit).await;
             self.connection = Some(connection);
@@ -258,7 +259,8 @@ impl ConnectionTask {
                 } else {
                     tally.unsent += count;
                 }
-                tally.disconnects += 1;
+                // A connection that could not be opened is not one that was lost.
+                tally.disconnects += u64::from(lost.may_have_arrived());
                 let lost = format!("{lost}; {} readings without an answer", grouped(count));
                 if shared.options.reconnect {
                     shared.progress.note(&format!("{lost}; connecting again"));

@@ -1,42 +1,11 @@
 use super::*;
 
-fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
-}
-
 #[test]
-fn the_founding_documents_variables_describe_one_sensor() {
-    let given = variables(&[
-        ("SENSOR_ID", "temp-sensor-001"),
-        ("SENSOR_TYPE", "temperature"),
-        ("SAMPLING_INTERVAL", "1.5"),
-        ("FACTORY_SECTION", "production"),
-        ("MACHINE_ID", "machine-001"),
-        ("ZONE", "zone-a"),
-    ]);
-    let spec = SensorSpec::from_variables(&given).unwrap().unwrap();
-    assert_eq!((&*spec.sensor_id, &*spec.sensor_type), ("temp-sensor-001", "temperature"));
-    assert_eq!(spec.interval, Duration::from_millis(1500));
-    assert_eq!(spec.zone.as_deref(), Some("zone-a"));
+fn a_sensor_has_its_types_defaults_and_unknown_types_are_refused() {
+    let spec = SensorSpec::of_type("temp-sensor-001", "temperature").unwrap();
     assert_eq!((spec.base, spec.warning, spec.critical), (25.0, 35.0, 40.0));
-}
-
-#[test]
-fn without_id_and_type_there_is_no_sensor_and_empty_texts_count_as_absent() {
-    assert_eq!(SensorSpec::from_variables(&variables(&[("ZONE", "zone-a")])), Ok(None));
-    assert_eq!(SensorSpec::from_variables(&variables(&[("SENSOR_ID", "")])), Ok(None));
-    let spec = SensorSpec::from_variables(&variables(&[("SENSOR_TYPE", "vibration")])).unwrap().unwrap();
-    assert_eq!((&*spec.sensor_id, spec.interval), ("vibration-sensor-001", Duration::from_secs(4)));
-}
-
-#[test]
-fn bad_variables_are_refused_by_name() {
-    for interval in ["0", "-1", "NaN", "inf", "soon", "1e300", "0.001"] {
-        let given = variables(&[("SENSOR_ID", "x"), ("SAMPLING_INTERVAL", interval)]);
-        let error = SensorSpec::from_variables(&given).unwrap_err().to_string();
-        assert!(error.starts_with("variable SAMPLING_INTERVAL"), "{error}");
-    }
-    let error = SensorSpec::from_variables(&variables(&[("SENSOR_TYPE", "colour")])).unwrap_err().to_string();
+    assert_eq!((spec.unit.as_deref(), spec.interval), (Some("°C"), Duration::from_secs(3)));
+    let error = SensorSpec::of_type("x", "colour").unwrap_err().to_string();
     assert!(error.contains("`colour`") && error.contains("humidity"), "{error}");
 }
 
