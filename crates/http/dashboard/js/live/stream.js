@@ -99,10 +99,17 @@ function connect() {
   });
   source.addEventListener("hello", (message) => hello(parse(message)));
   source.addEventListener("gap", (message) => gap(parse(message)));
+  // A stream that resumes begins with the newest reading of each sensor, whenever it arrived: no measure of what flows.
+  let initial = lastEventId !== "";
   for (const kind of KINDS) {
     source.addEventListener(kind, (message) => {
       if (message.lastEventId) lastEventId = message.lastEventId;
-      enqueue(kind, parse(message));
+      const content = parse(message);
+      if (kind === "reading" && content) {
+        content.initial = initial;
+        initial = false;
+      }
+      enqueue(kind, content);
     });
   }
 }
@@ -143,7 +150,8 @@ function hello(message) {
 }
 
 function gap(message) {
-  tell("gap", [message ?? {}]);
+  // A stream that turns to one sensor says that its earlier readings have to be fetched: nothing was missed.
+  if (message?.stream !== "reading" || message.missed > 0) tell("gap", [message ?? {}]);
   tell("refetch", [{ reason: "gap" }]);
 }
 

@@ -107,7 +107,7 @@ function Throughput({ data }) {
   }, [metrics.data]);
   useEffect(() => {
     const stop = listen("reading", (messages) => {
-      for (const message of messages) live.current.current += message.total ?? message.readings.length;
+      for (const message of messages) if (!message.initial) live.current.current += message.total ?? message.readings.length;
     });
     const timer = setInterval(() => {
       const now = serverNow();
@@ -138,7 +138,8 @@ function PipelinePanel({ data }) {
   const consumers = useResource("/api/consumer-health", { every: 4000, on: ["pipeline"] });
   const list = consumers.data?.consumers ?? [];
   const active = list.filter((consumer) => consumer.status === "active");
-  const lost = list.filter((consumer) => consumer.status === "expelled" || consumer.status === "stale").length;
+  // One that never reported (a notifier, say) can't have fallen silent.
+  const lost = list.filter((consumer) => consumer.status === "expelled" || (consumer.status === "stale" && consumer.last_heartbeat)).length;
   const lag = active.reduce((sum, consumer) => sum + consumer.lag_records, 0);
   const slowest = active.reduce((most, consumer) => Math.max(most, consumer.lag_ms), 0);
   const views = data.views ?? [];

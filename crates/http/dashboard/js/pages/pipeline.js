@@ -10,7 +10,7 @@ import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago } from "../parts/time.js";
-import { Assignment, reassigned } from "./pipeline/assignment.js";
+import { Assignment, reassigned, worksFor } from "./pipeline/assignment.js";
 import { DeadLetters } from "./pipeline/dead-letters.js";
 import { Rebalances } from "./pipeline/rebalances.js";
 
@@ -35,7 +35,7 @@ export function PipelinePage() {
     <${PageHead} title=${t("nav.pipeline")} />
     <${Failure} resource=${assignment} />
     ${!assignment.data && !assignment.error && html`<${Waiting} />`}
-    ${(assignment.data?.groups ?? []).map((group) => html`<${Assignment} key=${group.group} group=${group} workers=${workers.data?.workers ?? []} onWorkers=${() => { workers.reload(); assignment.reload(); }} />`)}
+    ${workersFirst(assignment.data?.groups ?? []).map((group) => html`<${Assignment} key=${group.group} group=${group} workers=${workers.data?.workers ?? []} onWorkers=${() => { workers.reload(); assignment.reload(); }} />`)}
     ${assignment.data && assignment.data.groups.length === 0 && html`<p class="banner info">${t("pipeline.noGroups")}</p>`}
     <${Consumers} resource=${consumers} />
     <div class="two-columns even">
@@ -45,6 +45,11 @@ export function PipelinePage() {
     ${assignment.data && html`<${Rebalances} rebalances=${assignment.data.rebalances} />`}
     <${DeadLetters} />
   </div>`;
+}
+
+/** The group that people start and stop workers of stands on top. */
+function workersFirst(groups) {
+  return [...groups].sort((a, b) => worksFor(b) - worksFor(a) || a.group.localeCompare(b.group));
 }
 
 function newestFirst(rebalances) {

@@ -69,7 +69,7 @@ export function Assignment({ group, workers, onWorkers }) {
 }
 
 /** Which group the workers of this process belong to: the one that reads what sensors send. */
-function worksFor(group) {
+export function worksFor(group) {
   return group.partitions.some((each) => each.topic === "sensor-data");
 }
 
