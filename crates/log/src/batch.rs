@@ -313,6 +313,3 @@ impl Iterator for Batches {
         Some(batch)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -261,11 +261,8 @@ impl Shared {
             return Ok(());
         }
         for captured in &captured {
-            captured.sync().map_err(|error| {
-                // The kernel may have dropped the dirty pages: only the journal still has them for certain.
-                self.poison_log(&error.to_string());
-                error
-            })?;
+            // The kernel may have dropped the dirty pages: only the journal still has them for certain.
+            captured.sync().inspect_err(|error| self.poison_log(&error.to_string()))?;
         }
         let checkpoint = Checkpoint {
             epoch: written.epoch,
