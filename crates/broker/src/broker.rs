@@ -499,7 +499,7 @@ fn read_offsets(
     while from < end {
         let fetched = partition
             .read(from, OFFSETS_READ_BYTES, Verify::Checksums)
-            .map_err(|error| BrokerError::from_read(&name, from, error))?;
+            .map_err(|error| BrokerError::from_read(&name, from, &error))?;
         for batch in fetched.batches() {
             let damaged = |error| BrokerError::from_batch(&name, from, &error);
             for record in batch.map_err(damaged)?.records().map_err(damaged)? {

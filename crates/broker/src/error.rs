@@ -133,13 +133,16 @@ impl BrokerError {
     }
 
     /// What the log said of a read of `partition` from `offset` on.
-    pub fn from_read(partition: &TopicPartition, offset: i64, error: ReadError) -> Self {
+    pub fn from_read(partition: &TopicPartition, offset: i64, error: &ReadError) -> Self {
         match error {
-            ReadError::OffsetOutOfRange { offset, start, end, .. } => {
-                Self::OffsetOutOfRange { partition: partition.clone(), offset, start, end }
-            }
+            ReadError::OffsetOutOfRange { offset, start, end, .. } => Self::OffsetOutOfRange {
+                partition: partition.clone(),
+                offset: *offset,
+                start: *start,
+                end: *end,
+            },
             ReadError::Io { .. } => {
-                let problem = match std::error::Error::source(&error) {
+                let problem = match std::error::Error::source(error) {
                     Some(source) => format!("{error}: {source}"),
                     None => error.to_string(),
                 };

@@ -192,7 +192,11 @@ impl Bus for EmbeddedBus {
                         .into_iter()
                         .map(|(partition, reader)| {
                             let found = reader.offset_for_timestamp(timestamp_ms).map_err(|error| {
-                                farol_broker::BrokerError::from_read(&partition, reader.start_offset(), error)
+                                farol_broker::BrokerError::from_read(
+                                    &partition,
+                                    reader.start_offset(),
+                                    &error,
+                                )
                             })?;
                             let offset = found.map_or_else(|| reader.end_offset(), |found| found.offset);
                             Ok((partition, offset))

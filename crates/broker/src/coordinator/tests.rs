@@ -288,12 +288,12 @@ impl Simulation {
                 self.next_member += 1;
                 let partitions = self.partitions;
                 self.believers.insert(member.clone(), Believer::default());
-                self.apply(join(&member, &[("t", partitions)]));
+                self.apply(&join(&member, &[("t", partitions)]));
             }
             8..12 => {
                 if let Some(member) = self.random_member() {
                     self.believers.remove(&member);
-                    self.apply(Input::Leave { member_id: member });
+                    self.apply(&Input::Leave { member_id: member });
                 }
             }
             12..14 => {
@@ -318,7 +318,7 @@ impl Simulation {
             }
         }
         self.everybody_alive_heartbeats();
-        self.apply(Input::Tick);
+        self.apply(&Input::Tick);
         self.check();
     }
 
@@ -326,15 +326,15 @@ impl Simulation {
         let alive: Vec<String> =
             self.believers.iter().filter(|(_, b)| !b.dead).map(|(member, _)| member.clone()).collect();
         for member_id in alive {
-            self.apply(Input::Heartbeat { member_id });
+            self.apply(&Input::Heartbeat { member_id });
         }
     }
 
     fn poll(&mut self, member: &str) {
-        self.apply(Input::Poll { member_id: member.to_owned() });
+        self.apply(&Input::Poll { member_id: member.to_owned() });
     }
 
-    fn apply(&mut self, input: Input) {
+    fn apply(&mut self, input: &Input) {
         let effects = self.group.apply(input.clone(), self.now);
         if !effects.is_empty() {
             self.history.push(format!("{} {input:?} -> {effects:?}", self.now));
@@ -419,7 +419,7 @@ impl Simulation {
             for member in well {
                 self.poll(&member);
             }
-            self.apply(Input::Tick);
+            self.apply(&Input::Tick);
             self.check();
         }
         let shares: Vec<usize> = self.believers.values().map(|believer| believer.held.len()).collect();

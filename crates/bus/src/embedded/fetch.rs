@@ -113,7 +113,7 @@ fn read_portion(portion: &Portion, max_bytes: usize) -> Result<Fetched, Problem>
     };
     outcome.map_err(|error| match error {
         ReadError::OffsetOutOfRange { start, end, .. } => Problem::OutOfRange { start, end },
-        error => Problem::Failed(BrokerError::from_read(&portion.partition, portion.position, error).into()),
+        error => Problem::Failed(BrokerError::from_read(&portion.partition, portion.position, &error).into()),
     })
 }
 

@@ -32,6 +32,12 @@ struct OpenTransaction {
     broken: bool,
 }
 
+/// The same, ready to be appended.
+struct Finished {
+    batches: Vec<(Partition, Batch)>,
+    offsets: Vec<OffsetCommit>,
+}
+
 impl EmbeddedTransactionalProducer {
     pub(super) fn new(broker: Broker, id: TransactionalId) -> Self {
         Self { broker, id, partitioner: Partitioner::default(), open: None }
@@ -47,7 +53,7 @@ impl OpenTransaction {
         self.topics.values().fold(0, |sum, topic| sum.saturating_add(topic.encoded_bytes()))
     }
 
-    fn into_batches(self) -> Result<(Vec<(Partition, Batch)>, Vec<OffsetCommit>), BusError> {
+    fn finish(self) -> Result<Finished, BusError> {
         let mut batches = Vec::new();
         for topic in self.topics.into_values() {
             for part in topic.build()? {
@@ -60,7 +66,7 @@ impl OpenTransaction {
             .filter(|(_, offsets)| !offsets.is_empty())
             .map(|(group, offsets)| OffsetCommit { member: membership(group), offsets })
             .collect();
-        Ok((batches, offsets))
+        Ok(Finished { batches, offsets })
     }
 }
 
@@ -119,12 +125,12 @@ impl TransactionalProducer for EmbeddedTransactionalProducer {
             ));
         }
         let Some(open) = self.open.take() else { return Ok(()) };
-        let (batches, offsets) = if open.encoded_bytes() <= INLINE_BUILD_BYTES {
-            open.into_batches()?
+        let finished = if open.encoded_bytes() <= INLINE_BUILD_BYTES {
+            open.finish()?
         } else {
-            off_thread(move || open.into_batches()).await?
+            off_thread(move || open.finish()).await?
         };
-        Ok(self.id.commit(batches, offsets).await?)
+        Ok(self.id.commit(finished.batches, finished.offsets).await?)
     }
 
     async fn abort(&mut self) -> Result<(), BusError> {
