@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farol_bus::{
-    Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetSpec, Polled, StartAt, TopicPartition,
+    Bus, BusError, ConsumedBatch, ConsumerSettings, OffsetSpec, Polled, StartAt, TopicPartition,
 };
 use farol_view::{Store, ViewName};
 use parking_lot::Mutex;

@@ -1,0 +1,175 @@
+//! The pipeline over the real embedded bus and the real store.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod plant;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use farol_event::{AlertStatus, TransitionKind};
+use plant::{Plant, eventually};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn breach_fires_and_recovery_resolves_with_evidence() {
+    let plant = Plant::start(2).await;
+    plant.send("t-1", "temperature", &[25.0, 41.0]).await;
+    let fired = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.iter().filter(|t| t.kind == TransitionKind::Fired).count() == 2).then_some(all)
+    })
+    .await;
+    let critical = fired.iter().find(|t| t.alert.rule == "temperature-critical").unwrap();
+    let evidence = critical.evidence.as_ref().unwrap();
+    assert_eq!(evidence.value, Some(41.0));
+    assert!(evidence.explanation.contains("41"), "{}", evidence.explanation);
+    let position = evidence.positions.last().unwrap();
+    assert_eq!(plant.reading_at(position).await, 41.0);
+
+    plant.send("t-1", "temperature", &[20.0]).await;
+    eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.iter().filter(|t| t.kind == TransitionKind::Resolved).count() == 2).then_some(())
+    })
+    .await;
+    let in_view = eventually(LIMIT, async || {
+        let alerts = plant.alerts_in_view().await;
+        alerts.iter().all(|a| a.status == AlertStatus::Resolved).then_some(alerts)
+    })
+    .await;
+    assert_eq!(in_view.len(), 2);
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_come_and_go_neither_lose_nor_double_alerts() {
+    const SENSORS: usize = 40;
+    const CYCLES: usize = 12;
+    let plant = Plant::start(3).await;
+    let disturb = async {
+        for round in 0..CYCLES {
+            let name = format!("worker-{}", round % 3 + 1);
+            plant.pipeline().workers().stop(&name).unwrap();
+            plant.worker_stopped(&name).await;
+            plant.pipeline().workers().start(&name).unwrap();
+        }
+    };
+    let load = async {
+        for _ in 0..CYCLES {
+            for sensor in 0..SENSORS {
+                plant.send(&format!("t-{sensor}"), "temperature", &[50.0, 10.0]).await;
+            }
+        }
+    };
+    tokio::join!(disturb, load);
+    // Two rules, each fires and resolves once a cycle.
+    let expected = SENSORS * CYCLES * 4;
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() >= expected).then_some(all)
+    })
+    .await;
+    assert_eq!(all.len(), expected);
+    let mut per_alert: BTreeMap<_, Vec<TransitionKind>> = BTreeMap::new();
+    for transition in &all {
+        per_alert.entry(transition.alert.id).or_default().push(transition.kind);
+    }
+    assert_eq!(per_alert.len(), expected / 2);
+    assert!(per_alert.values().all(|kinds| *kinds == [TransitionKind::Fired, TransitionKind::Resolved]));
+    assert!(plant.rebalances_in_view().await > 3, "the workers did come and go");
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn active_alert_and_its_state_survive_a_restart() {
+    let plant = Plant::start(1).await;
+    plant.send("t-1", "temperature", &[50.0]).await;
+    eventually(LIMIT, async || (plant.transitions().await.len() == 2).then_some(())).await;
+    let plant = plant.restart().await;
+    // Still breaching: a worker that had forgotten would raise it again.
+    plant.send("t-1", "temperature", &[51.0, 10.0]).await;
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() >= 4).then_some(all)
+    })
+    .await;
+    assert_eq!(all.len(), 4);
+    assert_eq!(all.iter().filter(|t| t.kind == TransitionKind::Resolved).count(), 2);
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reading_becomes_a_dead_letter_with_its_reason() {
+    let plant = Plant::start(1).await;
+    plant.send_raw("broken", b"{\"sensor_id\":\"broken\",\"value\":\"hot\"}").await;
+    plant.send_raw("rubbish", &[0xff, 0x00, 0x80]).await;
+    plant.send("t-1", "temperature", &[50.0]).await;
+    let letters = eventually(LIMIT, async || {
+        let letters = plant.dead_letters_in_view().await;
+        (letters.len() >= 2).then_some(letters)
+    })
+    .await;
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().any(|reason| reason.contains("`value`")), "{letters:?}");
+    // And nobody behind them waits.
+    eventually(LIMIT, async || (plant.transitions().await.len() == 2).then_some(())).await;
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_rules_come_into_force_and_bad_ones_do_not() {
+    let plant =
+        Plant::with_rules(2, "[[rule]]\nname = \"hot\"\nselect = '{sensor_type=\"kiln\"}'\nabove = 900\n")
+            .await;
+    plant.send("k-1", "kiln", &[950.0]).await;
+    eventually(LIMIT, async || (plant.transitions().await.len() == 1).then_some(())).await;
+
+    plant.write_rules("[[rule]]\nname = \"hot\"\nselect = '{sensor_type=\"kiln\"}'\nabove = \"very\"\n");
+    let change = plant.rules().reload(plant::now()).unwrap();
+    assert!(change.problem.as_deref().is_some_and(|p| p.contains("above")), "{change:?}");
+    assert!(plant.rules().problem().is_some());
+    assert!(plant.rules().current().rules.get("hot").is_some());
+
+    plant.write_rules("[[rule]]\nname = \"hotter\"\nselect = '{sensor_type=\"kiln\"}'\nabove = 1000\n");
+    let change = plant.rules().reload(plant::now()).unwrap();
+    assert_eq!((change.added, change.removed), (vec!["hotter".to_owned()], vec!["hot".to_owned()]));
+    assert!(plant.rules().problem().is_none());
+    // The alert of the rule that is gone ends, and says why.
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() == 2).then_some(all)
+    })
+    .await;
+    assert_eq!(all[1].kind, TransitionKind::Resolved);
+    plant.send("k-1", "kiln", &[1001.0]).await;
+    eventually(LIMIT, async || (plant.transitions().await.len() == 3).then_some(())).await;
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_of_a_sensor_fires_and_its_return_resolves() {
+    let rules = "[[rule]]\nname = \"silent\"\nselect = '{sensor_type=\"kiln\"}'\nabsent_for = \"1s\"\n";
+    let plant = Plant::with_rules(1, rules).await;
+    plant.send("k-1", "kiln", &[1.0]).await;
+    eventually(LIMIT, async || (plant.transitions().await.len() == 1).then_some(())).await;
+    plant.send("k-1", "kiln", &[1.0]).await;
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() == 2).then_some(all)
+    })
+    .await;
+    assert_eq!((all[0].kind, all[1].kind), (TransitionKind::Fired, TransitionKind::Resolved));
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuilt_view_has_the_same_content() {
+    let plant = Plant::start(2).await;
+    for sensor in 0..10 {
+        plant.send(&format!("t-{sensor}"), "temperature", &[20.0, 50.0, 20.0]).await;
+    }
+    eventually(LIMIT, async || (plant.alerts_in_view().await.len() == 20).then_some(())).await;
+    let before = plant.alerts_in_view().await;
+    assert_eq!(plant.rebuilt_alerts().await, before);
+}
