@@ -125,7 +125,7 @@ export function SensorChart({ sensor, range, alerts, unit, onShowAll }) {
     </div>
     <div class="chart-keys" tabindex="0" role="group" aria-label=${t("chart.keys")} data-testid="chart-keys" onKeyDown=${(event) => pressed(event, keys)}>
       <${ChartFrame} chart=${chart} create=${create} feed=${feed} height=${HEIGHT} label=${describe(sensor, series, shown)}
-        data=${`${drawnRevision.value} ${windowKey} ${tick} ${alerts.length} ${alerts[0]?.status} ${lines.length}`} />
+        data=${`${drawnRevision.value} ${windowKey} ${tick} ${bandsOf(alerts)} ${lines.length}`} />
       ${empty && html`<div class="chart-empty" data-testid="chart-empty"><p>${t("chart.empty")}</p>
         <button type="button" class="button" onClick=${() => { reset(); onShowAll(); }}>${t("chart.showAll")}</button></div>`}
     </div>
@@ -145,6 +145,11 @@ function windowNow({ from, to, sliding, open, span }, series) {
   if (!sliding) return { from, to };
   const now = serverNow();
   return { from: now - span, to: now };
+}
+
+/** Changes when a band does. */
+function bandsOf(alerts) {
+  return alerts.map((alert) => `${alert.id}${alert.ended_at ?? ""}`).join();
 }
 
 function bounded(from, to) {

@@ -38,7 +38,7 @@ export function PipelinePage() {
     ${workersFirst(assignment.data?.groups ?? []).map((group) => html`<${Assignment} key=${group.group} group=${group} workers=${workers.data?.workers ?? []} onWorkers=${() => { workers.reload(); assignment.reload(); }} />`)}
     ${assignment.data && assignment.data.groups.length === 0 && html`<p class="banner info">${t("pipeline.noGroups")}</p>`}
     <${Consumers} resource=${consumers} />
-    <div class="two-columns even">
+    <div class="two-columns">
       <${Producers} resource=${producers} />
       <div class="stack"><${Views} data=${status.value.data} /><${Topics} data=${status.value.data} /></div>
     </div>

@@ -13,11 +13,12 @@ import { PageHead } from "../parts/shell.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago, Moment } from "../parts/time.js";
-import { route, setQuery } from "../router.js";
+import { link, route, setQuery } from "../router.js";
 import { place } from "./sensors.js";
 
 const MINUTE = 60e3;
 const SPANS = { "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 24 * 60 * MINUTE, "7d": 7 * 24 * 60 * MINUTE };
+const ALERTS_KEPT = 500;
 const ALERTS_SHOWN = 50;
 const READINGS_SHOWN = 50;
 
@@ -32,9 +33,6 @@ export function SensorPage({ id }) {
   useEffect(() => listen("reading", (messages) => {
     if (resource.error?.status === 404 && messages.some((message) => message.readings.some((reading) => reading.sensor_id === id))) resource.reload();
   }), [resource.error]);
-  useEffect(() => listen("alert", (messages) => {
-    resource.mutate((data) => ({ ...data, alerts: mergeAlerts(data.alerts, alertsOf(messages), (alert) => alert.series === id, ALERTS_SHOWN) }));
-  }), [id]);
   const back = html`<a class="back" href="#/sensors">${t("nav.sensors")}</a><span class="muted" aria-hidden="true">/</span>`;
   if (!resource.data) {
     return html`<div class="page"><${PageHead} title=${id} before=${back} />
@@ -45,7 +43,7 @@ export function SensorPage({ id }) {
 }
 
 function Known({ sensor, resource, back }) {
-  const alerts = sensor.alerts ?? [];
+  const alerts = useAlerts(sensor.sensor_id);
   return html`<div class="page sensor">
     <${PageHead} title=${sensor.sensor_id} before=${back}><${Level} level=${sensor.state} testid="sensor-state" /><//>
     <${Failure} resource=${resource} />
@@ -53,10 +51,10 @@ function Known({ sensor, resource, back }) {
     <${ChartPanel} sensor=${sensor} alerts=${alerts} />
     <div class="two-columns">
       <div class="stack">
-        <${Panel} title=${t("sensor.alerts")} flush testid="sensor-alerts">
+        <${Panel} title=${t("sensor.alerts")} flush testid="sensor-alerts" end=${html`<a href=${link(["alerts"], { source: sensor.sensor_id })}>${t("overview.all")}</a>`}>
           ${alerts.length === 0 && html`<${Nothing}>${t("sensor.noAlerts")}<//>`}
-          ${alerts.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label=${t("sensor.alerts")}>
-            <${AlertRows} alerts=${alerts} caption=${t("sensor.alerts")} columns=${["summary", "status", "began", "lasted", "acknowledged"]} /></div>`}
+          ${alerts.length > 0 && html`<div class="scroll" tabindex="0" role="group" aria-label=${t("sensor.alerts")}>
+            <${AlertRows} alerts=${alerts.slice(0, ALERTS_SHOWN)} caption=${t("sensor.alerts")} columns=${["summary", "status", "began", "lasted", "acknowledged"]} /></div>`}
         <//>
         <${Thresholds} thresholds=${sensor.thresholds ?? []} unit=${sensor.unit} />
       </div>
@@ -80,6 +78,19 @@ function Headline({ sensor }) {
       [t("sensor.senderSays"), sensor.alert_level && word("level", sensor.alert_level)],
     ]} />
   </section>`;
+}
+
+/**
+ * The sensor's alerts, for the list and for the chart's bands. Not those of the sensor's own answer: a rule with a duration
+ * leaves many dismissed ones behind, and among the newest 50 of all there may be none that fired.
+ */
+function useAlerts(id) {
+  const resource = useResource("/api/alerts", { query: { source: id, status: "firing,resolved,pending", limit: ALERTS_KEPT }, every: 30000 });
+  useEffect(() => listen("alert", (messages) => {
+    const fits = (alert) => alert.series === id && alert.status !== "dismissed";
+    resource.mutate((data) => ({ ...data, alerts: mergeAlerts(data.alerts, alertsOf(messages), fits, ALERTS_KEPT) }));
+  }), [id]);
+  return resource.data?.alerts ?? [];
 }
 
 /** Where the data is: the last minutes if the sensor is alive, everything if its newest reading is old. */
@@ -182,7 +193,7 @@ function Readings({ sensor }) {
   return html`
     <${Panel} title=${t("sensor.readings")} flush testid="latest-readings">
       <${Failure} resource=${resource} />
-      <div class="scroll" tabindex="0" role="region" aria-label=${t("sensor.readings")}>
+      <div class="scroll" tabindex="0" role="group" aria-label=${t("sensor.readings")}>
         <${Table} caption=${t("sensor.readings")} columns=${columns} rows=${rows} rowKey=${(r) => same(r)} rowProps=${(r) => ({ "data-testid": "reading-row", "data-value": r.value })} />
       </div>
     <//>

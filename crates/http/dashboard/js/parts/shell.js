@@ -42,20 +42,20 @@ function Side() {
   const here = route.value.page || "overview";
   const firing = firingTotal(status.value.data);
   const version = server.value.version ?? status.value.data?.version;
-  return html`<div class="side">
+  return html`<nav class="side" aria-label=${t("nav.label")}>
     <a class="brand" href="#/" aria-label="Farol"><${Logo} /><span>Farol</span></a>
-    <nav class="nav" aria-label=${t("nav.label")}>
+    <div class="nav">
       ${PAGES.map((page) => html`<a key=${page} href=${link(page === "overview" ? [] : [page])} aria-current=${here === page ? "page" : undefined} data-testid=${`nav-${page}`}
           title=${t(`nav.${page}`)}>
         <${Icon} name=${page} /><span class="label">${t(`nav.${page}`)}</span>
         ${page === "alerts" && firing > 0 && html`<span class="count sev-critical" aria-label=${t("nav.firing", { n: firing })} data-testid="nav-firing">${format.compact(firing)}</span>`}
       </a>`)}
-    </nav>
+    </div>
     <div class="side-foot">
       <a href="/docs">${t("nav.api")}</a>
       ${version && html`<span>Farol ${version}</span>`}
     </div>
-  </div>`;
+  </nav>`;
 }
 
 function Connection() {

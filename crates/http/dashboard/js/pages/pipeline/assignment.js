@@ -56,7 +56,7 @@ export function Assignment({ group, workers, onWorkers }) {
     onWorkers();
   };
 
-  return html`<${Panel} title=${t("pipeline.owners", { group: group.group })} testid="assignment"
+  return html`<${Panel} title=${t("pipeline.owners", { group: group.group })} testid="assignment" id=${`owners-${group.group}`}
       end=${html`<span class="muted small" data-testid="generation" data-generation=${group.generation}>${t("pipeline.generation", { n: group.generation })} · ${word("group", String(group.state).toLowerCase().replace(/[^a-z]/g, ""))}</span>`}>
     <div class="lanes" ref=${board} data-testid="lanes" data-group=${group.group}>
       ${orphans.length > 0 && html`<${Lane} key="" owner=${null} partitions=${orphans} />`}

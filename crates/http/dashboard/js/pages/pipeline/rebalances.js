@@ -21,7 +21,7 @@ export function moves({ before, after, paused_ms: paused }) {
 export function Rebalances({ rebalances }) {
   return html`<${Panel} title=${t("pipeline.rebalances")} flush className="long" testid="rebalances">
     ${rebalances.length === 0 && html`<${Nothing}>${t("pipeline.noRebalances")}<//>`}
-    <ol class="rebalances">
+    <ol class="rebalances" tabindex="0" aria-label=${t("pipeline.rebalances")}>
       ${rebalances.map((rebalance) => html`<${Rebalance} key=${`${rebalance.group} ${rebalance.generation} ${rebalance.began_at}`} rebalance=${rebalance} />`)}
     </ol>
   <//>`;
