@@ -13,6 +13,8 @@
 
 pub mod acknowledge;
 pub mod book;
+#[cfg(test)]
+mod fixture;
 pub mod lifecycle;
 pub mod notification;
 pub mod record;

@@ -1,1 +1,120 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::fixture::transition;
+
+#[test]
+fn fired_and_resolved_are_notified_by_default() {
+    let wanted: Vec<_> = [
+        TransitionKind::Pending,
+        TransitionKind::Fired,
+        TransitionKind::Resolved,
+        TransitionKind::Dismissed,
+        TransitionKind::Acknowledged,
+    ]
+    .into_iter()
+    .filter(|kind| NotifyOn::default().wants(*kind))
+    .collect();
+    assert_eq!(wanted, [TransitionKind::Fired, TransitionKind::Resolved]);
+    let quiet: NotifyOn = serde_json::from_str(r#"{"resolved":false,"acknowledged":true}"#).unwrap();
+    assert!(quiet.wants(TransitionKind::Fired) && !quiet.wants(TransitionKind::Resolved));
+    assert!(quiet.wants(TransitionKind::Acknowledged));
+    assert!(serde_json::from_str::<NotifyOn>(r#"{"fierd":true}"#).is_err());
+}
+
+#[test]
+fn the_payload_is_the_documented_one() {
+    let url = "http://127.0.0.1:5000/alerts/1".to_owned();
+    let payload = NotificationPayload::new(&transition(TransitionKind::Fired, 0, 5), Some(url));
+    let golden = include_str!("../../tests/golden/webhook.json");
+    assert_eq!(serde_json::to_string_pretty(&payload).unwrap(), golden.trim_end());
+    assert_eq!(serde_json::from_str::<NotificationPayload>(golden).unwrap(), payload);
+    assert_eq!(serde_json::from_slice::<NotificationPayload>(&payload.to_json()).unwrap(), payload);
+    let record = crate::record::to_event(&transition(TransitionKind::Fired, 0, 5), None);
+    assert_eq!(payload.id.to_string(), record.id);
+}
+
+#[test]
+fn outcomes_are_classified() {
+    let answered = |status| classify(&Attempt::Answered { status, retry_after: None });
+    let again = Verdict::Retry { not_before: Duration::ZERO };
+    for (status, verdict) in [
+        (200, Verdict::Delivered),
+        (204, Verdict::Delivered),
+        (299, Verdict::Delivered),
+        (301, Verdict::GiveUp),
+        (400, Verdict::GiveUp),
+        (401, Verdict::GiveUp),
+        (404, Verdict::GiveUp),
+        (408, again),
+        (410, Verdict::GiveUp),
+        (429, again),
+        (500, again),
+        (503, again),
+        (599, again),
+        (600, Verdict::GiveUp),
+        (101, Verdict::GiveUp),
+    ] {
+        assert_eq!(answered(status), verdict, "{status}");
+    }
+    let asked = Attempt::Answered { status: 429, retry_after: Some(Duration::from_secs(7)) };
+    assert_eq!(classify(&asked), Verdict::Retry { not_before: Duration::from_secs(7) });
+    assert_eq!(classify(&Attempt::TimedOut), again);
+    assert_eq!(classify(&Attempt::Unreachable("refused".into())), again);
+    assert_eq!(classify(&Attempt::Impossible("no such scheme".into())), Verdict::GiveUp);
+}
+
+#[test]
+fn delays_double_up_to_a_bound_and_end() {
+    let schedule = RetrySchedule::default();
+    let zero = Duration::ZERO;
+    let bounds: Vec<_> = (1..=12).map(|n| schedule.delay(n, zero, zero, 1.0).map(|d| d.as_secs())).collect();
+    let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].map(Some);
+    assert_eq!(bounds[..11], expected);
+    assert_eq!(bounds[11], None, "twelve attempts");
+    assert_eq!(schedule.delay(3, zero, zero, 0.5), Some(Duration::from_secs(2)), "full jitter");
+    let asked = Duration::from_secs(100);
+    assert_eq!(schedule.delay(1, zero, asked, 0.5), Some(asked), "Retry-After is honoured");
+    assert_eq!(schedule.delay(1, zero, Duration::from_secs(4000), 0.5), None, "but not beyond the end");
+    assert_eq!(schedule.delay(1, Duration::from_secs(3600), zero, 0.5), None);
+}
+
+#[test]
+fn attempts_are_recorded_in_words() {
+    let fired = transition(TransitionKind::Fired, 0, 5);
+    let record =
+        |attempt: &Attempt, again| DeliveryRecord::new(&fired, ("webhook", "http://a/b"), 3, attempt, again);
+    let delivered = record(&Attempt::Answered { status: 200, retry_after: None }, false);
+    assert_eq!(
+        (delivered.outcome, delivered.status, delivered.error),
+        (DeliveryOutcome::Delivered, Some(200), None)
+    );
+    let failed = record(&Attempt::Answered { status: 503, retry_after: None }, true);
+    assert_eq!(
+        serde_json::to_value(&failed).unwrap(),
+        serde_json::json!({
+            "alert_id": fired.alert.id, "transition": "fired", "channel": "webhook", "target": "http://a/b",
+            "attempt": 3, "outcome": "failed", "status": 503, "error": "the receiver answered 503",
+        })
+    );
+    let gone = record(&Attempt::Answered { status: 404, retry_after: None }, true);
+    assert_eq!(gone.outcome, DeliveryOutcome::GaveUp, "whatever the schedule says");
+    let late = record(&Attempt::TimedOut, false);
+    assert_eq!((late.outcome, late.error.as_deref()), (DeliveryOutcome::GaveUp, Some("no answer in time")));
+    let long = record(&Attempt::Unreachable("é".repeat(1000)), true).error.unwrap();
+    assert!(long.starts_with("no connection: é") && long.len() < MAX_ERROR_BYTES + 20);
+}
+
+proptest! {
+    #[test]
+    fn delays_stay_within_their_bounds(
+        attempt in any::<u32>(), elapsed_s in 0u64..10_000, asked_s in 0u64..10_000, random in any::<f64>(),
+    ) {
+        let schedule = RetrySchedule::default();
+        let (elapsed, asked) = (Duration::from_secs(elapsed_s), Duration::from_secs(asked_s));
+        if let Some(delay) = schedule.delay(attempt, elapsed, asked, random) {
+            prop_assert!(delay >= asked && delay <= asked.max(schedule.longest_delay));
+            prop_assert!(elapsed + delay <= schedule.max_elapsed && attempt < schedule.max_attempts);
+        }
+    }
+}
