@@ -44,7 +44,9 @@ fn main() -> io::Result<()> {
     for (number, path) in files.iter().enumerate() {
         let Some(content_type) = content_type(path) else { continue };
         let content = fs::read(path)?;
-        let packed = out.join(format!("{number}.gz"));
+        // Both forms and the tag are of one reading of the file, also while somebody edits it.
+        let (plain, packed) = (out.join(format!("{number}.plain")), out.join(format!("{number}.gz")));
+        fs::write(&plain, &content)?;
         fs::write(&packed, gzip(&content)?)?;
         let name = path.strip_prefix(&root).map_err(io::Error::other)?.to_string_lossy().replace('\\', "/");
         writeln!(
@@ -53,7 +55,7 @@ fn main() -> io::Result<()> {
              plain: include_bytes!({:?}), gzip: include_bytes!({:?}) }},",
             fnv1a(&content),
             content.len(),
-            path.display().to_string(),
+            plain.display().to_string(),
             packed.display().to_string(),
         )
         .map_err(io::Error::other)?;

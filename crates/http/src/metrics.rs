@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -311,18 +311,26 @@ fn write(samples: &[Sample], encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
         };
         let mut metric = encoder.encode_descriptor(first.name, first.help, None, kind)?;
         for sample in family {
-            let mut series = metric.encode_family(&sample.labels)?;
-            match &sample.value {
-                SampleValue::Counter(count) => series.encode_counter::<NoLabelSet, u64, f64>(count, None)?,
-                SampleValue::Gauge(value) => series.encode_gauge(value)?,
-                SampleValue::Histogram { buckets, sum } => {
-                    let count = buckets.iter().map(|(_, count)| count).sum();
-                    series.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)?;
-                }
+            // An empty set of labels would be written as `{}`, which some readers of the format don't take.
+            if sample.labels.is_empty() {
+                write_value(&sample.value, &mut metric)?;
+            } else {
+                write_value(&sample.value, &mut metric.encode_family(&sample.labels)?)?;
             }
         }
     }
     Ok(())
+}
+
+fn write_value(value: &SampleValue, series: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    match value {
+        SampleValue::Counter(count) => series.encode_counter::<NoLabelSet, u64, f64>(count, None),
+        SampleValue::Gauge(value) => series.encode_gauge(value),
+        SampleValue::Histogram { buckets, sum } => {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            series.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const REFUSALS_AT_A_TIME: usize = 64;
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// What a refused connection reads.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-retry-after: 1\r\nconnection: close\r\ncontent-length: 133\r\n\r\n\
+retry-after: 1\r\nconnection: close\r\ncontent-length: 136\r\n\r\n\
 {\"type\":\"urn:farol:problem:busy\",\"title\":\"The server is busy\",\"status\":503,\"detail\":\"as many connections are open as the server allows\"}";
 
 /// What the HTTP face stands on.
