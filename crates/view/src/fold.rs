@@ -25,7 +25,8 @@ pub(crate) mod sensors;
 #[derive(Default)]
 pub(crate) struct Folds {
     pub(crate) dictionary: dictionary::Dictionary,
-    slot: Option<readings::Slot>,
+    slots: Option<readings::Slots>,
+    sensors: sensors::Remembered,
 }
 
 impl Folds {
@@ -39,8 +40,8 @@ impl Folds {
         tally: &mut Tally,
     ) -> rusqlite::Result<()> {
         match view {
-            ViewName::Readings => readings::apply(transaction, &mut self.slot, decoded, starts, tally),
-            ViewName::Sensors => sensors::apply(transaction, decoded, starts, tally),
+            ViewName::Readings => readings::apply(transaction, &mut self.slots, decoded, starts, tally),
+            ViewName::Sensors => sensors::apply(transaction, &mut self.sensors, decoded, starts, tally),
             ViewName::Alerts => alerts::apply(transaction, decoded, starts, tally),
             ViewName::Events => events::apply(transaction, decoded, starts, tally),
             ViewName::Pipeline => pipeline::apply(transaction, decoded, starts, tally),

@@ -37,6 +37,7 @@
 //! Modules, in reading order: [`name`] (which views there are), [`store`] (open, apply, query, clear, prune), [`query`]
 //! (what can be asked, and the shapes of the answers), [`error`].
 
+mod block;
 mod decode;
 pub mod error;
 mod fold;

@@ -7,7 +7,7 @@
 //! Every query runs in one read transaction (it sees one state of all views), is stopped after
 //! [`crate::StoreOptions::query_time_limit`], and has its limits enforced here, whatever the caller asks for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farol_event::Timestamp;
 use rusqlite::types::{Type, Value, ValueRef};
@@ -25,12 +25,14 @@ pub mod events;
 pub mod pipeline;
 pub mod readings;
 pub mod sensors;
+mod stored;
 
 /// The views as one reader sees them: one consistent state for as long as it lives. Made by [`crate::Store::query`].
 pub struct Queries<'c> {
     connection: &'c Connection,
     topics: &'c ViewTopics,
     settings: QuerySettings,
+    deadline: Instant,
 }
 
 /// What queries need to know beside the tables.
@@ -42,8 +44,21 @@ pub(crate) struct QuerySettings {
 }
 
 impl<'c> Queries<'c> {
-    pub(crate) fn new(connection: &'c Connection, topics: &'c ViewTopics, settings: QuerySettings) -> Self {
-        Self { connection, topics, settings }
+    pub(crate) fn new(
+        connection: &'c Connection,
+        topics: &'c ViewTopics,
+        settings: QuerySettings,
+        deadline: Instant,
+    ) -> Self {
+        Self { connection, topics, settings, deadline }
+    }
+
+    /// SQLite stops itself at the deadline; work between its steps asks here.
+    fn check_deadline(&self, what: &'static str) -> Result<(), ViewError> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(ViewError::TimedOut { what, limit: self.settings.time_limit })
     }
 
     /// Turns SQLite's error into one that says what was asked.

@@ -1,19 +1,21 @@
 //! Readings: rows with everything the sender wrote, or two columns for a chart, decimated if asked.
 
-use std::collections::BTreeMap;
-
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use farol_event::{AlertLevel, Position, Timestamp};
+use rusqlite::Row;
 use rusqlite::types::Value;
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::block::StoredReading;
 use crate::error::ViewError;
 use crate::query::decimate::Decimator;
 use crate::query::sensors::{RECENT_VALUES, SensorLocation};
-use crate::query::{Queries, instant, json_if_any, page_size, sql_limit};
+use crate::query::stored::{SlotSpan, StoredReadings, TimeRange, Wanted};
+use crate::query::{Queries, page_size};
 
 /// The default number of readings in an answer.
 pub const DEFAULT_LIMIT: usize = 1000;
@@ -109,39 +111,17 @@ impl Queries<'_> {
     /// [`ViewError::InvalidFilter`], [`ViewError::Query`], [`ViewError::TimedOut`], [`ViewError::Corrupt`].
     pub fn reading_rows(&self, filter: &ReadingFilter) -> Result<ReadingRows, ViewError> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-        let range = TimeRange::of(filter)?;
-        let failed = self.failed("sensor_readings");
-        let number = match &filter.sensor_id {
+        let range = filter.range()?;
+        let sensor = match &filter.sensor_id {
             None => None,
             Some(sensor_id) => match self.sensor_number(sensor_id)? {
                 Some(number) => Some(number),
                 None => return Ok(ReadingRows { readings: Vec::new(), truncated: false }),
             },
         };
-        let of_sensor = if number.is_some() { "reading.sensor = ?4" } else { "?4 IS NULL" };
-        let sql = format!(
-            "SELECT {ROW_COLUMNS} FROM {ROW_TABLES}
-             WHERE reading.slot = ?1 AND {of_sensor} AND reading.time BETWEEN ?2 AND ?3
-             ORDER BY reading.time DESC, reading.partition DESC, reading.offset DESC LIMIT ?5"
-        );
-        let mut newest = Newest::new(limit);
-        for slot in self.slots(range)? {
-            if newest.is_settled(&slot) {
-                break;
-            }
-            let values = vec![
-                Value::Integer(slot.number),
-                Value::Integer(range.from),
-                Value::Integer(range.to),
-                number.map_or(Value::Null, Value::Integer),
-                sql_limit(limit + 1),
-            ];
-            let rows = self.rows(&sql, values, |row| self.reading_of_row(row)).map_err(&failed)?;
-            newest.add(rows.into_iter().map(|row| {
-                (Age(row.timestamp.as_micros(), row.position.partition, row.position.offset), row)
-            }));
-        }
-        let (readings, truncated) = newest.oldest_first();
+        let (stored, truncated) = self.newest(sensor, range, limit, |reading| reading)?.oldest_first();
+        let mut texts = Texts::default();
+        let readings = stored.into_iter().map(|stored| self.row(stored, &mut texts)).collect::<Result<_, _>>()?;
         Ok(ReadingRows { readings, truncated })
     }
 
@@ -151,7 +131,7 @@ impl Queries<'_> {
     /// [`ViewError::InvalidFilter`], [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn reading_columns(&self, filter: &ReadingFilter) -> Result<ReadingColumns, ViewError> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-        let range = TimeRange::of(filter)?;
+        let range = filter.range()?;
         let Some(sensor_id) = &filter.sensor_id else {
             return Err(ViewError::InvalidFilter { field: "sensor_id", problem: "is required for columns".into() });
         };
@@ -171,38 +151,46 @@ impl Queries<'_> {
         if position.topic != self.topics.sensor_data {
             return Ok(None);
         }
-        let Some(number) = self.sensor_number(sensor_id)? else { return Ok(None) };
-        let sql = format!(
-            "SELECT {ROW_COLUMNS} FROM {ROW_TABLES}
-             WHERE reading.slot = ? AND reading.sensor = ? AND reading.partition = ? AND reading.offset = ?"
-        );
-        for slot in self.slots(TimeRange::ALL)? {
-            let values = [slot.number, number, position.partition.into(), position.offset];
-            let values = values.into_iter().map(Value::Integer).collect();
-            let found = self.rows(&sql, values, |row| self.reading_of_row(row));
-            if let Some(reading) = found.map_err(self.failed("sensor_readings"))?.pop() {
-                return Ok(Some(reading));
-            }
-        }
-        Ok(None)
+        let Some(sensor) = self.sensor_number(sensor_id)? else { return Ok(None) };
+        let mut stored = StoredReadings::new(self)?;
+        let mut found = None;
+        self.for_each_slot(TimeRange::ALL, |slot| {
+            found = stored.find(slot, sensor, position.partition, position.offset)?;
+            Ok(found.is_none())
+        })?;
+        found.map(|found| self.row(found, &mut Texts::default())).transpose()
     }
 
-    /// For looking up the newest values of several sensors.
-    pub(crate) fn recent_values(&self) -> Result<RecentValues<'_>, ViewError> {
-        Ok(RecentValues { queries: self, slots: self.slots(TimeRange::ALL)? })
-    }
-
-    fn newest_columns(&self, number: i64, range: TimeRange, limit: usize) -> Result<ReadingColumns, ViewError> {
+    /// The newest readings of a range, each as `keep` makes it.
+    fn newest<T>(
+        &self,
+        sensor: Option<i64>,
+        range: TimeRange,
+        limit: usize,
+        keep: impl Fn(StoredReading) -> T,
+    ) -> Result<Newest<T>, ViewError> {
         let mut newest = Newest::new(limit);
-        for slot in self.slots(range)? {
-            if newest.is_settled(&slot) {
-                break;
+        let mut stored = StoredReadings::new(self)?;
+        let wanted = Wanted { sensor, range, newest: Some(limit + 1) };
+        self.for_each_slot(range, |slot| {
+            if newest.is_settled(slot) {
+                return Ok(false);
             }
-            newest.add(self.points_of_slot(&slot, number, range, limit + 1)?);
-        }
-        let (points, truncated) = newest.oldest_first_with_age();
+            stored.visit(slot, wanted, &mut |reading| {
+                newest.add(Age::of(&reading), keep(reading));
+                newest.not_before()
+            })?;
+            newest.trim();
+            Ok(true)
+        })?;
+        Ok(newest)
+    }
+
+    fn newest_columns(&self, sensor: i64, range: TimeRange, limit: usize) -> Result<ReadingColumns, ViewError> {
+        let newest = self.newest(Some(sensor), range, limit, |reading| (reading.time, reading.value))?;
+        let (points, truncated) = newest.oldest_first();
         Ok(ReadingColumns {
-            timestamps_ms: points.iter().map(|(age, _)| age.0.div_euclid(1000)).collect(),
+            timestamps_ms: points.iter().map(|(time, _)| time.div_euclid(1000)).collect(),
             total: u64::try_from(points.len()).unwrap_or(u64::MAX),
             values: points.into_iter().map(|(_, value)| value).collect(),
             truncated,
@@ -212,24 +200,20 @@ impl Queries<'_> {
 
     fn decimated_columns(
         &self,
-        number: i64,
+        sensor: i64,
         range: TimeRange,
         max_points: usize,
     ) -> Result<ReadingColumns, ViewError> {
-        let failed = self.failed("sensor_readings");
         let mut decimator = Decimator::new(max_points);
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT time, value FROM reading WHERE slot = ?1 AND sensor = ?2 AND time BETWEEN ?3 AND ?4",
-            )
-            .map_err(&failed)?;
-        for slot in self.slots(range)? {
-            let mut rows = statement.query(params![slot.number, number, range.from, range.to]).map_err(&failed)?;
-            while let Some(row) = rows.next().map_err(&failed)? {
-                decimator.add((row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?));
-            }
-        }
+        let mut stored = StoredReadings::new(self)?;
+        let wanted = Wanted { sensor: Some(sensor), range, newest: None };
+        self.for_each_slot(range, |slot| {
+            stored.visit(slot, wanted, &mut |reading| {
+                decimator.add((reading.time, reading.value));
+                i64::MIN
+            })?;
+            Ok(true)
+        })?;
         let (total, points) = decimator.finish();
         Ok(ReadingColumns {
             timestamps_ms: points.iter().map(|(time, _)| time.div_euclid(1000)).collect(),
@@ -240,97 +224,73 @@ impl Queries<'_> {
         })
     }
 
-    /// The newest points of one sensor in one slot, with their order of age.
-    fn points_of_slot(
-        &self,
-        slot: &SlotSpan,
-        number: i64,
-        range: TimeRange,
-        limit: usize,
-    ) -> Result<Vec<(Age, f64)>, ViewError> {
-        let values = [slot.number, number, range.from, range.to].into_iter().map(Value::Integer);
-        self.rows(
-            "SELECT time, partition, offset, value FROM reading
-             WHERE slot = ? AND sensor = ? AND time BETWEEN ? AND ?
-             ORDER BY time DESC, partition DESC, offset DESC LIMIT ?",
-            values.chain([sql_limit(limit)]).collect(),
-            |row| Ok((Age(row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)),
-        )
-        .map_err(self.failed("sensor_readings"))
-    }
-
-    /// The slots that may hold readings of that range, the one that reaches furthest first.
-    fn slots(&self, range: TimeRange) -> Result<Vec<SlotSpan>, ViewError> {
-        self.rows(
-            "SELECT slot, first_time, last_time FROM reading_slot WHERE first_time <= ?2 AND last_time >= ?1
-             ORDER BY last_time DESC, slot DESC",
-            vec![Value::Integer(range.from), Value::Integer(range.to)],
-            |row| Ok(SlotSpan { number: row.get(0)?, first_time: row.get(1)?, last_time: row.get(2)? }),
-        )
-        .map_err(self.failed("sensor_readings"))
-    }
-
     fn sensor_number(&self, sensor_id: &str) -> Result<Option<i64>, ViewError> {
         let sql = "SELECT number FROM sensor_name WHERE sensor_id = ?";
         let found = self.rows(sql, vec![Value::Text(sensor_id.to_owned())], |row| row.get(0));
         Ok(found.map_err(self.failed("sensor_readings"))?.pop())
     }
 
-    fn reading_of_row(&self, row: &Row<'_>) -> rusqlite::Result<ReadingRow> {
-        let mut extra: Extra = json_if_any(row, 12)?.unwrap_or_default();
+    /// Puts the texts back.
+    fn row(&self, stored: StoredReading, texts: &mut Texts) -> Result<ReadingRow, ViewError> {
+        let failed = self.failed("sensor_readings");
+        let corrupt = |problem: String| ViewError::Corrupt { table: "sensor_readings", problem };
+        let mut extra: Extra = match stored.extra.as_deref() {
+            Some(extra) => serde_json::from_str(extra).map_err(|error| corrupt(error.to_string()))?,
+            None => Extra::default(),
+        };
         extra.unknown.remove("position");
+        let name = match texts.names.entry(stored.sensor) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.sensor_name(stored.sensor).map_err(&failed)?),
+        };
+        let description = match texts.descriptions.entry(stored.description) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.description(stored.description).map_err(&failed)?),
+        };
         Ok(ReadingRow {
-            sensor_id: row.get(0)?,
-            timestamp: instant(row, 1)?,
-            value: row.get(2)?,
-            sensor_type: row.get(3)?,
-            unit: row.get(4)?,
-            location: SensorLocation { factory_section: row.get(5)?, machine_id: row.get(6)?, zone: row.get(7)? },
-            quality: row.get(8)?,
-            alert_level: level(row, 9)?,
-            position: Position {
-                topic: Arc::clone(&self.topics.sensor_data),
-                partition: row.get(10)?,
-                offset: row.get(11)?,
-            },
+            timestamp: Timestamp::from_micros(stored.time).map_err(|error| corrupt(error.to_string()))?,
+            sensor_id: name.clone(),
+            sensor_type: description.sensor_type.clone(),
+            location: description.location.clone(),
+            value: stored.value,
+            unit: description.unit.clone(),
+            quality: stored.quality,
+            alert_level: level_of(stored.level),
             metadata: extra.metadata,
             unknown: extra.unknown,
+            position: Position {
+                topic: Arc::clone(&self.topics.sensor_data),
+                partition: stored.partition,
+                offset: stored.offset,
+            },
         })
+    }
+
+    fn sensor_name(&self, number: i64) -> rusqlite::Result<String> {
+        self.connection
+            .prepare_cached("SELECT sensor_id FROM sensor_name WHERE number = ?1")?
+            .query_row([number], |row| row.get(0))
+    }
+
+    fn description(&self, number: i64) -> rusqlite::Result<Description> {
+        self.connection
+            .prepare_cached(
+                "SELECT sensor_type, unit, factory_section, machine_id, zone FROM sensor_description
+                 WHERE number = ?1",
+            )?
+            .query_row([number], |row| {
+                let location =
+                    SensorLocation { factory_section: row.get(2)?, machine_id: row.get(3)?, zone: row.get(4)? };
+                Ok(Description { sensor_type: row.get(0)?, unit: row.get(1)?, location })
+            })
     }
 }
 
-const ROW_COLUMNS: &str = "name.sensor_id, reading.time, reading.value, description.sensor_type, description.unit,
-    description.factory_section, description.machine_id, description.zone, reading.quality, reading.level,
-    reading.partition, reading.offset, reading.extra";
-
-/// Readings first, whatever the planner thinks of it: their key is what narrows the search.
-const ROW_TABLES: &str = "reading
-    CROSS JOIN sensor_name AS name ON name.number = reading.sensor
-    CROSS JOIN sensor_description AS description ON description.number = reading.description";
-
-/// What a row keeps beyond its columns.
-#[derive(Default, Deserialize)]
-struct Extra {
-    #[serde(default)]
-    metadata: Option<Box<RawValue>>,
-    #[serde(default)]
-    unknown: BTreeMap<String, Box<RawValue>>,
-}
-
-/// From and to, both included, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy)]
-struct TimeRange {
-    from: i64,
-    to: i64,
-}
-
-impl TimeRange {
-    const ALL: TimeRange = TimeRange { from: i64::MIN, to: i64::MAX };
-
-    fn of(filter: &ReadingFilter) -> Result<Self, ViewError> {
-        let range = Self {
-            from: filter.from.map_or(i64::MIN, Timestamp::as_micros),
-            to: filter.to.map_or(i64::MAX, Timestamp::as_micros),
+impl ReadingFilter {
+    fn range(&self) -> Result<TimeRange, ViewError> {
+        let range = TimeRange {
+            from: self.from.map_or(i64::MIN, Timestamp::as_micros),
+            to: self.to.map_or(i64::MAX, Timestamp::as_micros),
         };
         if range.from > range.to {
             return Err(ViewError::InvalidFilter { field: "from", problem: "is after `to`".into() });
@@ -339,76 +299,125 @@ impl TimeRange {
     }
 }
 
-/// The span of time of one slot.
-struct SlotSpan {
-    number: i64,
-    first_time: i64,
-    last_time: i64,
+/// The texts behind the numbers, as far as an answer has needed them.
+#[derive(Default)]
+struct Texts {
+    names: HashMap<i64, String>,
+    descriptions: HashMap<i64, Description>,
+}
+
+struct Description {
+    sensor_type: String,
+    unit: Option<String>,
+    location: SensorLocation,
+}
+
+/// What a reading keeps beyond its columns.
+#[derive(Default, Deserialize)]
+struct Extra {
+    #[serde(default)]
+    metadata: Option<Box<RawValue>>,
+    #[serde(default)]
+    unknown: BTreeMap<String, Box<RawValue>>,
 }
 
 /// Time, partition, offset: orders readings, the newest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Age(i64, i32, i64);
 
-/// The newest of what slots give, slot after slot.
+impl Age {
+    fn of(reading: &StoredReading) -> Self {
+        Self(reading.time, reading.partition, reading.offset)
+    }
+}
+
+/// The newest of what slots give, slot after slot. Holds at most some two times as many as asked for, and one slot's share.
 struct Newest<T> {
     limit: usize,
     kept: Vec<(Age, T)>,
-    more: bool,
+    /// The oldest of the newest, once it is known that there are older ones.
+    settled: Option<Age>,
 }
 
 impl<T> Newest<T> {
     fn new(limit: usize) -> Self {
-        Self { limit, kept: Vec::new(), more: false }
+        Self { limit, kept: Vec::new(), settled: None }
     }
 
-    /// Whether no reading of this slot, or of one that reaches less far, can be among the newest, and it is known
-    /// that there are older ones than those.
+    /// Whether neither this slot nor one that reaches less far can have one of the newest, and it is known that there
+    /// are older ones.
     fn is_settled(&self, slot: &SlotSpan) -> bool {
-        self.more && self.kept.last().is_some_and(|(oldest, _)| oldest.0 > slot.last_time)
+        self.settled.is_some_and(|oldest| oldest.0 > slot.last_time)
     }
 
-    fn add(&mut self, rows: impl IntoIterator<Item = (Age, T)>) {
-        self.kept.extend(rows);
-        if self.kept.len() > self.limit {
-            self.kept.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-            self.kept.truncate(self.limit);
-            self.more = true;
+    /// What is older than this instant isn't wanted.
+    fn not_before(&self) -> i64 {
+        self.settled.map_or(i64::MIN, |oldest| oldest.0)
+    }
+
+    fn add(&mut self, age: Age, reading: T) {
+        if self.settled.is_some_and(|oldest| age < oldest) {
+            return;
+        }
+        self.kept.push((age, reading));
+        if self.kept.len() > 2 * self.limit + 64 {
+            self.trim();
         }
     }
 
-    fn oldest_first_with_age(mut self) -> (Vec<(Age, T)>, bool) {
-        self.kept.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        (self.kept, self.more)
+    fn trim(&mut self) {
+        if self.kept.len() > self.limit {
+            self.kept.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+            self.kept.truncate(self.limit);
+            self.settled = self.kept.last().map(|(age, _)| *age);
+        }
     }
 
-    fn oldest_first(self) -> (Vec<T>, bool) {
-        let (kept, more) = self.oldest_first_with_age();
-        (kept.into_iter().map(|(_, row)| row).collect(), more)
+    /// The newest, oldest first, and whether there are older ones.
+    fn oldest_first(mut self) -> (Vec<T>, bool) {
+        self.trim();
+        self.kept.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        (self.kept.into_iter().map(|(_, reading)| reading).collect(), self.settled.is_some())
     }
 }
 
 /// How many slots are searched for one sensor's newest values: a sensor that reports seldom among many that report often is
 /// shown with fewer of them.
 const RECENT_SLOTS: usize = 16;
+/// How many slots are remembered for that; sensors that last reported before those are shown without recent values.
+const REMEMBERED_SLOTS: usize = 4096;
 
-/// Looks up the newest values of sensors.
+/// Looks up the newest values of several sensors.
 pub(crate) struct RecentValues<'q> {
-    queries: &'q Queries<'q>,
+    stored: StoredReadings<'q>,
     slots: Vec<SlotSpan>,
 }
 
-impl RecentValues<'_> {
+impl<'q> RecentValues<'q> {
+    pub(crate) fn new(queries: &'q Queries<'q>) -> Result<Self, ViewError> {
+        let mut slots = Vec::new();
+        queries.for_each_slot(TimeRange::ALL, |slot| {
+            slots.push(*slot);
+            Ok(slots.len() < REMEMBERED_SLOTS)
+        })?;
+        Ok(Self { stored: StoredReadings::new(queries)?, slots })
+    }
+
     /// The newest values of the sensor with that number, whose newest reading is of `last_time`, oldest first.
-    pub(crate) fn of(&mut self, number: i64, last_time: i64) -> Result<Vec<f64>, ViewError> {
+    pub(crate) fn of(&mut self, sensor: i64, last_time: i64) -> Result<Vec<f64>, ViewError> {
         let mut newest = Newest::new(RECENT_VALUES);
         let range = TimeRange { from: i64::MIN, to: last_time };
+        let wanted = Wanted { sensor: Some(sensor), range, newest: Some(RECENT_VALUES) };
         // A slot that begins after the sensor's newest reading holds none of it.
         for slot in self.slots.iter().filter(|slot| slot.first_time <= last_time).take(RECENT_SLOTS) {
             if newest.kept.len() >= RECENT_VALUES && newest.kept.iter().all(|(age, _)| age.0 > slot.last_time) {
                 break;
             }
-            newest.add(self.queries.points_of_slot(slot, number, range, RECENT_VALUES)?);
+            self.stored.visit(slot, wanted, &mut |reading| {
+                newest.add(Age::of(&reading), reading.value);
+                newest.not_before()
+            })?;
+            newest.trim();
         }
         Ok(newest.oldest_first().0)
     }
@@ -416,10 +425,14 @@ impl RecentValues<'_> {
 
 /// A column of what the sender thought of its reading.
 pub(crate) fn level(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<AlertLevel>> {
-    Ok(match row.get::<_, Option<i64>>(column)? {
+    row.get(column).map(level_of)
+}
+
+fn level_of(number: Option<i64>) -> Option<AlertLevel> {
+    match number {
         Some(0) => Some(AlertLevel::Normal),
         Some(1) => Some(AlertLevel::Warning),
         Some(2) => Some(AlertLevel::Critical),
         _ => None,
-    })
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ViewError;
 use crate::query::condition::{Conditions, containing};
-use crate::query::readings::level;
+use crate::query::readings::{RecentValues, level};
 use crate::query::{Queries, count, cursor, instant, page_size, sql_limit};
 
 /// The default number of sensors on a page.
@@ -343,7 +343,7 @@ impl Queries<'_> {
     }
 
     fn with_recent_values(&self, rows: Vec<SensorRow>) -> Result<Vec<Sensor>, ViewError> {
-        let mut recent = self.recent_values()?;
+        let mut recent = RecentValues::new(self)?;
         rows.into_iter()
             .map(|row| {
                 let values = recent.of(row.number, row.sensor.last_timestamp.as_micros())?;

@@ -3,7 +3,9 @@
 use farol_event::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
+use crate::block::{Block, StoredReading};
 use crate::error::ViewError;
+use crate::fold::readings::{self, Form};
 
 /// How many rows one slice deletes at most: a few milliseconds.
 const SLICE_ROWS: i64 = 5000;
@@ -52,8 +54,7 @@ impl Pruned {
 pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Result<Pruned, ViewError> {
     let mut pruned = Pruned::default();
     if let Some(before) = retention.readings_before {
-        pruned.readings = readings(transaction, before.as_micros())
-            .map_err(|source| ViewError::Prune { what: "sensor_readings", source })?;
+        pruned.readings = readings(transaction, before.as_micros())?;
     }
     if let Some(before) = retention.history_before {
         let before = before.as_micros();
@@ -90,52 +91,111 @@ pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Res
 }
 
 /// Deletes from one slot, the one with the oldest reading first.
-fn readings(transaction: &Transaction<'_>, before: i64) -> rusqlite::Result<u64> {
+fn readings(transaction: &Transaction<'_>, before: i64) -> Result<u64, ViewError> {
+    let failed = |source| ViewError::Prune { what: "sensor_readings", source };
     loop {
-        let oldest: Option<(i64, i64)> = transaction
-            .prepare_cached(
-                "SELECT slot, last_time FROM reading_slot WHERE first_time < ?1 ORDER BY first_time LIMIT 1",
-            )?
-            .query_row([before], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((slot, last_time)) = oldest else { return Ok(0) };
-        let deleted = readings_of_slot(transaction, slot, last_time < before, before)?;
-        // None: the slice before took the last old row of this slot. Its bounds are right now; look at the next one.
+        let Some((slot, form)) = oldest_slot(transaction, before).map_err(failed)? else { return Ok(0) };
+        let deleted = match form {
+            Form::Rows => rows_of_slot(transaction, slot, before).map_err(failed)?,
+            Form::Blocks => blocks_of_slot(transaction, slot, before)?,
+        };
+        if deleted < SLICE_ROWS {
+            // Nothing old is left in it.
+            tighten(transaction, slot, form).map_err(failed)?;
+        }
+        // None: the slice before took the last old row of this slot, whose span is right now. Look at the next one.
         if deleted > 0 {
-            return Ok(deleted);
+            return Ok(u64::try_from(deleted).unwrap_or(0));
         }
     }
 }
 
-/// A slot that is old as a whole goes from its first row on; of any other the old rows have to be looked for.
-fn readings_of_slot(
-    transaction: &Transaction<'_>,
-    slot: i64,
-    wholly_old: bool,
-    before: i64,
-) -> rusqlite::Result<u64> {
+fn oldest_slot(transaction: &Transaction<'_>, before: i64) -> rusqlite::Result<Option<(i64, Form)>> {
+    transaction
+        .prepare_cached("SELECT slot, form FROM reading_slot WHERE first_time < ?1 ORDER BY first_time LIMIT 1")?
+        .query_row([before], |row| Ok((row.get(0)?, Form::of_word(row.get_ref(1)?.as_str()?))))
+        .optional()
+}
+
+fn rows_of_slot(transaction: &Transaction<'_>, slot: i64, before: i64) -> rusqlite::Result<i64> {
     let deleted = transaction
         .prepare_cached(
             "DELETE FROM reading WHERE (slot, sensor, time, partition, offset) IN
                  (SELECT slot, sensor, time, partition, offset FROM reading
-                  WHERE slot = ?1 AND (?2 OR time < ?3) LIMIT ?4)",
+                  WHERE slot = ?1 AND time < ?2 LIMIT ?3)",
         )?
-        .execute((slot, wholly_old, before, SLICE_ROWS))?;
-    let deleted = u64::try_from(deleted).unwrap_or(u64::MAX);
-    if i64::try_from(deleted).is_ok_and(|deleted| deleted < SLICE_ROWS) {
-        // Nothing old is left in it: say where it begins now, or that it is gone.
+        .execute((slot, before, SLICE_ROWS))?;
+    Ok(i64::try_from(deleted).unwrap_or(i64::MAX))
+}
+
+/// Blocks that are old as a whole go; of others what is not old is packed anew.
+fn blocks_of_slot(transaction: &Transaction<'_>, slot: i64, before: i64) -> Result<i64, ViewError> {
+    let failed = |source| ViewError::Prune { what: "sensor_readings", source };
+    let mut deleted = 0;
+    for (id, first_time, last_time, rows) in old_blocks(transaction, slot, before).map_err(failed)? {
+        deleted += rows;
+        if last_time >= before {
+            let kept = not_older(transaction, id, first_time, before)?;
+            let block = Block::encode(&kept);
+            deleted -= block.rows;
+            readings::insert_block(transaction, slot, &block).map_err(failed)?;
+        }
         transaction
-            .prepare_cached(
-                "UPDATE reading_slot SET first_time = (SELECT min(time) FROM reading WHERE slot = ?1)
-                 WHERE slot = ?1 AND EXISTS (SELECT 1 FROM reading WHERE slot = ?1)",
-            )?
-            .execute([slot])?;
-        transaction
-            .prepare_cached(
-                "DELETE FROM reading_slot
-                 WHERE slot = ?1 AND NOT EXISTS (SELECT 1 FROM reading WHERE slot = ?1)",
-            )?
-            .execute([slot])?;
+            .prepare_cached("DELETE FROM reading_block WHERE id = ?1")
+            .and_then(|mut delete| delete.execute([id]))
+            .map_err(failed)?;
+        if deleted >= SLICE_ROWS {
+            break;
+        }
     }
     Ok(deleted)
+}
+
+/// Id, span and size of blocks that hold something old, as many as one slice may need.
+fn old_blocks(transaction: &Transaction<'_>, slot: i64, before: i64) -> rusqlite::Result<Vec<(i64, i64, i64, i64)>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT id, first_time, last_time, rows FROM reading_block
+         WHERE slot = ?1 AND last_sensor >= ?2 AND first_time < ?3 LIMIT ?4",
+    )?;
+    let found = statement.query_map((slot, i64::MIN, before, SLICE_ROWS), |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
+    found.collect()
+}
+
+fn not_older(
+    transaction: &Transaction<'_>,
+    id: i64,
+    first_time: i64,
+    before: i64,
+) -> Result<Vec<StoredReading>, ViewError> {
+    let body: String = transaction
+        .prepare_cached("SELECT body FROM reading_block WHERE id = ?1")
+        .and_then(|mut statement| statement.query_row([id], |row| row.get(0)))
+        .map_err(|source| ViewError::Prune { what: "sensor_readings", source })?;
+    let mut kept = Vec::new();
+    Block::decode(&body, first_time, |reading| {
+        if reading.time >= before {
+            kept.push(reading);
+        }
+    })
+    .map_err(|problem| ViewError::Corrupt { table: "reading_block", problem: problem.to_string() })?;
+    Ok(kept)
+}
+
+/// Says where a slot begins now, or that it is gone.
+fn tighten(transaction: &Transaction<'_>, slot: i64, form: Form) -> rusqlite::Result<()> {
+    let first_time = match form {
+        Form::Rows => "SELECT min(time) FROM reading WHERE slot = ?1",
+        Form::Blocks => "SELECT min(first_time) FROM reading_block WHERE slot = ?1",
+    };
+    let first_time: Option<i64> =
+        transaction.prepare_cached(first_time)?.query_row([slot], |row| row.get(0))?;
+    match first_time {
+        Some(first_time) => transaction
+            .prepare_cached("UPDATE reading_slot SET first_time = ?2 WHERE slot = ?1")?
+            .execute((slot, first_time))?,
+        None => transaction.prepare_cached("DELETE FROM reading_slot WHERE slot = ?1")?.execute([slot])?,
+    };
+    Ok(())
 }

@@ -117,7 +117,7 @@ impl Borrowed {
             .map_err(failed)?;
         // Rolled back when dropped: it only reads.
         let transaction = connection.unchecked_transaction().map_err(failed)?;
-        ask(&Queries::new(&transaction, topics, settings))
+        ask(&Queries::new(&transaction, topics, settings, deadline))
     }
 }
 
