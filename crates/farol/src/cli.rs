@@ -82,7 +82,15 @@ pub enum Command {
     View(ViewCommand),
 
     /// Print every setting as it stands, and where it came from
-    Settings,
+    #[command(after_help = "Example:\n  farol settings --example > farol.toml")]
+    Settings {
+        /// With a sentence about each
+        #[arg(long)]
+        explain: bool,
+        /// Print a settings file to start from instead: every setting, explained and commented out
+        #[arg(long, conflicts_with = "explain")]
+        example: bool,
+    },
 
     /// Print a completion script for a shell
     #[command(

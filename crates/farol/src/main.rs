@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command, RulesCommand, ViewCommand};
+use settings::listing::{Explanations, example, listing};
 use settings::problem::Problems;
 use settings::{Settings, Sources};
 
@@ -44,6 +45,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Version => terminal::say(format_args!("farol {}", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => paper::completions(*shell, &mut io::stdout().lock())?,
         Command::Man { dir } => paper::manual(dir)?,
+        Command::Settings { example: true, .. } => write!(io::stdout(), "{}", example())?,
         Command::Rules(RulesCommand::Check { files }) => return rules_check::check(files),
         _ => return with_settings(cli),
     }
@@ -62,9 +64,13 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
         Command::View(ViewCommand::List(_)) => view_commands::list(&settings),
         Command::View(ViewCommand::Rebuild { name, .. }) => view_commands::rebuild(&name, &settings),
-        _ => {
-            write!(io::stdout(), "{}", settings::listing::listing(&given))?;
+        Command::Settings { explain, .. } => {
+            let explanations = if explain { Explanations::With } else { Explanations::Without };
+            write!(io::stdout(), "{}", listing(&given, explanations))?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Version | Command::Completions { .. } | Command::Man { .. } | Command::Rules(_) => {
+            unreachable!("these need no settings and were dispatched before")
         }
     }
 }

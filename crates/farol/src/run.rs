@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli;
 use crate::settings::Settings;
 use crate::terminal::say;
-use stops::Stops;
+use stops::{PART_LIMIT, Stops};
 
 /// What the shell reports for a process that Ctrl-C ended.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -44,7 +44,7 @@ pub fn run(arguments: &cli::Run, settings: &Settings) -> anyhow::Result<ExitCode
 
 async fn serve(arguments: &cli::Run, settings: &Settings, began: Instant) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("can't listen to signals")?;
-    let mut stops = Stops::default();
+    let mut stops = Stops::new(PART_LIMIT);
     let started = tokio::select! {
         started = parts::start(settings, arguments.demo, &mut stops) => Some(started),
         name = signals.next() => {

@@ -182,7 +182,6 @@ impl DetectWorker {
         let mut next_tick = Instant::now() + tick_interval;
         self.heartbeat().await;
         while !stop.is_cancelled() {
-            self.follow_rules(consumer, producer).await?;
             let wait = next_tick.saturating_duration_since(Instant::now());
             let polled = tokio::select! {
                 polled = consumer.poll(wait) => polled?,
@@ -199,7 +198,12 @@ impl DetectWorker {
                     }
                     self.heartbeat().await;
                 }
-                Polled::Records(batches) => self.process(consumer, producer, batches).await?,
+                Polled::Records(batches) => {
+                    // After the poll, not before: whoever sees new rules in force and then sends a reading expects it to be
+                    // evaluated under them.
+                    self.follow_rules(consumer, producer).await?;
+                    self.process(consumer, producer, batches).await?;
+                }
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + tick_interval;

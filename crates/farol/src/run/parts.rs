@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use farol_alert::RetrySchedule;
-use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_bus::Bus;
+use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_event::{EventType, Timestamp};
 use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
 use farol_http::{HttpDeps, ServeError};

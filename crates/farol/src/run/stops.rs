@@ -15,27 +15,34 @@ pub type Stopped = Vec<String>;
 type Stop = Pin<Box<dyn Future<Output = Stopped> + Send>>;
 
 /// The parts that have started, in order. Stopped by [`Stops::stop_all`], or abandoned (as a crash would) when dropped.
-#[derive(Default)]
-pub struct Stops(Vec<(&'static str, Stop)>);
+pub struct Stops {
+    parts: Vec<(&'static str, Stop)>,
+    limit: Duration,
+}
 
 impl Stops {
-    /// Adds a part that has started. `stop` does nothing until it is polled.
-    pub fn push(&mut self, name: &'static str, stop: impl Future<Output = Stopped> + Send + 'static) {
-        self.0.push((name, Box::pin(stop)));
+    /// No part yet; each may take `limit` to stop.
+    pub fn new(limit: Duration) -> Self {
+        Self { parts: Vec::new(), limit }
     }
 
-    /// Stops every part, the newest first, and says so. One that isn't done within [`PART_LIMIT`] is named and left.
+    /// Adds a part that has started. `stop` does nothing until it is polled.
+    pub fn push(&mut self, name: &'static str, stop: impl Future<Output = Stopped> + Send + 'static) {
+        self.parts.push((name, Box::pin(stop)));
+    }
+
+    /// Stops every part, the newest first, and says so. One that isn't done within the limit is named and left.
     pub async fn stop_all(&mut self) {
-        while let Some((name, stop)) = self.0.pop() {
+        while let Some((name, stop)) = self.parts.pop() {
             let began = Instant::now();
-            match tokio::time::timeout(PART_LIMIT, stop).await {
+            match tokio::time::timeout(self.limit, stop).await {
                 Ok(problems) if problems.is_empty() => {
                     say(format_args!("  {name:<12} stopped in {} ms", began.elapsed().as_millis()));
                 }
                 Ok(problems) => say(format_args!("  {name:<12} stopped, but: {}", problems.join("; "))),
                 Err(_) => say(format_args!(
                     "  {name:<12} is late: not done within {} s, left behind",
-                    PART_LIMIT.as_secs()
+                    self.limit.as_secs()
                 )),
             }
         }
@@ -48,10 +55,10 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn parts_stop_newest_first_and_a_late_one_does_not_hold_up_the_rest() {
         let order = Arc::new(Mutex::new(Vec::new()));
-        let mut stops = Stops::default();
+        let mut stops = Stops::new(Duration::from_millis(20));
         for name in ["first", "second", "third"] {
             let order = Arc::clone(&order);
             stops.push(name, async move {

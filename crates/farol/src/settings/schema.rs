@@ -1,6 +1,6 @@
 //! Every setting there is, once: its name, default, meaning, and the founding documents' variable for it.
 //!
-//! The file's known keys, the environment's known variables, `farol settings` and the check of `farol.example.toml` all
+//! The file's known keys, the environment's known variables, `farol settings` and `farol.example.toml` all
 //! come from this list.
 
 use std::borrow::Cow;
@@ -12,6 +12,8 @@ pub struct Key {
     pub name: Cow<'static, str>,
     /// Its default as TOML; empty when there is none.
     pub default: &'static str,
+    /// A value to show where there is no default, as TOML.
+    pub example: &'static str,
     /// What it is for, in a sentence.
     pub help: &'static str,
     /// The founding documents' variable for it, if any. `MONITORING_HOST` and `MONITORING_PORT` together are
@@ -25,7 +27,20 @@ pub struct Key {
 
 impl Key {
     const fn new(name: &'static str, default: &'static str, help: &'static str) -> Self {
-        Self { name: Cow::Borrowed(name), default, help, founding: None, secret: false, unavailable: None }
+        Self {
+            name: Cow::Borrowed(name),
+            default,
+            example: "",
+            help,
+            founding: None,
+            secret: false,
+            unavailable: None,
+        }
+    }
+
+    const fn example(mut self, value: &'static str) -> Self {
+        self.example = value;
+        self
     }
 
     const fn founding(mut self, variable: &'static str) -> Self {
@@ -58,11 +73,16 @@ impl Key {
 pub const TOPICS: [TopicDefaults; 5] = [
     TopicDefaults {
         name: "sensor-data",
-        renamed_by: Some("SENSOR_TOPIC"),
+        renamed_by: Some(("SENSOR_TOPIC", "\"readings\"")),
         partitions: "3",
         retention: "\"7d\"",
     },
-    TopicDefaults { name: "alerts", renamed_by: Some("ALERT_TOPIC"), partitions: "2", retention: "\"365d\"" },
+    TopicDefaults {
+        name: "alerts",
+        renamed_by: Some(("ALERT_TOPIC", "\"alarms\"")),
+        partitions: "2",
+        retention: "\"365d\"",
+    },
     TopicDefaults { name: "system-events", renamed_by: None, partitions: "3", retention: "\"30d\"" },
     TopicDefaults { name: "dead-letters", renamed_by: None, partitions: "1", retention: "\"30d\"" },
     TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
@@ -72,8 +92,8 @@ pub const TOPICS: [TopicDefaults; 5] = [
 pub struct TopicDefaults {
     /// Its name.
     pub name: &'static str,
-    /// The founding documents' variable that gives it another name, for the two topics that can have one.
-    pub renamed_by: Option<&'static str>,
+    /// The founding documents' variable that gives it another name, and such a name, for the two topics that can have one.
+    pub renamed_by: Option<(&'static str, &'static str)>,
     /// Number of partitions as TOML; empty when it follows another topic and can't be set.
     pub partitions: &'static str,
     /// Age at which records go, as TOML; empty when it is compacted and can't be set.
@@ -96,6 +116,7 @@ pub fn keys() -> Vec<Key> {
             "",
             "Bearer token that every request must carry; required unless `http.listen` is loopback.",
         )
+        .example("\"use-openssl-rand-hex-24\"")
         .secret(),
         Key::new("http.body_limit", "\"16MiB\"", "Largest request body."),
         Key::new("http.request_timeout", "\"30s\"", "A request that takes longer is answered with 503."),
@@ -136,7 +157,8 @@ pub fn keys() -> Vec<Key> {
             "views.keep_readings",
             "",
             "Age, by when they were measured, at which readings leave the views; they are kept without it.",
-        ),
+        )
+        .example("\"365d\""),
         Key::new(
             "views.keep_history",
             "\"30d\"",
@@ -144,12 +166,14 @@ pub fn keys() -> Vec<Key> {
         ),
         Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
         Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
-        Key::new("notify.webhook.url", "", "Where alert transitions are posted."),
+        Key::new("notify.webhook.url", "", "Where alert transitions are posted.")
+            .example("\"https://example.org/alerts\""),
         Key::new(
             "notify.webhook.authorization",
             "",
             "Authorization header that is sent along, for example `Bearer …`.",
         )
+        .example("\"Bearer secret\"")
         .secret(),
         Key::new("notify.webhook.timeout", "\"5s\"", "How long one attempt may take."),
         Key::new("notify.webhook.attempts", "12", "Attempts for one transition before it is given up."),
@@ -157,20 +181,28 @@ pub fn keys() -> Vec<Key> {
             "demo.sensors",
             "",
             "Number of simulated sensors of `farol run --demo`, instead of its small plant.",
-        ),
-        Key::new("simulate.sensor_id", "", "Sensor that `farol simulate` plays.").founding("SENSOR_ID"),
+        )
+        .example("100"),
+        Key::new("simulate.sensor_id", "", "Sensor that `farol simulate` plays.")
+            .example("\"temp-sensor-001\"")
+            .founding("SENSOR_ID"),
         Key::new("simulate.sensor_type", "\"temperature\"", "Its type.").founding("SENSOR_TYPE"),
         Key::new(
             "simulate.sampling_interval",
             "",
             "Time between its readings; the type's own by default. SAMPLING_INTERVAL is in seconds.",
-        ),
-        Key::new("simulate.factory_section", "", "Its location.").founding("FACTORY_SECTION"),
-        Key::new("simulate.machine_id", "", "Its location.").founding("MACHINE_ID"),
-        Key::new("simulate.zone", "", "Its location.").founding("ZONE"),
+        )
+        .example("\"3s\""),
+        Key::new("simulate.factory_section", "", "Its location.")
+            .example("\"production\"")
+            .founding("FACTORY_SECTION"),
+        Key::new("simulate.machine_id", "", "Its location.")
+            .example("\"machine-001\"")
+            .founding("MACHINE_ID"),
+        Key::new("simulate.zone", "", "Its location.").example("\"zone-a\"").founding("ZONE"),
         Key::new(
             "telemetry.log",
-            "\"farol=info,warn\"",
+            "\"warn,farol_pipeline::notifier=info\"",
             "What is logged on the terminal: a level, or `target=level` with commas between.",
         ),
         Key::new("telemetry.format", "\"text\"", "How log lines look: `text` or `json`."),
@@ -185,23 +217,25 @@ pub fn keys() -> Vec<Key> {
 }
 
 fn topic_keys(topic: &TopicDefaults, keys: &mut Vec<Key>) {
-    if let Some(variable) = topic.renamed_by {
-        let name = format!("topics.{}.name", topic.name);
-        let help = "Another name for the topic; choose it before the first start.";
-        keys.push(Key { name: Cow::Owned(name), ..Key::new("", "", help).founding(variable) });
-    }
-    let mut add = |key: &str, default, help| {
-        let name = format!("topics.{}.{key}", topic.name);
-        keys.push(Key { name: Cow::Owned(name), ..Key::new("", default, help) });
+    let mut add = |key: &str, make: Key| {
+        keys.push(Key { name: Cow::Owned(format!("topics.{}.{key}", topic.name)), ..make })
     };
+    if let Some((variable, example)) = topic.renamed_by {
+        let help = "Another name for the topic; choose it before the first start.";
+        add("name", Key::new("", "", help).example(example).founding(variable));
+    }
     if !topic.partitions.is_empty() {
-        add("partitions", topic.partitions, "Number of partitions; fixed once the topic exists.");
+        add(
+            "partitions",
+            Key::new("", topic.partitions, "Number of partitions; fixed once the topic exists."),
+        );
     }
     if !topic.retention.is_empty() {
-        add("retention", topic.retention, "Age at which records are deleted.");
-        add("retention_size", "", "Bytes per partition above which the oldest records are deleted.");
+        add("retention", Key::new("", topic.retention, "Age at which records are deleted."));
+        let help = "Bytes per partition above which the oldest records are deleted.";
+        add("retention_size", Key::new("", "", help).example("\"2GiB\""));
     }
-    add("sync", "", "Sync policy of this topic, instead of `log.sync`.");
+    add("sync", Key::new("", "", "Sync policy of this topic, instead of `log.sync`.").example("\"always\""));
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
-use crate::farol::{Farol, PLAIN_RULE, farol, folder, write};
+use crate::farol::{Farol, PLAIN_RULE, SOON, eventually, farol, folder, write};
 
 const ROUNDS: usize = 12;
 const SENSORS: usize = 12;
@@ -32,6 +32,7 @@ async fn after_kills_under_load_everything_acknowledged_is_stored_once_and_alert
         let server = Farol::start(folder.path(), &arguments).await;
         let file = folder.path().join(format!("acknowledged-{round}.csv"));
         let mut load = start_load(folder.path(), &server.address, &file);
+        eventually(SOON, "the load has begun", async || file.exists().then_some(())).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(100..900))).await;
         server.kill();
         load.wait().expect("load was started");

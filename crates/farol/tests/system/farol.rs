@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -48,23 +49,30 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// Lines that a process writes, as they come.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+struct Lines {
+    written: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
 
 impl Lines {
     fn follow(stream: impl Read + Send + 'static) -> Self {
-        let lines = Self::default();
-        let written = lines.clone();
-        std::thread::spawn(move || {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&written);
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                written.0.lock().unwrap().push(line);
+                lines.lock().unwrap().push(line);
             }
         });
-        lines
+        Self { written, reader: Some(reader) }
     }
 
     fn text(&self) -> String {
-        self.0.lock().unwrap().join("\n")
+        self.written.lock().unwrap().join("\n")
+    }
+
+    /// Waits for the last line. The process must have ended.
+    fn finish(&mut self) {
+        self.reader.take().map(JoinHandle::join);
     }
 }
 
@@ -120,11 +128,6 @@ impl Farol {
         self.out.text()
     }
 
-    /// Everything that it has logged.
-    pub fn logged(&self) -> String {
-        self.errors.text()
-    }
-
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the process is there");
@@ -134,6 +137,7 @@ impl Farol {
     pub async fn stop(mut self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         let status = self.ended().await;
+        self.out.finish();
         (status, self.out.text())
     }
 

@@ -54,7 +54,7 @@ impl Browser {
             capabilities.add_arg(argument).unwrap();
         }
         let driver = WebDriver::builder(format!("http://127.0.0.1:{port}"), capabilities)
-            .client(Arc::new(Hyper::default()))
+            .client(Hyper::default())
             .await
             .expect("Chromium starts");
         Self { driver, chromedriver, _profile: profile }
