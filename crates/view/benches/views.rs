@@ -29,7 +29,9 @@ fn main() {
     let wants = |name: &str| part.as_deref().is_none_or(|part| part == name);
     if wants("apply") {
         parse_alone();
-        for views in [&[ViewName::Readings, ViewName::Sensors][..], &[ViewName::Readings], &[ViewName::Sensors]] {
+        for views in
+            [&[ViewName::Readings, ViewName::Sensors][..], &[ViewName::Readings], &[ViewName::Sensors]]
+        {
             for sensors in [100, 10_000, 100_000] {
                 for batch in [2_000, 20_000, 50_000] {
                     runtime.block_on(apply(views, sensors, batch, 1_000_000));
@@ -148,14 +150,30 @@ async fn queries() {
     let newest = ReadingFilter::default();
     let by_value = SensorFilter { sort: "-value".parse().unwrap(), ..SensorFilter::default() };
     let search = SensorFilter { search: Some("00471".into()), ..SensorFilter::default() };
-    time(&store, "22,695 readings as columns", move |q| q.reading_columns(&chart).map(|c| c.values.len())).await;
-    time(&store, "1 M readings decimated to 2,000", move |q| q.reading_columns(&decimated).map(|c| c.values.len())).await;
-    time(&store, "1,000 newest rows of one sensor", move |q| q.reading_rows(&one).map(|r| r.readings.len())).await;
-    time(&store, "all 100 readings of one sensor of many", move |q| q.reading_columns(&few).map(|c| c.values.len())).await;
-    time(&store, "1,000 newest rows of all", move |q| q.reading_rows(&newest).map(|r| r.readings.len())).await;
-    time(&store, "200 of 10,000 sensors by id", move |q| q.sensors(&SensorFilter::default(), now).map(|p| p.sensors.len())).await;
-    time(&store, "200 of 10,000 sensors by value", move |q| q.sensors(&by_value, now).map(|p| p.sensors.len())).await;
-    time(&store, "sensors by a part of the id", move |q| q.sensors(&search, now).map(|p| p.sensors.len())).await;
+    time(&store, "22,695 readings as columns", move |q| q.reading_columns(&chart).map(|c| c.values.len()))
+        .await;
+    time(&store, "1 M readings decimated to 2,000", move |q| {
+        q.reading_columns(&decimated).map(|c| c.values.len())
+    })
+    .await;
+    time(&store, "1,000 newest rows of one sensor", move |q| q.reading_rows(&one).map(|r| r.readings.len()))
+        .await;
+    time(&store, "all 100 readings of one sensor of many", move |q| {
+        q.reading_columns(&few).map(|c| c.values.len())
+    })
+    .await;
+    time(&store, "1,000 newest rows of all", move |q| q.reading_rows(&newest).map(|r| r.readings.len()))
+        .await;
+    time(&store, "200 of 10,000 sensors by id", move |q| {
+        q.sensors(&SensorFilter::default(), now).map(|p| p.sensors.len())
+    })
+    .await;
+    time(&store, "200 of 10,000 sensors by value", move |q| {
+        q.sensors(&by_value, now).map(|p| p.sensors.len())
+    })
+    .await;
+    time(&store, "sensors by a part of the id", move |q| q.sensors(&search, now).map(|p| p.sensors.len()))
+        .await;
     time(&store, "sensors by state", move |q| q.sensor_counts(now).map(|c| c.total as usize)).await;
     println!("{:.0} MB resident", resident_bytes() as f64 / 1e6);
 }
@@ -180,7 +198,8 @@ where
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
     // Ticks are hundredths of a second on Linux.
     Duration::from_millis(ticks * 10)
 }

@@ -234,7 +234,8 @@ impl<'a> Scanner<'a> {
 
     /// A number, up to the comma or bracket after it.
     fn field<T: std::str::FromStr>(&mut self) -> Result<T, MalformedBlock> {
-        let length = self.rest().iter().position(|byte| matches!(byte, b',' | b']')).ok_or(self.malformed())?;
+        let length =
+            self.rest().iter().position(|byte| matches!(byte, b',' | b']')).ok_or(self.malformed())?;
         let text = self.body.get(self.at..self.at + length).ok_or(self.malformed())?;
         let field = text.parse().map_err(|_| self.malformed())?;
         self.at += length;
@@ -285,13 +286,29 @@ mod tests {
             serde_json::json!({"metadata": {&text: [text, 1.5]}, "unknown": {}}).to_string().into_boxed_str()
         }));
         (
-            (0_i64..1000, 0_i64..4_000_000_000_000_000, proptest::num::f64::NORMAL | proptest::num::f64::ZERO),
+            (
+                0_i64..1000,
+                0_i64..4_000_000_000_000_000,
+                proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+            ),
             (0_i32..40, 0_i64..i64::MAX, 0_i64..1000),
             (proptest::option::of(0.0_f64..1.0), proptest::option::of(0_i64..3), extra),
         )
-            .prop_map(|((sensor, time, value), (partition, offset, description), (quality, level, extra))| {
-                StoredReading { sensor, time, value, partition, offset, description, quality, level, extra }
-            })
+            .prop_map(
+                |((sensor, time, value), (partition, offset, description), (quality, level, extra))| {
+                    StoredReading {
+                        sensor,
+                        time,
+                        value,
+                        partition,
+                        offset,
+                        description,
+                        quality,
+                        level,
+                        extra,
+                    }
+                },
+            )
     }
 
     proptest! {

@@ -125,7 +125,8 @@ impl Decoded {
         let mut next: BTreeMap<(TopicContent, i32), i64> = BTreeMap::new();
         for batch in batches {
             let Some(content) = topics.content_of(&batch.partition.topic) else { continue };
-            let mut takers = starts.iter().filter(|(view, _)| view.folds(content)).map(|(_, starts)| starts).peekable();
+            let mut takers =
+                starts.iter().filter(|(view, _)| view.folds(content)).map(|(_, starts)| starts).peekable();
             if takers.peek().is_none() {
                 continue;
             }
@@ -186,13 +187,15 @@ impl Decoded {
                 }
                 Err(error) => self.unreadable.push(unreadable(reading_reason(&error))),
             },
-            TopicContent::Alerts | TopicContent::SystemEvents => match Event::parse(value, record.timestamp()) {
-                Ok(event) => {
-                    let topic = Arc::clone(&batch.partition.topic);
-                    self.events.push(EventRecord { content, topic, partition, offset, event });
+            TopicContent::Alerts | TopicContent::SystemEvents => {
+                match Event::parse(value, record.timestamp()) {
+                    Ok(event) => {
+                        let topic = Arc::clone(&batch.partition.topic);
+                        self.events.push(EventRecord { content, topic, partition, offset, event });
+                    }
+                    Err(error) => self.unreadable.push(unreadable(event_reason(&error))),
                 }
-                Err(error) => self.unreadable.push(unreadable(event_reason(&error))),
-            },
+            }
             TopicContent::DeadLetters => match serde_json::from_slice(value) {
                 Ok(value) => self.dead_letters.push(DeadLetterRecord { partition, offset, value }),
                 Err(_) => self.unreadable.push(unreadable("not a dead letter")),
@@ -225,7 +228,10 @@ impl Decoded {
     }
 
     /// The dead letters that a view takes.
-    pub(crate) fn dead_letters_from<'a>(&'a self, starts: &'a Starts) -> impl Iterator<Item = &'a DeadLetterRecord> {
+    pub(crate) fn dead_letters_from<'a>(
+        &'a self,
+        starts: &'a Starts,
+    ) -> impl Iterator<Item = &'a DeadLetterRecord> {
         self.dead_letters
             .iter()
             .filter(|record| starts.take(TopicContent::DeadLetters, record.partition, record.offset))

@@ -121,5 +121,6 @@ pub(crate) fn level_number(level: AlertLevel) -> i64 {
 
 /// JSON for a column.
 pub(crate) fn json_text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("what the tables hold has only string keys and finite numbers, so it serialises")
+    serde_json::to_string(value)
+        .expect("what the tables hold has only string keys and finite numbers, so it serialises")
 }

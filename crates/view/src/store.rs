@@ -123,8 +123,13 @@ impl Store {
             member_stale_after: options.member_stale_after,
         };
         let reader_cache_bytes = options.writer_cache_bytes / 10;
-        let readers =
-            Readers::open(&path, options.readers.max(1), reader_cache_bytes, options.topics.clone(), settings)?;
+        let readers = Readers::open(
+            &path,
+            options.readers.max(1),
+            reader_cache_bytes,
+            options.topics.clone(),
+            settings,
+        )?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let positions = opened.writer.subscribe_positions();
         let thread = std::thread::Builder::new()
@@ -225,7 +230,9 @@ impl Store {
         let partition = TopicPartition::new(Arc::clone(&position.topic), position.partition);
         let mut positions = self.subscribe_positions();
         let passed = positions.wait_for(|all| {
-            all.get(&view).and_then(|of_view| of_view.get(&partition)).is_some_and(|next| *next > position.offset)
+            all.get(&view)
+                .and_then(|of_view| of_view.get(&partition))
+                .is_some_and(|next| *next > position.offset)
         });
         matches!(tokio::time::timeout(limit, passed).await, Ok(Ok(_)))
     }

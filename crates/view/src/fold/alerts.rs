@@ -81,7 +81,9 @@ pub(crate) fn apply(
     for record in decoded.events_from(starts) {
         let read = match record.content {
             TopicContent::Alerts => transition(transaction, record)?,
-            _ if record.event.event_type == EventType::NOTIFICATION_ATTEMPTED => delivery(transaction, record)?,
+            _ if record.event.event_type == EventType::NOTIFICATION_ATTEMPTED => {
+                delivery(transaction, record)?
+            }
             _ => Ok(()),
         };
         match read {
@@ -93,7 +95,10 @@ pub(crate) fn apply(
 }
 
 /// Folds one transition. The inner error says why the record is skipped.
-fn transition(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<Result<(), &'static str>> {
+fn transition(
+    transaction: &Transaction<'_>,
+    record: &EventRecord,
+) -> rusqlite::Result<Result<(), &'static str>> {
     let Ok(transition) = farol_alert::from_event(&record.event) else {
         return Ok(Err("not a transition of an alert"));
     };
@@ -180,7 +185,10 @@ fn keep(
     Ok(())
 }
 
-fn delivery(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<Result<(), &'static str>> {
+fn delivery(
+    transaction: &Transaction<'_>,
+    record: &EventRecord,
+) -> rusqlite::Result<Result<(), &'static str>> {
     let data = serde_json::Value::Object(record.event.data.clone());
     let Ok(delivery) = serde_json::from_value::<DeliveryRecord>(data) else {
         return Ok(Err("not a delivery"));

@@ -68,7 +68,11 @@ pub(crate) struct Numbers {
 
 impl Dictionary {
     /// The numbers for a reading, given out if its texts are new.
-    pub(crate) fn numbers(&mut self, transaction: &Transaction<'_>, reading: &Reading<'_>) -> rusqlite::Result<Numbers> {
+    pub(crate) fn numbers(
+        &mut self,
+        transaction: &Transaction<'_>,
+        reading: &Reading<'_>,
+    ) -> rusqlite::Result<Numbers> {
         let known = self.sensors.get(reading.sensor_id.as_ref()).copied();
         // Nearly every reading describes its sensor as the one before did.
         if let Some(known) = known
@@ -141,13 +145,8 @@ fn sensor_number(transaction: &Transaction<'_>, sensor_id: &str) -> rusqlite::Re
 
 fn description_number(transaction: &Transaction<'_>, description: &Description) -> rusqlite::Result<u32> {
     let Description { sensor_type, unit, factory_section, machine_id, zone } = description;
-    let texts = (
-        &**sensor_type,
-        unit.as_deref(),
-        factory_section.as_deref(),
-        machine_id.as_deref(),
-        zone.as_deref(),
-    );
+    let texts =
+        (&**sensor_type, unit.as_deref(), factory_section.as_deref(), machine_id.as_deref(), zone.as_deref());
     let found = transaction
         .prepare_cached(
             "SELECT number FROM sensor_description

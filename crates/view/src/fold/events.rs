@@ -43,7 +43,9 @@ pub(crate) fn apply(
     for record in decoded.events_from(starts) {
         tally.applied += 1;
         let event = &record.event;
-        if event.event_type == EventType::CONSUMER_HEARTBEAT || event.event_type == EventType::PRODUCER_HEARTBEAT {
+        if event.event_type == EventType::CONSUMER_HEARTBEAT
+            || event.event_type == EventType::PRODUCER_HEARTBEAT
+        {
             continue;
         }
         insert.execute(params![

@@ -125,7 +125,8 @@ pub(crate) fn apply(
     starts: &Starts,
     tally: &mut Tally,
 ) -> rusqlite::Result<()> {
-    for record in decoded.events_from(starts).filter(|r| r.content == crate::name::TopicContent::SystemEvents) {
+    for record in decoded.events_from(starts).filter(|r| r.content == crate::name::TopicContent::SystemEvents)
+    {
         let event_type = &record.event.event_type;
         let read = if *event_type == EventType::CONSUMER_HEARTBEAT {
             consumer_heartbeat(transaction, record)?
@@ -150,7 +151,9 @@ fn consumer_heartbeat(
     transaction: &Transaction<'_>,
     record: &EventRecord,
 ) -> rusqlite::Result<Result<(), &'static str>> {
-    let Some(heartbeat) = data::<ConsumerHeartbeat>(record) else { return Ok(Err("not a consumer's heartbeat")) };
+    let Some(heartbeat) = data::<ConsumerHeartbeat>(record) else {
+        return Ok(Err("not a consumer's heartbeat"));
+    };
     let at = record.event.time.as_micros();
     transaction
         .prepare_cached(
@@ -179,7 +182,10 @@ fn consumer_heartbeat(
     Ok(Ok(()))
 }
 
-fn membership(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<Result<(), &'static str>> {
+fn membership(
+    transaction: &Transaction<'_>,
+    record: &EventRecord,
+) -> rusqlite::Result<Result<(), &'static str>> {
     let Some(membership) = data::<Membership>(record) else { return Ok(Err("not a coming or going")) };
     let (consumer_id, at) = (&record.event.source, record.event.time.as_micros());
     let joined = record.event.event_type == EventType::CONSUMER_JOINED;
@@ -207,7 +213,13 @@ fn membership(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::
 }
 
 /// The newest word counts, by the events' own times.
-fn status(transaction: &Transaction<'_>, consumer_id: &str, group: &str, word: &str, at: i64) -> rusqlite::Result<()> {
+fn status(
+    transaction: &Transaction<'_>,
+    consumer_id: &str,
+    group: &str,
+    word: &str,
+    at: i64,
+) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "UPDATE consumer_health SET status = ?3, status_at = ?4
@@ -221,7 +233,9 @@ fn producer_heartbeat(
     transaction: &Transaction<'_>,
     record: &EventRecord,
 ) -> rusqlite::Result<Result<(), &'static str>> {
-    let Some(heartbeat) = data::<ProducerHeartbeat>(record) else { return Ok(Err("not a producer's heartbeat")) };
+    let Some(heartbeat) = data::<ProducerHeartbeat>(record) else {
+        return Ok(Err("not a producer's heartbeat"));
+    };
     let word = match heartbeat.status {
         ReportedStatus::Active => "active",
         ReportedStatus::Stopped => "stopped",
@@ -248,7 +262,10 @@ fn producer_heartbeat(
     Ok(Ok(()))
 }
 
-fn rebalance(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<Result<(), &'static str>> {
+fn rebalance(
+    transaction: &Transaction<'_>,
+    record: &EventRecord,
+) -> rusqlite::Result<Result<(), &'static str>> {
     let Some(rebalance) = data::<Rebalance>(record) else { return Ok(Err("not a rebalance")) };
     transaction
         .prepare_cached(

@@ -237,7 +237,11 @@ pub(crate) fn apply(
     slot.save(transaction)
 }
 
-fn insert_rows(transaction: &Transaction<'_>, slot: i64, readings: &[&ReadingRecord]) -> rusqlite::Result<()> {
+fn insert_rows(
+    transaction: &Transaction<'_>,
+    slot: i64,
+    readings: &[&ReadingRecord],
+) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO reading (slot, sensor, time, partition, offset, value, description, quality, level, extra)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -259,7 +263,11 @@ fn insert_rows(transaction: &Transaction<'_>, slot: i64, readings: &[&ReadingRec
     Ok(())
 }
 
-fn insert_blocks(transaction: &Transaction<'_>, slot: i64, readings: &[&ReadingRecord]) -> rusqlite::Result<()> {
+fn insert_blocks(
+    transaction: &Transaction<'_>,
+    slot: i64,
+    readings: &[&ReadingRecord],
+) -> rusqlite::Result<()> {
     readings.chunks(BLOCK_ROWS).try_for_each(|chunk| insert_block(transaction, slot, &Block::encode(chunk)))
 }
 

@@ -16,7 +16,10 @@ use uuid::Uuid;
 use crate::error::ViewError;
 use crate::query::condition::Conditions;
 use crate::query::readings::ReadingRow;
-use crate::query::{Queries, count, cursor, instant, instant_if_any, json, json_if_any, page_size, sql_limit, unreadable, word};
+use crate::query::{
+    Queries, count, cursor, instant, instant_if_any, json, json_if_any, page_size, sql_limit, unreadable,
+    word,
+};
 
 /// The default number of alerts on a page.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -206,8 +209,9 @@ impl Queries<'_> {
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn alert(&self, id: AlertId) -> Result<Option<Alert>, ViewError> {
         let sql = format!("SELECT {ALERT_COLUMNS} FROM alerts WHERE alert_id = ?");
-        let mut found =
-            self.rows(&sql, vec![Value::Text(id.to_string())], alert_of_row).map_err(self.failed("alerts"))?;
+        let mut found = self
+            .rows(&sql, vec![Value::Text(id.to_string())], alert_of_row)
+            .map_err(self.failed("alerts"))?;
         Ok(found.pop())
     }
 
@@ -397,7 +401,13 @@ impl KeptTransition {
     /// The transition with the alert that it came with, as far as a fold looks at it.
     fn whole(self, beginning: &Alert) -> AlertTransition {
         let alert = Alert { summary: self.summary, value: self.value, ..beginning.clone() };
-        AlertTransition { kind: self.kind, at: self.at, evidence: None, acknowledgement: self.acknowledgement, alert }
+        AlertTransition {
+            kind: self.kind,
+            at: self.at,
+            evidence: None,
+            acknowledgement: self.acknowledgement,
+            alert,
+        }
     }
 }
 

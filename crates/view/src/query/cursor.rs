@@ -50,7 +50,9 @@ fn sql_value(part: &Value) -> Option<SqlValue> {
         Value::Number(number) => number.as_i64().map(SqlValue::Integer),
         Value::String(text) => Some(SqlValue::Text(text.clone())),
         Value::Array(bits) => match bits.as_slice() {
-            [bits] => bits.as_u64().map(f64::from_bits).filter(|number| number.is_finite()).map(SqlValue::Real),
+            [bits] => {
+                bits.as_u64().map(f64::from_bits).filter(|number| number.is_finite()).map(SqlValue::Real)
+            }
             _ => None,
         },
         _ => None,

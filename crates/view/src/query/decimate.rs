@@ -163,8 +163,8 @@ mod tests {
             let highest = points.iter().map(|p| p.1).fold(f64::MIN, f64::max);
             let lowest = points.iter().map(|p| p.1).fold(f64::MAX, f64::min);
             prop_assert!(kept.iter().any(|p| p.1 == highest) && kept.iter().any(|p| p.1 == lowest));
-            let mut shuffled = points.clone();
-            shuffled.sort_by_key(|p| (p.0 as u64 ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let mut shuffled = points;
+            shuffled.sort_by_key(|p| (p.0.cast_unsigned() ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
             prop_assert_eq!(decimate(&shuffled, max_points).1, kept);
         }
     }

@@ -53,7 +53,8 @@ impl Queries<'_> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let mut conditions = filter.conditions();
         if let Some(text) = &filter.cursor {
-            conditions.and("(time, topic, partition, offset) < (?, ?, ?, ?)", cursor::decode::<4>(CURSOR, text)?);
+            conditions
+                .and("(time, topic, partition, offset) < (?, ?, ?, ?)", cursor::decode::<4>(CURSOR, text)?);
         }
         let sql = format!(
             "SELECT body, time, topic, partition, offset FROM events {}
@@ -63,7 +64,8 @@ impl Queries<'_> {
         let mut rows = self
             .rows(&sql, conditions.values_and([sql_limit(limit + 1)]), |row| {
                 let body: String = row.get(0)?;
-                let event = Event::parse(body.as_bytes(), Timestamp::EPOCH).map_err(|error| unreadable(0, error))?;
+                let event =
+                    Event::parse(body.as_bytes(), Timestamp::EPOCH).map_err(|error| unreadable(0, error))?;
                 let key = [
                     Value::Integer(row.get(1)?),
                     Value::Text(row.get(2)?),

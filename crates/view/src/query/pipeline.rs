@@ -237,7 +237,11 @@ impl Queries<'_> {
     ///
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn dead_letters(&self, limit: Option<usize>, cursor: Option<&str>) -> Result<DeadLetterPage, ViewError> {
+    pub fn dead_letters(
+        &self,
+        limit: Option<usize>,
+        cursor: Option<&str>,
+    ) -> Result<DeadLetterPage, ViewError> {
         let limit = page_size(limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let failed = self.failed("dead_letters");
         let total = self.number("SELECT count(*) FROM dead_letters", Vec::new()).map_err(&failed)?;

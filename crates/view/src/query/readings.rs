@@ -1,5 +1,6 @@
 //! Readings: rows with everything the sender wrote, or two columns for a chart, decimated if asked.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -121,7 +122,7 @@ impl Queries<'_> {
         };
         let (stored, truncated) = self.newest(sensor, range, limit, |reading| reading)?.oldest_first();
         let mut texts = Texts::default();
-        let readings = stored.into_iter().map(|stored| self.row(stored, &mut texts)).collect::<Result<_, _>>()?;
+        let readings = stored.iter().map(|stored| self.row(stored, &mut texts)).collect::<Result<_, _>>()?;
         Ok(ReadingRows { readings, truncated })
     }
 
@@ -133,7 +134,10 @@ impl Queries<'_> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let range = filter.range()?;
         let Some(sensor_id) = &filter.sensor_id else {
-            return Err(ViewError::InvalidFilter { field: "sensor_id", problem: "is required for columns".into() });
+            return Err(ViewError::InvalidFilter {
+                field: "sensor_id",
+                problem: "is required for columns".into(),
+            });
         };
         if filter.max_points.is_some_and(|points| !(2..=MAX_POINTS).contains(&points)) {
             let problem = format!("must be between 2 and {MAX_POINTS}");
@@ -147,7 +151,11 @@ impl Queries<'_> {
     }
 
     /// The reading at a position, looked for among those of one sensor.
-    pub(crate) fn reading_at(&self, sensor_id: &str, position: &Position) -> Result<Option<ReadingRow>, ViewError> {
+    pub(crate) fn reading_at(
+        &self,
+        sensor_id: &str,
+        position: &Position,
+    ) -> Result<Option<ReadingRow>, ViewError> {
         if position.topic != self.topics.sensor_data {
             return Ok(None);
         }
@@ -158,7 +166,7 @@ impl Queries<'_> {
             found = stored.find(slot, sensor, position.partition, position.offset)?;
             Ok(found.is_none())
         })?;
-        found.map(|found| self.row(found, &mut Texts::default())).transpose()
+        found.map(|found| self.row(&found, &mut Texts::default())).transpose()
     }
 
     /// The newest readings of a range, each as `keep` makes it.
@@ -186,7 +194,12 @@ impl Queries<'_> {
         Ok(newest)
     }
 
-    fn newest_columns(&self, sensor: i64, range: TimeRange, limit: usize) -> Result<ReadingColumns, ViewError> {
+    fn newest_columns(
+        &self,
+        sensor: i64,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<ReadingColumns, ViewError> {
         let newest = self.newest(Some(sensor), range, limit, |reading| (reading.time, reading.value))?;
         let (points, truncated) = newest.oldest_first();
         Ok(ReadingColumns {
@@ -231,7 +244,7 @@ impl Queries<'_> {
     }
 
     /// Puts the texts back.
-    fn row(&self, stored: StoredReading, texts: &mut Texts) -> Result<ReadingRow, ViewError> {
+    fn row(&self, stored: &StoredReading, texts: &mut Texts) -> Result<ReadingRow, ViewError> {
         let failed = self.failed("sensor_readings");
         let corrupt = |problem: String| ViewError::Corrupt { table: "sensor_readings", problem };
         let mut extra: Extra = match stored.extra.as_deref() {
@@ -279,8 +292,11 @@ impl Queries<'_> {
                  WHERE number = ?1",
             )?
             .query_row([number], |row| {
-                let location =
-                    SensorLocation { factory_section: row.get(2)?, machine_id: row.get(3)?, zone: row.get(4)? };
+                let location = SensorLocation {
+                    factory_section: row.get(2)?,
+                    machine_id: row.get(3)?,
+                    zone: row.get(4)?,
+                };
                 Ok(Description { sensor_type: row.get(0)?, unit: row.get(1)?, location })
             })
     }
@@ -367,7 +383,7 @@ impl<T> Newest<T> {
 
     fn trim(&mut self) {
         if self.kept.len() > self.limit {
-            self.kept.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+            self.kept.sort_unstable_by_key(|(age, _)| Reverse(*age));
             self.kept.truncate(self.limit);
             self.settled = self.kept.last().map(|(age, _)| *age);
         }
@@ -376,7 +392,7 @@ impl<T> Newest<T> {
     /// The newest, oldest first, and whether there are older ones.
     fn oldest_first(mut self) -> (Vec<T>, bool) {
         self.trim();
-        self.kept.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.kept.sort_unstable_by_key(|(age, _)| *age);
         (self.kept.into_iter().map(|(_, reading)| reading).collect(), self.settled.is_some())
     }
 }
@@ -410,7 +426,8 @@ impl<'q> RecentValues<'q> {
         let wanted = Wanted { sensor: Some(sensor), range, newest: Some(RECENT_VALUES) };
         // A slot that begins after the sensor's newest reading holds none of it.
         for slot in self.slots.iter().filter(|slot| slot.first_time <= last_time).take(RECENT_SLOTS) {
-            if newest.kept.len() >= RECENT_VALUES && newest.kept.iter().all(|(age, _)| age.0 > slot.last_time) {
+            if newest.kept.len() >= RECENT_VALUES && newest.kept.iter().all(|(age, _)| age.0 > slot.last_time)
+            {
                 break;
             }
             self.stored.visit(slot, wanted, &mut |reading| {

@@ -116,7 +116,9 @@ impl FromStr for SensorSort {
             _ => {
                 return Err(ViewError::InvalidFilter {
                     field: "sort",
-                    problem: "must be one of id, type, value, state, last_seen, with `-` in front for descending".into(),
+                    problem:
+                        "must be one of id, type, value, state, last_seen, with `-` in front for descending"
+                            .into(),
                 });
             }
         };
@@ -256,21 +258,23 @@ impl Queries<'_> {
         let total = if conditions.is_empty() {
             self.number("SELECT count(*) FROM sensor_state", Vec::new())
         } else {
-            self.number(&format!("SELECT count(*) FROM {TABLES} {}", conditions.sql()), conditions.values_and([]))
+            self.number(
+                &format!("SELECT count(*) FROM {TABLES} {}", conditions.sql()),
+                conditions.values_and([]),
+            )
         };
         let total = total.map_err(&failed)?;
         let order = Order::of(filter.sort);
         if let Some(text) = &filter.cursor {
             order.after(&mut conditions, text, stale_before)?;
         }
-        let sql = format!(
-            "SELECT {COLUMNS} FROM {TABLES} {} ORDER BY {} LIMIT ?",
-            conditions.sql(),
-            order.sql()
-        );
+        let sql =
+            format!("SELECT {COLUMNS} FROM {TABLES} {} ORDER BY {} LIMIT ?", conditions.sql(), order.sql());
         // The values of the order's own question marks come between those of the conditions and the limit.
-        let values = conditions.values_and(order.values(stale_before).into_iter().chain([sql_limit(limit + 1)]));
-        let mut rows = self.rows(&sql, values, |row| SensorRow::of_row(row, stale_before)).map_err(&failed)?;
+        let values =
+            conditions.values_and(order.values(stale_before).into_iter().chain([sql_limit(limit + 1)]));
+        let mut rows =
+            self.rows(&sql, values, |row| SensorRow::of_row(row, stale_before)).map_err(&failed)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next_cursor = rows.last().filter(|_| more).map(|last| order.cursor(&last.sensor));
@@ -370,8 +374,7 @@ const COLUMNS: &str = "name.number, name.sensor_id, description.sensor_type, des
     coalesce(firing.firing, 0)";
 
 /// A state's place in [`SensorState::ALL`]. The question mark stands for the instant before which silence is staleness.
-const STATE: &str =
-    "CASE WHEN firing.severity IS NOT NULL THEN firing.severity + 1 WHEN state.last_arrival < ? THEN 1 ELSE 0 END";
+const STATE: &str = "CASE WHEN firing.severity IS NOT NULL THEN firing.severity + 1 WHEN state.last_arrival < ? THEN 1 ELSE 0 END";
 
 impl SensorState {
     fn of(severity: Option<i64>, stale: bool) -> Self {
@@ -407,7 +410,8 @@ impl SensorFilter {
         }
         conditions.and_if("description.sensor_type = ?", self.sensor_type.clone());
         if let Some(state) = self.state {
-            conditions.and(format!("{STATE} = ?"), [Value::Integer(stale_before), Value::Integer(state.rank())]);
+            conditions
+                .and(format!("{STATE} = ?"), [Value::Integer(stale_before), Value::Integer(state.rank())]);
         }
         conditions
     }
@@ -507,7 +511,11 @@ impl SensorRow {
             sensor_id: row.get(1)?,
             sensor_type: row.get(2)?,
             unit: row.get(3)?,
-            location: SensorLocation { factory_section: row.get(4)?, machine_id: row.get(5)?, zone: row.get(6)? },
+            location: SensorLocation {
+                factory_section: row.get(4)?,
+                machine_id: row.get(5)?,
+                zone: row.get(6)?,
+            },
             last_value: row.get(7)?,
             last_timestamp: instant(row, 8)?,
             last_arrival,

@@ -50,13 +50,15 @@ pub(crate) struct StoredReadings<'q> {
     blocks: CachedStatement<'q>,
 }
 
-const ROW: &str = "SELECT sensor, time, value, partition, offset, description, quality, level, extra FROM reading";
+const ROW: &str =
+    "SELECT sensor, time, value, partition, offset, description, quality, level, extra FROM reading";
 /// `-1` is no limit.
 const NEWEST: &str = "ORDER BY time DESC, partition DESC, offset DESC LIMIT";
 
 impl<'q> StoredReadings<'q> {
     pub(crate) fn new(queries: &'q Queries<'q>) -> Result<Self, ViewError> {
-        let prepare = |sql: &str| queries.connection.prepare_cached(sql).map_err(queries.failed("sensor_readings"));
+        let prepare =
+            |sql: &str| queries.connection.prepare_cached(sql).map_err(queries.failed("sensor_readings"));
         Ok(Self {
             queries,
             rows_of_sensor: prepare(&format!(
@@ -135,7 +137,7 @@ impl<'q> StoredReadings<'q> {
                     not_before = not_before.max(each(reading));
                 }
             });
-            decoded.map_err(malformed)?;
+            decoded.map_err(|problem| malformed(&problem))?;
         }
         Ok(())
     }
@@ -210,6 +212,6 @@ fn stored_reading(row: &Row<'_>) -> rusqlite::Result<StoredReading> {
     })
 }
 
-fn malformed(problem: MalformedBlock) -> ViewError {
+fn malformed(problem: &MalformedBlock) -> ViewError {
     ViewError::Corrupt { table: "reading_block", problem: problem.to_string() }
 }

@@ -112,7 +112,9 @@ fn readings(transaction: &Transaction<'_>, before: i64) -> Result<u64, ViewError
 
 fn oldest_slot(transaction: &Transaction<'_>, before: i64) -> rusqlite::Result<Option<(i64, Form)>> {
     transaction
-        .prepare_cached("SELECT slot, form FROM reading_slot WHERE first_time < ?1 ORDER BY first_time LIMIT 1")?
+        .prepare_cached(
+            "SELECT slot, form FROM reading_slot WHERE first_time < ?1 ORDER BY first_time LIMIT 1",
+        )?
         .query_row([before], |row| Ok((row.get(0)?, Form::of_word(row.get_ref(1)?.as_str()?))))
         .optional()
 }
@@ -152,7 +154,11 @@ fn blocks_of_slot(transaction: &Transaction<'_>, slot: i64, before: i64) -> Resu
 }
 
 /// Id, span and size of blocks that hold something old, as many as one slice may need.
-fn old_blocks(transaction: &Transaction<'_>, slot: i64, before: i64) -> rusqlite::Result<Vec<(i64, i64, i64, i64)>> {
+fn old_blocks(
+    transaction: &Transaction<'_>,
+    slot: i64,
+    before: i64,
+) -> rusqlite::Result<Vec<(i64, i64, i64, i64)>> {
     let mut statement = transaction.prepare_cached(
         "SELECT id, first_time, last_time, rows FROM reading_block
          WHERE slot = ?1 AND last_sensor >= ?2 AND first_time < ?3 LIMIT ?4",

@@ -53,7 +53,8 @@ pub(crate) fn open_writer(path: &Path, options: &StoreOptions) -> Result<Connect
 /// Makes what is missing and clears the views whose tables have another version. Which ones were cleared or are new.
 pub(crate) fn prepare(connection: &mut Connection, path: &Path) -> Result<Vec<ViewName>, ViewError> {
     let opening = |source| ViewError::Open { path: path.to_path_buf(), source };
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(opening)?;
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(opening)?;
     transaction.execute_batch(SHARED_TABLES).map_err(opening)?;
     fold::dictionary::prepare(&transaction).map_err(opening)?;
     let mut cleared = Vec::new();

@@ -33,7 +33,13 @@ pub struct ViewStats {
 pub(crate) struct SharedStats(Arc<Mutex<BTreeMap<ViewName, ViewStats>>>);
 
 impl SharedStats {
-    pub(crate) fn succeeded(&self, view: ViewName, did: &Applied, reasons: &BTreeMap<&'static str, u64>, took: Duration) {
+    pub(crate) fn succeeded(
+        &self,
+        view: ViewName,
+        did: &Applied,
+        reasons: &BTreeMap<&'static str, u64>,
+        took: Duration,
+    ) {
         let mut all = self.0.lock();
         let stats = all.entry(view).or_default();
         stats.applied += did.applied;

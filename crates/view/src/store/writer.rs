@@ -260,7 +260,8 @@ fn reads(topics: &ViewTopics, view: ViewName, batch: &ConsumedBatch) -> bool {
 
 fn read_positions(connection: &Connection) -> rusqlite::Result<AllPositions> {
     let mut positions = AllPositions::new();
-    let mut statement = connection.prepare("SELECT view, topic, partition, next_offset FROM view_positions")?;
+    let mut statement =
+        connection.prepare("SELECT view, topic, partition, next_offset FROM view_positions")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let view: String = row.get(0)?;

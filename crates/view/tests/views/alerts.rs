@@ -41,8 +41,12 @@ async fn alerts_are_listed_newest_beginning_first_and_filtered() {
     use AlertStatus::{Firing, Pending, Resolved};
     let named = |rule: &str, status| (rule.to_owned(), status);
     let all = rules(&test, AlertFilter::default()).await;
-    let expected =
-        [named("hot/oven", Pending), named("hot/fan", Firing), named("warm/oven", Firing), named("hot/oven", Resolved)];
+    let expected = [
+        named("hot/oven", Pending),
+        named("hot/fan", Firing),
+        named("warm/oven", Firing),
+        named("hot/oven", Resolved),
+    ];
     assert_eq!(all, expected);
     let firing = AlertFilter { statuses: vec![Firing, Resolved], ..Default::default() };
     assert_eq!(rules(&test, firing).await.len(), 3);
@@ -111,7 +115,10 @@ async fn one_alert_tells_its_whole_story() {
     let reading = detail.evidence_readings[0].reading.as_ref().unwrap();
     assert_eq!((reading.value, &reading.position), (41.5, &detail.evidence_readings[0].position));
     let outcomes: Vec<_> = detail.deliveries.iter().map(|d| (d.attempt, d.outcome, d.status)).collect();
-    assert_eq!(outcomes, [(1, DeliveryOutcome::Failed, Some(503)), (2, DeliveryOutcome::Delivered, Some(503))]);
+    assert_eq!(
+        outcomes,
+        [(1, DeliveryOutcome::Failed, Some(503)), (2, DeliveryOutcome::Delivered, Some(503))]
+    );
     let nobody = AlertLife::new("no", "no", Severity::Info, 0).alert.id;
     assert!(test.ask(move |q| q.alert_detail(nobody)).await.is_none());
 }

@@ -171,7 +171,9 @@ async fn waiting_for_a_position_ends_when_the_view_has_passed_it() {
     let position = log.reading("temp-1", 0, 1.0);
     let waiting = {
         let (store, position) = (test.store.clone(), position.clone());
-        tokio::spawn(async move { store.wait_for(ViewName::Readings, &position, Duration::from_secs(30)).await })
+        tokio::spawn(
+            async move { store.wait_for(ViewName::Readings, &position, Duration::from_secs(30)).await },
+        )
     };
     test.apply_all(log.batches()).await;
     assert!(waiting.await.unwrap());
@@ -181,7 +183,8 @@ async fn waiting_for_a_position_ends_when_the_view_has_passed_it() {
 
 #[tokio::test]
 async fn a_query_that_takes_too_long_is_stopped_and_the_connection_still_serves() {
-    let options = StoreOptions { readers: 1, query_time_limit: Duration::from_millis(1), ..StoreOptions::default() };
+    let options =
+        StoreOptions { readers: 1, query_time_limit: Duration::from_millis(1), ..StoreOptions::default() };
     let test = TestStore::with(options);
     let mut log = Log::new();
     for second in 0..20_000 {

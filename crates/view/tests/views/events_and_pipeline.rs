@@ -17,7 +17,8 @@ async fn events_are_found_by_source_type_time_and_correlation() {
         let source = ["billing", "shop"][second as usize % 2];
         log.system_event(EventType::SERVICE_STARTED, source, second, &json!({"n": second}));
     }
-    let mut event = farol_event::Event::new(Uuid::from_u128(7), at(100), EventType::new("own.type"), "shop", &json!({}));
+    let mut event =
+        farol_event::Event::new(Uuid::from_u128(7), at(100), EventType::new("own.type"), "shop", &json!({}));
     let correlation = Uuid::from_u128(99);
     event.correlationid = Some(correlation);
     event.extensions.insert("tenant".into(), json!("acme"));
@@ -31,7 +32,10 @@ async fn events_are_found_by_source_type_time_and_correlation() {
     assert!(all.is_sorted_by(|a, b| a.time >= b.time));
     assert_eq!(all[0], event);
     assert_eq!(find(EventFilter { source: Some("shop".into()), ..Default::default() }).await.len(), 11);
-    assert_eq!(find(EventFilter { event_type: Some("own.type".into()), ..Default::default() }).await.len(), 1);
+    assert_eq!(
+        find(EventFilter { event_type: Some("own.type".into()), ..Default::default() }).await.len(),
+        1
+    );
     let ranged = EventFilter { from: Some(at(5)), to: Some(at(7)), ..Default::default() };
     assert_eq!(find(ranged).await.len(), 3);
     let tied = find(EventFilter { correlation_id: Some(correlation), ..Default::default() }).await;
@@ -58,7 +62,12 @@ async fn consumers_are_active_left_expelled_or_stale() {
             "lag_records": -3, "lag_ms": 7, "errors": 1})
     };
     for name in ["active", "left", "expelled", "stale", "back"] {
-        log.system_event(EventType::CONSUMER_JOINED, name, 0, &json!({"group": "g", "generation": 1, "member_id": "m"}));
+        log.system_event(
+            EventType::CONSUMER_JOINED,
+            name,
+            0,
+            &json!({"group": "g", "generation": 1, "member_id": "m"}),
+        );
         log.system_event(EventType::CONSUMER_HEARTBEAT, name, 10, &pulse(10));
     }
     let gone = |reason: &str| json!({"group": "g", "generation": 2, "member_id": "m", "reason": reason});
@@ -127,7 +136,8 @@ async fn producers_rebalances_and_dead_letters_are_shown() {
     assert_eq!(second.dead_letters.iter().map(|d| d.value.as_str()).collect::<Vec<_>>(), ["v1", "v0"]);
     assert!(second.next_cursor.is_none());
 
-    let pruned = test.store.prune(Retention { readings_before: None, history_before: Some(at(2)) }).await.unwrap();
+    let pruned =
+        test.store.prune(Retention { readings_before: None, history_before: Some(at(2)) }).await.unwrap();
     assert_eq!((pruned.dead_letters, pruned.rebalances, pruned.members), (4, 0, 2));
     assert_eq!(test.ask(|q| q.dead_letters(None, None)).await.total, 1);
 }

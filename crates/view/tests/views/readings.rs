@@ -145,7 +145,10 @@ async fn an_unknown_sensor_has_no_readings_and_senseless_filters_are_refused() {
         ReadingFilter { from: Some(at(2)), to: Some(at(1)), ..of("a") },
     ] {
         let refused = test.store.query(move |q| q.reading_columns(&filter)).await.unwrap_err();
-        assert!(matches!(refused, ViewError::InvalidFilter { .. }) && refused.is_callers_fault(), "{refused}");
+        assert!(
+            matches!(refused, ViewError::InvalidFilter { .. }) && refused.is_callers_fault(),
+            "{refused}"
+        );
     }
 }
 
@@ -161,17 +164,27 @@ async fn pruning_deletes_what_is_older_than_the_cutoff_and_nothing_else() {
     for batch in log.small_batches(1_500).into_iter().take(3).chain(log.batches()) {
         test.apply_all(vec![batch]).await;
     }
-    let pruned =
-        test.store.prune(Retention { readings_before: Some(at(15_000)), history_before: None }).await.unwrap();
+    let pruned = test
+        .store
+        .prune(Retention { readings_before: Some(at(15_000)), history_before: None })
+        .await
+        .unwrap();
     assert_eq!(pruned.readings, 15_001);
-    let left = test.ask(|q| q.reading_rows(&ReadingFilter { limit: Some(100_000), ..Default::default() })).await;
+    let left =
+        test.ask(|q| q.reading_rows(&ReadingFilter { limit: Some(100_000), ..Default::default() })).await;
     assert_eq!(left.readings.len(), 5_000);
     assert!(left.readings.iter().all(|r| r.timestamp >= at(15_000)));
-    let again =
-        test.store.prune(Retention { readings_before: Some(at(15_000)), history_before: None }).await.unwrap();
+    let again = test
+        .store
+        .prune(Retention { readings_before: Some(at(15_000)), history_before: None })
+        .await
+        .unwrap();
     assert_eq!(again.total(), 0);
-    let everything =
-        test.store.prune(Retention { readings_before: Some(at(30_000)), history_before: None }).await.unwrap();
+    let everything = test
+        .store
+        .prune(Retention { readings_before: Some(at(30_000)), history_before: None })
+        .await
+        .unwrap();
     assert_eq!(everything.readings, 5_000);
     // And what comes after is found.
     log.reading("a", 40_000, 7.0);
@@ -199,7 +212,8 @@ async fn people_read_sensor_readings_with_plain_columns() {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
         )
         .unwrap();
-    let expected = (at(6).as_micros(), 1.5, "warning".into(), r#"{"n":1}"#.into(), r#"{"extra":true}"#.into());
+    let expected =
+        (at(6).as_micros(), 1.5, "warning".into(), r#"{"n":1}"#.into(), r#"{"extra":true}"#.into());
     assert_eq!(row, expected);
     let count: i64 = outside.query_row("SELECT count(*) FROM sensor_readings", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 2);

@@ -32,7 +32,8 @@ fn everything(q: &Queries<'_>) -> Result<String, ViewError> {
         answers.push(json(serde_json::to_value(q.alert_detail(alert.id)?)));
     }
     answers.push(json(serde_json::to_value(alerts)));
-    answers.push(json(serde_json::to_value(q.alerts(&AlertFilter { at: Some(at(20)), ..Default::default() })?)));
+    answers
+        .push(json(serde_json::to_value(q.alerts(&AlertFilter { at: Some(at(20)), ..Default::default() })?)));
     answers.push(json(serde_json::to_value(q.alert_counts()?)));
     answers.push(json(serde_json::to_value(q.events(&EventFilter::default())?)));
     answers.push(json(serde_json::to_value(q.consumers(now)?)));
@@ -87,7 +88,8 @@ fn history(steps: &[Step]) -> Log {
             }
             // One sensor's readings in several partitions: senders without keys.
             Step::StrayReading { partition, seconds } => {
-                let reading = json!({"sensor_id": "stray", "value": index, "sensor_type": format!("t{partition}")});
+                let reading =
+                    json!({"sensor_id": "stray", "value": index, "sensor_type": format!("t{partition}")});
                 log.append("sensor-data", *partition, reading.to_string(), at(*seconds));
             }
             Step::Alert { sensor, began, kind } => {
@@ -110,7 +112,12 @@ fn history(steps: &[Step]) -> Log {
             }
             Step::Membership { member, seconds, joined } => {
                 let kind = if *joined { EventType::CONSUMER_JOINED } else { EventType::CONSUMER_LEFT };
-                log.system_event(kind, &format!("m{member}"), *seconds, &json!({"group": "g", "generation": index}));
+                log.system_event(
+                    kind,
+                    &format!("m{member}"),
+                    *seconds,
+                    &json!({"group": "g", "generation": index}),
+                );
             }
             Step::Service { seconds } => {
                 log.system_event(EventType::SERVICE_STARTED, "shop", *seconds, &json!({"n": index}));
@@ -202,14 +209,34 @@ fn record_bytes() -> impl Strategy<Value = Vec<u8>> {
         Just(json!("1.0")),
     ];
     let names = proptest::sample::select(vec![
-        "sensor_id", "value", "timestamp", "quality", "metadata", "location", "alert_level", "unit", "x", "position",
-        "specversion", "id", "type", "source", "time", "data", "correlationid", "at", "reason", "consumer_id",
+        "sensor_id",
+        "value",
+        "timestamp",
+        "quality",
+        "metadata",
+        "location",
+        "alert_level",
+        "unit",
+        "x",
+        "position",
+        "specversion",
+        "id",
+        "type",
+        "source",
+        "time",
+        "data",
+        "correlationid",
+        "at",
+        "reason",
+        "consumer_id",
     ]);
     let object = proptest::collection::btree_map(names, odd.clone(), 0..8);
     let kinds: Vec<String> = EventType::KNOWN.iter().map(ToString::to_string).collect();
     let event = (proptest::sample::select(kinds), object.clone()).prop_map(|(kind, mut data)| {
         data.insert("group", json!("g"));
-        json!({"specversion": "1.0", "id": "1", "source": "s", "type": kind, "data": data}).to_string().into_bytes()
+        json!({"specversion": "1.0", "id": "1", "source": "s", "type": kind, "data": data})
+            .to_string()
+            .into_bytes()
     });
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..60),
@@ -269,12 +296,15 @@ async fn readings_in_bulk_give_the_same_answers_as_one_after_the_other() {
     let same = bulk.ask(everything).await == pieces.ask(everything).await;
     assert!(same, "the answers differ");
     // And as people read them.
-    let sql = "SELECT count(*), sum(value), sum(timestamp % 1000003), sum(partition * offset), count(metadata),
+    let sql =
+        "SELECT count(*), sum(value), sum(timestamp % 1000003), sum(partition * offset), count(metadata),
             count(unknown_fields), sum(quality), count(alert_level), sum(length(sensor_id))
         FROM (SELECT * FROM sensor_readings ORDER BY partition, offset)";
     let read = |test: &TestStore| {
         test.outside()
-            .query_row(sql, [], |row| (0..9).map(|i| row.get::<_, rusqlite::types::Value>(i)).collect::<Result<Vec<_>, _>>())
+            .query_row(sql, [], |row| {
+                (0..9).map(|i| row.get::<_, rusqlite::types::Value>(i)).collect::<Result<Vec<_>, _>>()
+            })
             .unwrap()
     };
     assert_eq!(read(&bulk), read(&pieces));

@@ -17,7 +17,8 @@ async fn the_newest_reading_is_by_its_own_time() {
     for second in 0..40 {
         log.reading("a", second, second as f64);
     }
-    let late = json!({"sensor_id": "a", "value": -1.0, "timestamp": at(-5).to_string(), "sensor_type": "other"});
+    let late =
+        json!({"sensor_id": "a", "value": -1.0, "timestamp": at(-5).to_string(), "sensor_type": "other"});
     log.reading_json(&late, at(50));
     for batch in log.small_batches(7) {
         test.apply_all(vec![batch]).await;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use farol_bus::{ConsumedBatch, ConsumedRecord, TopicPartition};
 use farol_event::{
-    Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Event, EventType, Evidence, Position, Severity,
-    Timestamp, TransitionKind,
+    Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Event, EventType, Evidence, Position,
+    Severity, Timestamp, TransitionKind,
 };
 use farol_view::{Queries, Store, StoreOptions, ViewError, ViewName};
 use serde_json::{Value, json};
@@ -70,7 +70,13 @@ impl Log {
     }
 
     /// Appends a record and says where it came to stand. It arrives at `arrival`.
-    pub fn append(&mut self, topic: &str, partition: i32, value: impl Into<Bytes>, arrival: Timestamp) -> Position {
+    pub fn append(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        value: impl Into<Bytes>,
+        arrival: Timestamp,
+    ) -> Position {
         let partition = TopicPartition::new(topic, partition);
         let records = self.partitions.entry(partition.clone()).or_default();
         let offset = records.len() as i64;
@@ -101,7 +107,13 @@ impl Log {
         self.append("alerts", partition_of(&event.source, 2), event.to_json(), transition.at)
     }
 
-    pub fn system_event(&mut self, event_type: EventType, source: &str, seconds: i64, data: &Value) -> Position {
+    pub fn system_event(
+        &mut self,
+        event_type: EventType,
+        source: &str,
+        seconds: i64,
+        data: &Value,
+    ) -> Position {
         let id = Uuid::from_u128((seconds as u128) << 64 | self.len() as u128);
         let event = Event::new(id, at(seconds), event_type, source, data);
         self.append("system-events", partition_of(source, 3), event.to_json(), at(seconds))
@@ -181,7 +193,8 @@ impl AlertLife {
     }
 
     pub fn acknowledged(&self, seconds: i64, by: &str) -> AlertTransition {
-        let acknowledgement = Acknowledgement { by: by.to_owned(), at: at(seconds), comment: Some("on it".into()) };
+        let acknowledgement =
+            Acknowledgement { by: by.to_owned(), at: at(seconds), comment: Some("on it".into()) };
         AlertTransition {
             evidence: None,
             acknowledgement: Some(acknowledgement),
@@ -199,7 +212,8 @@ impl AlertLife {
         let mut alert = self.alert.clone();
         alert.status = status;
         alert.summary = format!("{} ({kind:?})", alert.summary);
-        let evidence = Some(Evidence { positions, value: Some(41.5), explanation: "41.5 is above 40".into() });
+        let evidence =
+            Some(Evidence { positions, value: Some(41.5), explanation: "41.5 is above 40".into() });
         AlertTransition { kind, at: at(seconds), evidence, acknowledgement: None, alert }
     }
 }
