@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farol_log::{
-    AppendRequest, Appended, Batch, BatchBuilder, Log, LogOptions, OnAppended, Partition, RecoveryReport,
-    SyncPolicy, Verify,
+    AppendRequest, Appended, Batch, Log, LogOptions, OnAppended, Partition, RecoveryReport, SyncPolicy,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -19,17 +18,16 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::coordinator::rebalance::RebalanceRecord;
 use crate::error::{BrokerError, OpenError};
-use crate::groups::{GroupSnapshot, Groups, InFlightCommit, MAX_NAME_BYTES, OffsetCommit, ProducerEpoch};
+use crate::groups::{GroupSnapshot, Groups, InFlightCommit, OffsetCommit, ProducerEpoch};
 use crate::member::{Member, MemberSettings};
 use crate::offsets;
 use crate::partition::TopicPartition;
 use crate::stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
 use crate::topic::{Catalog, ListedTopic, OFFSETS_TOPIC, Topic};
+use crate::transaction::TransactionalId;
 
 /// Partitions of the topic of committed offsets. One, because it is small: a restart reads all of it.
 const OFFSETS_PARTITIONS: i32 = 1;
-/// How much of it is read at once at the start.
-const OFFSETS_READ_BYTES: usize = 1024 * 1024;
 
 /// Settings of a broker.
 #[derive(Debug, Clone)]
@@ -61,14 +59,6 @@ struct Inner {
     offset_resets: AtomicU64,
     closing: CancellationToken,
     deadlines: JoinHandle<()>,
-}
-
-/// A producer of transactions. The newest of an id is in force, and its commits pass; those of older ones are refused.
-///
-/// Epochs live in memory: every producer of this broker lives in this process, and none outlives it.
-pub struct TransactionalId {
-    broker: Broker,
-    producer: ProducerEpoch,
 }
 
 impl BrokerOptions {
@@ -106,7 +96,7 @@ impl Broker {
         let offsets_partition = offsets_topic.partition(0).map_err(OpenError::Topic)?.clone();
         topics.insert(Arc::clone(offsets_topic.name()), Arc::new(offsets_topic));
 
-        let committed = read_offsets(&offsets_partition).map_err(OpenError::Offsets)?;
+        let committed = offsets::load(&offsets_partition).map_err(OpenError::Offsets)?;
         let groups = Arc::new(Groups::new(Clock::start(), committed));
         let watched = Arc::clone(&groups);
         let deadlines = runtime.spawn(async move { watched.watch_deadlines().await });
@@ -252,13 +242,15 @@ impl Broker {
         self.commit(Vec::new(), vec![commit], None).await
     }
 
-    async fn commit(
+    /// Appends batches and offsets in one step, if member and producer may.
+    pub(crate) async fn commit(
         &self,
         mut batches: Vec<(Partition, Batch)>,
         offsets: Vec<OffsetCommit>,
         producer: Option<ProducerEpoch>,
     ) -> Result<(), BrokerError> {
-        if let Some(batch) = self.encode_offsets(&offsets)? {
+        let now_ms = self.inner.groups.now().as_millis();
+        if let Some(batch) = offsets::encode(&offsets, now_ms)? {
             batches.push((self.inner.offsets_partition.clone(), batch));
         }
         if batches.is_empty() {
@@ -270,27 +262,6 @@ impl Broker {
         let request =
             AppendRequest::new(batches).with_precondition(move || deciding.decide().map_err(Into::into));
         self.submit(request, Some(commit)).await.map(|_| ())
-    }
-
-    fn encode_offsets(&self, commits: &[OffsetCommit]) -> Result<Option<Batch>, BrokerError> {
-        let mut builder = BatchBuilder::default();
-        let now_ms = self.inner.groups.now().as_millis();
-        for commit in commits {
-            let group = &commit.member.group;
-            if group.len() > MAX_NAME_BYTES {
-                return Err(BrokerError::TooLarge {
-                    what: "group name",
-                    bytes: group.len(),
-                    limit: MAX_NAME_BYTES,
-                });
-            }
-            for (partition, offset) in &commit.offsets {
-                let key = offsets::encode_key(group, partition);
-                let value = offsets::encode_value(*offset, now_ms);
-                builder.push(Some(&key), Some(&value), &[], now_ms).map_err(BrokerError::Encode)?;
-            }
-        }
-        if builder.is_empty() { Ok(None) } else { builder.build().map(Some).map_err(BrokerError::Encode) }
     }
 
     async fn submit(
@@ -341,12 +312,7 @@ impl Broker {
     /// [`BrokerError::TooLarge`] for an id that is too long, [`BrokerError::Closed`].
     pub async fn transactional_id(&self, transactional_id: &str) -> Result<TransactionalId, BrokerError> {
         self.check_open()?;
-        if transactional_id.len() > MAX_NAME_BYTES {
-            let bytes = transactional_id.len();
-            return Err(BrokerError::TooLarge { what: "transactional id", bytes, limit: MAX_NAME_BYTES });
-        }
-        let producer = self.inner.groups.new_producer(transactional_id).await;
-        Ok(TransactionalId { broker: self.clone(), producer })
+        TransactionalId::take(self, transactional_id).await
     }
 
     /// Every group with members or committed offsets, by name.
@@ -438,39 +404,6 @@ impl Drop for Inner {
     }
 }
 
-impl TransactionalId {
-    /// Appends batches and commits offsets in one step: all of it or nothing, also across a crash. Refused if a newer
-    /// producer has the id, or if a member has lost its generation or one of the partitions.
-    ///
-    /// # Errors
-    /// [`BrokerError::Fenced`], [`BrokerError::ProducerFenced`], and those of [`Broker::append`].
-    pub async fn commit(
-        &self,
-        batches: Vec<(Partition, Batch)>,
-        offsets: Vec<OffsetCommit>,
-    ) -> Result<(), BrokerError> {
-        self.broker.commit(batches, offsets, Some(self.producer.clone())).await
-    }
-
-    /// An error if a newer producer has the id.
-    ///
-    /// # Errors
-    /// [`BrokerError::ProducerFenced`].
-    pub fn check(&self) -> Result<(), BrokerError> {
-        self.inner_groups().check_producer(&self.producer)
-    }
-
-    fn inner_groups(&self) -> &Arc<Groups> {
-        self.broker.groups()
-    }
-}
-
-impl Drop for TransactionalId {
-    fn drop(&mut self) {
-        self.inner_groups().forget_producer(&self.producer);
-    }
-}
-
 /// What the log calls when an append has ended: takes the offsets over, frees the bytes, tells the caller.
 fn completion(
     permit: OwnedSemaphorePermit,
@@ -485,49 +418,6 @@ fn completion(
         // A caller that was dropped doesn't want to know.
         let _ = done.send(outcome.map_err(BrokerError::from_append));
     })
-}
-
-/// The newest committed offset of every group and partition.
-fn read_offsets(
-    partition: &Partition,
-) -> Result<BTreeMap<String, BTreeMap<TopicPartition, i64>>, BrokerError> {
-    let name = TopicPartition::new(OFFSETS_TOPIC, 0);
-    let mut committed: BTreeMap<String, BTreeMap<TopicPartition, i64>> = BTreeMap::new();
-    let mut unknown = 0u64;
-    let mut from = partition.start_offset();
-    let end = partition.end_offset();
-    while from < end {
-        let fetched = partition
-            .read(from, OFFSETS_READ_BYTES, Verify::Checksums)
-            .map_err(|error| BrokerError::from_read(&name, from, &error))?;
-        for batch in fetched.batches() {
-            let damaged = |error| BrokerError::from_batch(&name, from, &error);
-            for record in batch.map_err(damaged)?.records().map_err(damaged)? {
-                let record = record.map_err(damaged)?;
-                match (record.key.as_deref().and_then(offsets::decode_key), record.value.as_deref()) {
-                    (Some((group, partition)), None) => {
-                        committed.entry(group).or_default().remove(&partition);
-                    }
-                    (Some((group, partition)), Some(value)) => match offsets::decode_value(value) {
-                        Some(offset) => {
-                            committed.entry(group).or_default().insert(partition, offset);
-                        }
-                        None => unknown += 1,
-                    },
-                    (None, _) => unknown += 1,
-                }
-            }
-        }
-        if fetched.next_offset <= from {
-            break;
-        }
-        from = fetched.next_offset;
-    }
-    if unknown > 0 {
-        tracing::warn!(unknown, topic = OFFSETS_TOPIC, "records of an unknown layout were skipped");
-    }
-    committed.retain(|_, offsets| !offsets.is_empty());
-    Ok(committed)
 }
 
 /// The longest that a waiting consumer may go without polling its group: a fraction of what its group allows.

@@ -28,7 +28,7 @@
 //! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on. A
 //! killed process loses nothing acknowledged; members and producers' epochs are gone with their process, offsets stay.
 //!
-//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `broker`.
+//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `transaction`, `broker`.
 
 mod batches;
 mod broker;
@@ -42,9 +42,10 @@ mod partition;
 pub mod partitioner;
 mod stats;
 mod topic;
+mod transaction;
 
 pub use batches::{PartitionBatches, RecordToEncode, TopicBatches, encoded_size_hint};
-pub use broker::{Broker, BrokerOptions, TransactionalId, poll_pace};
+pub use broker::{Broker, BrokerOptions, poll_pace};
 pub use coordinator::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
 pub use coordinator::{Fence, GroupState, MemberDescription};
 pub use error::{BrokerError, OpenError};
@@ -53,3 +54,4 @@ pub use member::{Member, MemberSettings};
 pub use partition::TopicPartition;
 pub use stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
 pub use topic::{CleanupPolicy, MAX_PARTITIONS, OFFSETS_TOPIC, Topic, TopicConfig};
+pub use transaction::TransactionalId;

@@ -7,15 +7,87 @@
 //!
 //! A string is its length as `i16` and its UTF-8 bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
+use farol_log::{Batch, BatchBuilder, Partition, Verify};
 
+use crate::error::BrokerError;
+use crate::groups::{MAX_NAME_BYTES, OffsetCommit};
 use crate::partition::TopicPartition;
+use crate::topic::OFFSETS_TOPIC;
+
+/// How much of the topic is read at once at the start.
+const READ_BYTES: usize = 1024 * 1024;
+/// Committed offsets by group.
+pub(crate) type CommittedOffsets = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
 
 const KEY_VERSION: i16 = 1;
 const VALUE_VERSION: i16 = 3;
 const NO_LEADER_EPOCH: i32 = -1;
+
+/// The records of commits as one batch; `None` if they hold no offset.
+pub(crate) fn encode(commits: &[OffsetCommit], now_ms: i64) -> Result<Option<Batch>, BrokerError> {
+    let mut builder = BatchBuilder::default();
+    for commit in commits {
+        let group = &commit.member.group;
+        if group.len() > MAX_NAME_BYTES {
+            return Err(BrokerError::TooLarge {
+                what: "group name",
+                bytes: group.len(),
+                limit: MAX_NAME_BYTES,
+            });
+        }
+        for (partition, offset) in &commit.offsets {
+            let key = encode_key(group, partition);
+            let value = encode_value(*offset, now_ms);
+            builder.push(Some(&key), Some(&value), &[], now_ms).map_err(BrokerError::Encode)?;
+        }
+    }
+    if builder.is_empty() { Ok(None) } else { builder.build().map(Some).map_err(BrokerError::Encode) }
+}
+
+/// The newest committed offset of every group and partition.
+pub(crate) fn load(partition: &Partition) -> Result<CommittedOffsets, BrokerError> {
+    let name = TopicPartition::new(OFFSETS_TOPIC, 0);
+    let mut committed = CommittedOffsets::new();
+    let mut unknown = 0u64;
+    let mut from = partition.start_offset();
+    let end = partition.end_offset();
+    while from < end {
+        let fetched = partition
+            .read(from, READ_BYTES, Verify::Checksums)
+            .map_err(|error| BrokerError::from_read(&name, from, &error))?;
+        for batch in fetched.batches() {
+            let damaged = |error| BrokerError::from_batch(&name, from, &error);
+            for record in batch.map_err(damaged)?.records().map_err(damaged)? {
+                let record = record.map_err(damaged)?;
+                match (record.key.as_deref().and_then(decode_key), record.value.as_deref()) {
+                    (Some((group, partition)), None) => {
+                        committed.entry(group).or_default().remove(&partition);
+                    }
+                    (Some((group, partition)), Some(value)) => match decode_value(value) {
+                        Some(offset) => {
+                            committed.entry(group).or_default().insert(partition, offset);
+                        }
+                        None => unknown += 1,
+                    },
+                    (None, _) => unknown += 1,
+                }
+            }
+        }
+        if fetched.next_offset <= from {
+            break;
+        }
+        from = fetched.next_offset;
+    }
+    if unknown > 0 {
+        tracing::warn!(unknown, topic = OFFSETS_TOPIC, "records of an unknown layout were skipped");
+    }
+    committed.retain(|_, offsets| !offsets.is_empty());
+    Ok(committed)
+}
 
 /// The key of a group's offset in a partition. Names are bounded far below what the length field holds.
 pub(crate) fn encode_key(group: &str, partition: &TopicPartition) -> Vec<u8> {
