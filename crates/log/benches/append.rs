@@ -43,8 +43,9 @@ fn run(threads: usize, length: Duration) {
                 scope.spawn(move || {
                     let mut latencies = latencies();
                     let mut in_flight = VecDeque::new();
+                    let sources = sources(EVENTS, EVENT_BYTES);
                     while started.elapsed() < length {
-                        let batch = events(EVENTS, EVENT_BYTES, Compression::None);
+                        let batch = encode(&sources, Compression::None);
                         let request = AppendRequest::single(partition.clone(), batch);
                         in_flight.push_back((Instant::now(), log.append(request)));
                         if in_flight.len() >= IN_FLIGHT {

@@ -10,8 +10,8 @@ use crate::id::PartitionId;
 /// Why a precondition refused an append; whoever set it can downcast it.
 pub type Rejection = Box<dyn std::error::Error + Send + Sync>;
 
-/// Looked at by the commit thread just before the request is written; every append before it is decided then. Must be
-/// quick and must not call the log.
+/// Asked by the commit thread, in the order of the queue, just before the request's group is written. Must be quick and
+/// must not call the log.
 pub type Precondition = Box<dyn FnOnce() -> Result<(), Rejection> + Send>;
 
 /// Batches to append, all or none, to one or several partitions.
@@ -101,7 +101,7 @@ impl AppendRequest {
         Self { batches, precondition: None }
     }
 
-    /// Appends only if `precondition` agrees when the request's turn has come.
+    /// Appends only if `precondition` agrees when the turn of the request's group has come.
     #[must_use]
     pub fn with_precondition(
         mut self,

@@ -17,16 +17,30 @@ pub fn folder() -> tempfile::TempDir {
 
 /// A batch of `count` events of `bytes` each, with keys as sensors have them.
 pub fn events(count: usize, bytes: usize, compression: Compression) -> Batch {
+    encode(&sources(count, bytes), compression)
+}
+
+/// Encodes one batch.
+pub fn encode(sources: &[(String, Vec<u8>)], compression: Compression) -> Batch {
     let mut builder = BatchBuilder::new(compression);
+    for (timestamp_ms, (key, value)) in (1_758_058_901_011..).zip(sources) {
+        builder.push(Some(key.as_bytes()), Some(value), &[], timestamp_ms).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+/// Keys and values to encode.
+pub fn sources(count: usize, bytes: usize) -> Vec<(String, Vec<u8>)> {
+    let mut sources = Vec::with_capacity(count);
     let mut value = vec![b' '; bytes];
     for nth in 0..count {
         let text =
             format!("{{\"sensor_id\":\"temp-sensor-{:03}\",\"value\":{}.{}}}", nth % 100, nth % 50, nth);
         value[..text.len()].copy_from_slice(text.as_bytes());
         let key = format!("temp-sensor-{:03}", nth % 100);
-        builder.push(Some(key.as_bytes()), Some(&value), &[], 1_758_058_901_011 + nth as i64).unwrap();
+        sources.push((key, value.clone()));
     }
-    builder.build().unwrap()
+    sources
 }
 
 /// Latencies in nanoseconds.
