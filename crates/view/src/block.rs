@@ -112,23 +112,31 @@ impl Block {
         block
     }
 
-    /// Unpacks a body, element by element. The error says at which byte it is no block.
+    /// Unpacks a body, element by element: those of one sensor, or all.
     pub(crate) fn decode(
         body: &str,
         first_time: i64,
+        sensor: Option<i64>,
         mut each: impl FnMut(StoredReading),
     ) -> Result<(), MalformedBlock> {
-        let mut scanner = Scanner { body, at: 0 };
-        scanner.expect(b'[')?;
-        if scanner.take(b']') {
-            return Ok(());
-        }
-        loop {
-            each(scanner.reading(first_time)?);
-            if !scanner.take(b',') {
-                return scanner.expect(b']');
-            }
-        }
+        Scanner { body, at: 0 }.elements(sensor, |scanner, sensor| {
+            each(scanner.reading(sensor, first_time)?);
+            Ok(())
+        })
+    }
+
+    /// Unpacks time and value only, of one sensor.
+    pub(crate) fn points(
+        body: &str,
+        first_time: i64,
+        sensor: i64,
+        mut each: impl FnMut(i64, f64),
+    ) -> Result<(), MalformedBlock> {
+        Scanner { body, at: 0 }.elements(Some(sensor), |scanner, _| {
+            let (time, value) = scanner.point(first_time)?;
+            each(time, value);
+            scanner.skip()
+        })
     }
 }
 
@@ -193,25 +201,63 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn reading(&mut self, first_time: i64) -> Result<StoredReading, MalformedBlock> {
+    /// Calls `take` for each element of the wanted sensor, after its first number and the comma behind it; `take` reads on
+    /// to the element's end.
+    fn elements(
+        mut self,
+        wanted: Option<i64>,
+        mut take: impl FnMut(&mut Self, i64) -> Result<(), MalformedBlock>,
+    ) -> Result<(), MalformedBlock> {
         self.expect(b'[')?;
-        let sensor = self.field()?;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.expect(b'[')?;
+            let sensor = self.integer()?;
+            self.expect(b',')?;
+            match wanted {
+                // They are in the order of sensors.
+                Some(wanted) if sensor > wanted => return Ok(()),
+                Some(wanted) if sensor < wanted => self.skip()?,
+                _ => take(&mut self, sensor)?,
+            }
+            if !self.take(b',') {
+                return self.expect(b']');
+            }
+        }
+    }
+
+    fn point(&mut self, first_time: i64) -> Result<(i64, f64), MalformedBlock> {
+        let time = first_time.checked_add(self.integer()?).ok_or(self.malformed())?;
         self.expect(b',')?;
-        let time: i64 = self.field()?;
+        Ok((time, self.field()?))
+    }
+
+    fn reading(&mut self, sensor: i64, first_time: i64) -> Result<StoredReading, MalformedBlock> {
+        let (time, value) = self.point(first_time)?;
         self.expect(b',')?;
-        let value = self.field()?;
+        let partition = i32::try_from(self.integer()?).map_err(|_| self.malformed())?;
         self.expect(b',')?;
-        let partition = self.field()?;
+        let offset = self.integer()?;
         self.expect(b',')?;
-        let offset = self.field()?;
-        self.expect(b',')?;
-        let description = self.field()?;
+        let description = self.integer()?;
         let quality = if self.take(b',') { self.field_or_null()? } else { None };
         let level = if self.take(b',') { self.field_or_null()? } else { None };
         let extra = if self.take(b',') { Some(self.object()?.into()) } else { None };
         self.expect(b']')?;
-        let time = first_time.checked_add(time).ok_or(self.malformed())?;
         Ok(StoredReading { sensor, time, value, partition, offset, description, quality, level, extra })
+    }
+
+    /// Goes to the end of an element, from anywhere in it before `extra`.
+    fn skip(&mut self) -> Result<(), MalformedBlock> {
+        let length =
+            self.rest().iter().position(|byte| matches!(byte, b']' | b'{')).ok_or(self.malformed())?;
+        self.at += length;
+        if self.rest().first() == Some(&b'{') {
+            self.object()?;
+        }
+        self.expect(b']')
     }
 
     fn malformed(&self) -> MalformedBlock {
@@ -230,6 +276,23 @@ impl<'a> Scanner<'a> {
 
     fn expect(&mut self, byte: u8) -> Result<(), MalformedBlock> {
         if self.take(byte) { Ok(()) } else { Err(self.malformed()) }
+    }
+
+    /// A whole number of at most 19 digits.
+    fn integer(&mut self) -> Result<i64, MalformedBlock> {
+        let negative = self.take(b'-');
+        let mut number = 0_i64;
+        let mut digits = 0_usize;
+        for byte in self.rest().iter().take_while(|byte| byte.is_ascii_digit()) {
+            let digit = i64::from(byte - b'0');
+            number = number.checked_mul(10).and_then(|n| n.checked_add(digit)).ok_or(self.malformed())?;
+            digits += 1;
+        }
+        if digits == 0 {
+            return Err(self.malformed());
+        }
+        self.at += digits;
+        Ok(if negative { -number } else { number })
     }
 
     /// A number, up to the comma or bracket after it.
@@ -291,7 +354,7 @@ mod tests {
                 0_i64..4_000_000_000_000_000,
                 proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
             ),
-            (0_i32..40, 0_i64..i64::MAX, 0_i64..1000),
+            (0_i32..i32::MAX, 0_i64..i64::MAX, 0_i64..1000),
             (proptest::option::of(0.0_f64..1.0), proptest::option::of(0_i64..3), extra),
         )
             .prop_map(
@@ -313,14 +376,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_gives_back_its_readings_bit_by_bit(readings in proptest::collection::vec(reading(), 0..20)) {
+        fn a_block_gives_back_its_readings_bit_by_bit(
+            mut readings in proptest::collection::vec(reading(), 0..20),
+            wanted in 0_i64..10,
+        ) {
+            readings.sort_by_key(|reading| (reading.sensor, reading.time));
             let block = Block::encode(&readings);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&block.body).is_ok(), "{}", block.body);
             let mut back = Vec::new();
-            Block::decode(&block.body, block.first_time, |reading| back.push(reading)).unwrap();
+            Block::decode(&block.body, block.first_time, None, |reading| back.push(reading)).unwrap();
             let bits = |readings: &[StoredReading]| readings.iter().map(|r| r.value.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&back), bits(&readings));
-            prop_assert_eq!(back, readings);
+            prop_assert_eq!(&back, &readings);
+            // And of one sensor.
+            readings.retain(|reading| reading.sensor == wanted);
+            back.clear();
+            Block::decode(&block.body, block.first_time, Some(wanted), |reading| back.push(reading)).unwrap();
+            prop_assert_eq!(&back, &readings);
+            let mut points = Vec::new();
+            Block::points(&block.body, block.first_time, wanted, |time, value| points.push((time, value))).unwrap();
+            prop_assert_eq!(points, readings.iter().map(|r| (r.time, r.value)).collect::<Vec<_>>());
         }
 
         #[test]
@@ -331,10 +406,11 @@ mod tests {
         ) {
             let body = Block::encode(&readings).body;
             let cut = (0..=cut.index(body.len())).rev().find(|at| body.is_char_boundary(*at)).unwrap();
-            let decoded = Block::decode(&body[..cut], 0, drop);
+            let decoded = Block::decode(&body[..cut], 0, None, drop);
             prop_assert!(decoded.is_err());
-            // Whatever it says of a text that is nothing like a block.
-            let _ = Block::decode(&text, i64::MAX, drop);
+            // Whatever they say of a text that is nothing like a block.
+            let _ = Block::decode(&text, i64::MAX, None, drop);
+            let _ = Block::points(&text, i64::MAX, 7, |_, _| {});
         }
     }
 }

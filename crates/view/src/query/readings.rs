@@ -219,12 +219,8 @@ impl Queries<'_> {
     ) -> Result<ReadingColumns, ViewError> {
         let mut decimator = Decimator::new(max_points);
         let mut stored = StoredReadings::new(self)?;
-        let wanted = Wanted { sensor: Some(sensor), range, newest: None };
         self.for_each_slot(range, |slot| {
-            stored.visit(slot, wanted, &mut |reading| {
-                decimator.add((reading.time, reading.value));
-                i64::MIN
-            })?;
+            stored.visit_points(slot, sensor, range, &mut |time, value| decimator.add((time, value)))?;
             Ok(true)
         })?;
         let (total, points) = decimator.finish();

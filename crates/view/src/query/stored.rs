@@ -47,6 +47,7 @@ pub(crate) struct StoredReadings<'q> {
     queries: &'q Queries<'q>,
     rows_of_sensor: CachedStatement<'q>,
     rows_of_all: CachedStatement<'q>,
+    points: CachedStatement<'q>,
     blocks: CachedStatement<'q>,
 }
 
@@ -65,6 +66,9 @@ impl<'q> StoredReadings<'q> {
                 "{ROW} WHERE slot = ?1 AND sensor = ?2 AND time BETWEEN ?3 AND ?4 {NEWEST} ?5"
             ))?,
             rows_of_all: prepare(&format!("{ROW} WHERE slot = ?1 AND time BETWEEN ?2 AND ?3 {NEWEST} ?4"))?,
+            points: prepare(
+                "SELECT time, value FROM reading WHERE slot = ?1 AND sensor = ?2 AND time BETWEEN ?3 AND ?4",
+            )?,
             // By their last sensor, so that the search for one sensor ends at the first block that begins after it.
             blocks: prepare(
                 "SELECT first_sensor, first_time, last_time, body FROM reading_block
@@ -113,31 +117,68 @@ impl<'q> StoredReadings<'q> {
         wanted: Wanted,
         each: &mut dyn FnMut(StoredReading) -> i64,
     ) -> Result<(), ViewError> {
+        let mut range = wanted.range;
+        self.for_each_block(slot, wanted.sensor, wanted.range, |body, first_time, last_time| {
+            if last_time < range.from {
+                return Ok(());
+            }
+            Block::decode(body, first_time, wanted.sensor, |reading| {
+                if range.contains(reading.time) {
+                    range.from = range.from.max(each(reading));
+                }
+            })
+        })
+    }
+
+    /// Gives time and value of one sensor's readings in one slot and range to `each`, in no particular order.
+    pub(crate) fn visit_points(
+        &mut self,
+        slot: &SlotSpan,
+        sensor: i64,
+        range: TimeRange,
+        each: &mut dyn FnMut(i64, f64),
+    ) -> Result<(), ViewError> {
+        if slot.form == Form::Blocks {
+            return self.for_each_block(slot, Some(sensor), range, |body, first_time, _| {
+                Block::points(body, first_time, sensor, |time, value| {
+                    if range.contains(time) {
+                        each(time, value);
+                    }
+                })
+            });
+        }
         let failed = self.queries.failed("sensor_readings");
-        let from_sensor = wanted.sensor.unwrap_or(i64::MIN);
-        let to_sensor = wanted.sensor.unwrap_or(i64::MAX);
-        let mut not_before = wanted.range.from;
+        let mut rows =
+            self.points.query(params![slot.number, sensor, range.from, range.to]).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            each(row.get(0).map_err(&failed)?, row.get(1).map_err(&failed)?);
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with body, first and last time of every block of a slot that may hold readings of that sensor and range.
+    fn for_each_block(
+        &mut self,
+        slot: &SlotSpan,
+        sensor: Option<i64>,
+        range: TimeRange,
+        mut each: impl FnMut(&str, i64, i64) -> Result<(), MalformedBlock>,
+    ) -> Result<(), ViewError> {
+        let failed = self.queries.failed("sensor_readings");
+        let (from_sensor, to_sensor) = (sensor.unwrap_or(i64::MIN), sensor.unwrap_or(i64::MAX));
         let mut rows = self.blocks.query(params![slot.number, from_sensor]).map_err(&failed)?;
         while let Some(row) = rows.next().map_err(&failed)? {
-            let first_sensor: i64 = row.get(0).map_err(&failed)?;
-            let (first_time, last_time): (i64, i64) =
-                (row.get(1).map_err(&failed)?, row.get(2).map_err(&failed)?);
+            let number = |column| row.get::<_, i64>(column).map_err(&failed);
+            let (first_sensor, first_time, last_time) = (number(0)?, number(1)?, number(2)?);
             if first_sensor > to_sensor {
                 break;
             }
-            if last_time < not_before || first_time > wanted.range.to {
+            if last_time < range.from || first_time > range.to {
                 continue;
             }
             self.queries.check_deadline("sensor_readings")?;
             let body = row.get_ref(3).and_then(|body| Ok(body.as_str()?)).map_err(&failed)?;
-            let decoded = Block::decode(body, first_time, |reading| {
-                if wanted.sensor.is_none_or(|sensor| sensor == reading.sensor)
-                    && wanted.range.contains(reading.time)
-                {
-                    not_before = not_before.max(each(reading));
-                }
-            });
-            decoded.map_err(|problem| malformed(&problem))?;
+            each(body, first_time, last_time).map_err(|problem| malformed(&problem))?;
         }
         Ok(())
     }

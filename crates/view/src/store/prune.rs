@@ -180,7 +180,7 @@ fn not_older(
         .and_then(|mut statement| statement.query_row([id], |row| row.get(0)))
         .map_err(|source| ViewError::Prune { what: "sensor_readings", source })?;
     let mut kept = Vec::new();
-    Block::decode(&body, first_time, |reading| {
+    Block::decode(&body, first_time, None, |reading| {
         if reading.time >= before {
             kept.push(reading);
         }

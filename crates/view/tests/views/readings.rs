@@ -112,7 +112,7 @@ async fn answers_are_right_across_many_slots_and_late_readings() {
     for batch in log.small_batches(3_000) {
         test.store.apply(&views, vec![batch], at(0)).await.unwrap();
     }
-    expected.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    expected.sort_unstable_by_key(|(second, _)| *second);
     let forms = "SELECT count(*) FILTER (WHERE form = 'rows'), count(*) FILTER (WHERE form = 'blocks') FROM reading_slot";
     let (rows, blocks): (i64, i64) =
         test.outside().query_row(forms, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
