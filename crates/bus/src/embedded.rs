@@ -16,6 +16,7 @@
 //! * Epochs of transactional producers live in memory: all of them live in this process. After a restart there is no
 //!   older one to be fenced.
 //! * A poll that is dropped has taken nothing.
+//! * [`Bus::topics`] leaves out the broker's own topic of committed offsets; [`EmbeddedBus::stats`] has it.
 //! * An idle consumer costs one timer for its heartbeats and one for its poll interval.
 //!
 //! # Failures
