@@ -284,7 +284,10 @@ impl<'de> Visitor<'de> for RawReadingVisitor {
                 "sensor_id" => once(&mut raw.sensor_id, "sensor_id", text(&mut map, "sensor_id")?)?,
                 "sensor_type" => once(&mut raw.sensor_type, "sensor_type", text(&mut map, "sensor_type")?)?,
                 "unit" => once(&mut raw.unit, "unit", text(&mut map, "unit")?)?,
-                "location" => once(&mut raw.location, "location", named(map.next_value(), "location")?)?,
+                "location" => {
+                    let given: Option<LocationObject<'de>> = named(map.next_value(), "location")?;
+                    once(&mut raw.location, "location", given.map(|LocationObject(location)| location))?;
+                }
                 "value" => once(&mut raw.value, "value", named(map.next_value(), "value")?)?,
                 "alert_level" => {
                     once(&mut raw.alert_level, "alert_level", named(map.next_value(), "alert_level")?)?
@@ -303,6 +306,25 @@ impl<'de> Visitor<'de> for RawReadingVisitor {
             }
         }
         Ok(raw)
+    }
+}
+
+/// A location written as a JSON object. (A derived reader also takes an array of the fields in order.)
+struct LocationObject<'a>(Location<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for LocationObject<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Location<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Location<'de>, A::Error> {
+                Location::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor).map(Self)
     }
 }
 

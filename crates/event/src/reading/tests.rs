@@ -53,6 +53,10 @@ fn each_mistake_is_named() {
     assert!(error(r#"{"sensor_id":"a","value":1,"value":2}"#).contains("duplicate field `value`"));
     assert!(error(r#"{"sensor_id":"a","value":1,"quality":1.5}"#).contains("between 0 and 1"));
     assert!(error(r#"{"sensor_id":"a","value":1,"metadata":3}"#).contains("`metadata` must be"));
+    assert!(
+        error(r#"{"sensor_id":"a","value":1,"location":["hall","m1",null]}"#)
+            .contains("`location`: invalid type")
+    );
     assert!(error(r#"{"sensor_id":"a","value":1,"alert_level":"meh"}"#).contains("`alert_level`"));
     assert!(error(r#"{"sensor_id":"a","value":1,"timestamp":"yesterday"}"#).contains("RFC 3339"));
     assert!(
