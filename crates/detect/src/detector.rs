@@ -47,6 +47,7 @@ use std::time::Duration;
 use farol_event::{AlertTransition, Reading, Timestamp};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::rule::Rule;
 use crate::rule_set::RuleSet;
 use crate::selector::SeriesLabels;
 
@@ -56,9 +57,9 @@ mod rate;
 mod series;
 
 use judge::{EndedBy, Place, Seen, Subject};
-pub(crate) use labels::{LabelTexts, Labels};
+pub(crate) use labels::Shared;
 pub(crate) use rate::{MAX_SAMPLES, Sample, Samples};
-pub(crate) use series::{Active, InForce, Memory, RuleState, Series, rule_at};
+pub(crate) use series::{Active, InForce, Memory, RuleState, Series, rule_at, state_of};
 
 /// How many series one partition may have; readings of further ones are refused with [`SeriesLimit`].
 pub const MAX_SERIES: usize = 1_000_000;
@@ -112,7 +113,7 @@ pub struct PartitionState {
     /// Index into `series` by `sensor_id`.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    texts: LabelTexts,
+    shared: Shared,
     /// When to look at which series for absence. An entry may come too early, never too late, and counts only if its
     /// series is `armed` for it.
     timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
@@ -133,7 +134,7 @@ impl PartitionState {
             series: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            texts: LabelTexts::default(),
+            shared: Shared::default(),
             timers: BinaryHeap::new(),
             listening_since: Timestamp::EPOCH,
             dirty: VecDeque::new(),
@@ -173,7 +174,7 @@ impl PartitionState {
             series.dirty = true;
             self.dirty.push_back(slot);
         }
-        if series.rules.iter().any(|state| matches!(state.memory, Memory::Arrival { .. })) {
+        if series.states.iter().any(|state| matches!(state.memory, Memory::Arrival { .. })) {
             let watch = AbsenceWatch {
                 rules: &self.rules,
                 place: &self.place,
@@ -192,8 +193,12 @@ impl PartitionState {
         self.counters.judged += 1;
         series.newest = seen.at;
         if !series.labels.are(&labels) {
-            series.labels = self.texts.share(&labels);
-            relabelled(&self.rules, series, arrival, seen.at, &mut out);
+            series.labels = self.shared.labels(&labels);
+            let selects = |_, rule: &Rule, series: &Series| rule.selects(&series.labels.of(&series.id));
+            let ended =
+                series.rematch(&self.rules, &mut self.shared, InForce { since: arrival }, Some, selects);
+            let by = EndedBy::NoLongerSelected;
+            out.extend(ended.iter().map(|active| judge::ended_by(active, &series.id, by, seen.at)));
             let watch = AbsenceWatch {
                 rules: &self.rules,
                 place: &self.place,
@@ -201,14 +206,22 @@ impl PartitionState {
             };
             watch.arm(&mut self.timers, slot, series);
         }
-        for state in &mut series.rules {
-            let Some(rule) = rule_at(&self.rules, state.rule) else { continue };
-            if rule.trusts(reading.quality) {
-                let subject = Subject { place: &self.place, id: &series.id, labels: &series.labels };
-                judge::reading(rule, state, subject, seen, &mut out);
-            } else {
+        for index in series.selected.iter() {
+            let Some(rule) = rule_at(&self.rules, *index) else { continue };
+            if !rule.trusts(reading.quality) {
                 self.counters.low_quality += 1;
+                continue;
             }
+            // The usual case, and the only one for most series: nothing is remembered, and nothing begins.
+            let known = series.states.iter().any(|state| state.rule == *index);
+            if !known && !judge::begins(rule, seen.value) {
+                continue;
+            }
+            let subject = Subject { place: &self.place, id: &series.id, labels: &series.labels };
+            judge::reading(rule, state_of(&mut series.states, *index), subject, seen, &mut out);
+        }
+        if !out.is_empty() {
+            series.states.retain(|state| state.matters(series.newest));
         }
         Ok(out)
     }
@@ -261,29 +274,25 @@ impl PartitionState {
     /// unsettled because they are too many ([`PartitionState::unsettled`]) are ended by [`PartitionState::settle`].
     pub fn rules_changed(&mut self, rules: Arc<RuleSet>, now: Timestamp) -> Vec<AlertTransition> {
         let before = std::mem::replace(&mut self.rules, rules);
-        // By new index: where the same rule stood before, and whether it was evaluated then.
+        // By new index: where the same rule stood before.
+        let same =
+            |rule: &Arc<Rule>| before.rules().iter().position(|was| was.fingerprint() == rule.fingerprint());
         let carried: Vec<Option<u32>> = self
             .rules
             .rules()
             .iter()
-            .map(|rule| {
-                let same = |was: &Arc<crate::rule::Rule>| was.fingerprint() == rule.fingerprint();
-                before.rules().iter().position(same).and_then(|was| u32::try_from(was).ok())
-            })
+            .map(|rule| same(rule).and_then(|was| u32::try_from(was).ok()))
             .collect();
-        let earlier = |index: usize| carried.get(index).copied().flatten();
+        let earlier = |index: u32| slot_index(index).and_then(|at| carried.get(at).copied().flatten());
+        // A rule that stays is about the same series as before; only for the others do selectors have to be evaluated.
+        let selects = |index, rule: &Rule, series: &Series| match earlier(index) {
+            Some(was) => series.selected.contains(&was),
+            None => rule.selects(&series.labels.of(&series.id)),
+        };
         self.timers.clear();
         for (slot, series) in (0u32..).zip(&mut self.series) {
-            let states: Vec<u32> = series.rules.iter().map(|state| state.rule).collect();
-            let ended = series.rematch(
-                &self.rules,
-                InForce { since: now.max(series.last_arrival) },
-                earlier,
-                |index, rule, labels, id| match earlier(index) {
-                    Some(was) => states.contains(&was),
-                    None => rule.selects(&labels.of(id)),
-                },
-            );
+            let in_force = InForce { since: now.max(series.last_arrival) };
+            let ended = series.rematch(&self.rules, &mut self.shared, in_force, earlier, selects);
             if !ended.is_empty() {
                 self.unsettled.entry(series.id.clone()).or_default().extend(ended);
             }
@@ -388,7 +397,7 @@ impl PartitionState {
             let (partition, here) = (saved.partition, self.place.partition);
             return Err(crate::RestoreError::OtherPartition { sensor_id: saved.sensor_id, partition, here });
         }
-        let (series, unsettled) = saved.into_series(&self.rules, &mut self.texts, now);
+        let (series, unsettled) = saved.into_series(&self.rules, &mut self.shared, now);
         let slot = match self.find(&series.id) {
             Some((slot, at)) => {
                 if let Some(place) = self.series.get_mut(at) {
@@ -421,7 +430,7 @@ impl PartitionState {
         let unsettled = &self.unsettled;
         let idle = |series: &Series| {
             series.last_arrival < before
-                && series.rules.iter().all(|state| state.active.is_none())
+                && series.states.iter().all(|state| state.active.is_none())
                 && !unsettled.contains_key(&series.id)
         };
         let (gone, kept): (Vec<Series>, Vec<Series>) =
@@ -465,7 +474,7 @@ impl PartitionState {
         let settled = self
             .series
             .iter()
-            .flat_map(|series| &series.rules)
+            .flat_map(|series| &series.states)
             .filter(|state| state.active.is_some())
             .count();
         settled + self.unsettled.values().map(Vec::len).sum::<usize>()
@@ -495,16 +504,17 @@ impl PartitionState {
     fn create(&mut self, labels: &SeriesLabels<'_>, arrival: Timestamp) -> Result<(u32, usize), SeriesLimit> {
         let mut series = Series {
             id: labels.sensor_id.into(),
-            labels: self.texts.share(labels),
+            labels: self.shared.labels(labels),
             applied_through: -1,
             newest: Timestamp::EPOCH,
             last_arrival: arrival,
             dirty: false,
             armed: None,
-            rules: Box::default(),
+            selected: self.shared.selection(&[]),
+            states: Vec::new(),
         };
-        let selects = |_, rule: &crate::rule::Rule, labels: &Labels, id: &str| rule.selects(&labels.of(id));
-        series.rematch(&self.rules, InForce { since: arrival }, |_| None, selects);
+        let selects = |_, rule: &Rule, series: &Series| rule.selects(&series.labels.of(&series.id));
+        series.rematch(&self.rules, &mut self.shared, InForce { since: arrival }, |_| None, selects);
         let slot = self.insert(series)?;
         Ok((slot, self.series.len() - 1))
     }
@@ -526,21 +536,6 @@ impl PartitionState {
             |slot: &u32| slot_index(*slot).and_then(|at| all.get(at)).map_or(0, |s| hasher.hash_one(&*s.id));
         self.index.insert_unique(hash, slot, rehash);
         Ok(slot)
-    }
-}
-
-/// The labels of `series` changed: other rules may be about it now.
-fn relabelled(
-    rules: &RuleSet,
-    series: &mut Series,
-    arrival: Timestamp,
-    now: Timestamp,
-    out: &mut Vec<AlertTransition>,
-) {
-    let selects = |_, rule: &crate::rule::Rule, labels: &Labels, id: &str| rule.selects(&labels.of(id));
-    let same = |index| u32::try_from(index).ok();
-    for active in series.rematch(rules, InForce { since: arrival }, same, selects) {
-        out.push(judge::ended_by(&active, &series.id, EndedBy::NoLongerSelected, now));
     }
 }
 
@@ -569,7 +564,7 @@ impl AbsenceWatch<'_> {
         out: &mut Vec<AlertTransition>,
     ) {
         self.time_passed(series, arrival, out);
-        for state in &mut series.rules {
+        for state in &mut series.states {
             let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
             if rule_at(self.rules, state.rule).is_some_and(|rule| rule.trusts(reading.quality)) {
                 judge::arrived(state, subject, (arrival, series.applied_through), out);
@@ -580,7 +575,7 @@ impl AbsenceWatch<'_> {
     /// Fires what was due until `now`.
     fn time_passed(&self, series: &mut Series, now: Timestamp, out: &mut Vec<AlertTransition>) {
         let before = out.len();
-        for state in &mut series.rules {
+        for state in &mut series.states {
             let Some(rule) = rule_at(self.rules, state.rule) else { continue };
             let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
             judge::absence(rule, state, subject, (now, self.listening_since), out);
@@ -597,7 +592,7 @@ impl AbsenceWatch<'_> {
             rule_at(self.rules, state.rule)
                 .and_then(|rule| judge::absent_at(rule, state, self.listening_since))
         };
-        let next = series.rules.iter().filter_map(due).min();
+        let next = series.states.iter().filter_map(due).min();
         // A reading moves the instant on; the entry already there comes too early then, and is renewed when it is due.
         if let Some(next) = next
             && series.armed.is_none_or(|armed| next < armed)

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::condition::Condition;
 use crate::detector::{
-    Active, InForce, LabelTexts, Labels, Memory, RuleState, Sample, Samples, Series, rule_at,
+    Active, InForce, Memory, RuleState, Sample, Samples, Series, Shared, rule_at, state_of,
 };
 use crate::rule::{Rule, RuleFacts, RuleFingerprint};
 use crate::rule_set::RuleSet;
@@ -94,7 +94,7 @@ pub(crate) fn encode(partition: i32, series: &Series, unsettled: &[Active], rule
     out.time(series.newest);
     out.time(series.last_arrival);
     let remembered: Vec<(&Arc<Rule>, &RuleState)> = series
-        .rules
+        .states
         .iter()
         .filter(|state| flags(state, series) != 0)
         .filter_map(|state| Some((rule_at(rules, state.rule)?, state)))
@@ -276,41 +276,37 @@ fn alert(cursor: &mut Cursor<'_>, has_clearing: bool) -> Result<SavedAlert, Rest
 
 impl SavedSeries {
     /// The series under the rules in force, and its alerts whose rule is gone.
-    pub fn into_series(
-        self,
-        rules: &RuleSet,
-        texts: &mut LabelTexts,
-        now: Timestamp,
-    ) -> (Series, Vec<Active>) {
+    pub fn into_series(self, rules: &RuleSet, shared: &mut Shared, now: Timestamp) -> (Series, Vec<Active>) {
         let [sensor_type, unit, factory_section, machine_id, zone] = &self.labels;
         let labels =
             SeriesLabels { sensor_id: &self.sensor_id, sensor_type, unit, factory_section, machine_id, zone };
         let mut series = Series {
-            labels: texts.share(&labels),
+            labels: shared.labels(&labels),
             id: self.sensor_id.as_str().into(),
             applied_through: self.applied_through,
             newest: self.newest,
             last_arrival: self.last_arrival,
             dirty: false,
             armed: None,
-            rules: Box::default(),
+            selected: shared.selection(&[]),
+            states: Vec::new(),
         };
         let in_force = InForce { since: now.max(self.last_arrival) };
-        let selects = |_, rule: &Rule, labels: &Labels, id: &str| rule.selects(&labels.of(id));
-        series.rematch(rules, in_force, |_| None, selects);
+        let selects = |_, rule: &Rule, series: &Series| rule.selects(&series.labels.of(&series.id));
+        series.rematch(rules, shared, in_force, |_| None, selects);
         let mut unsettled = Vec::new();
         for saved in self.rules {
-            let is_it = |state: &&mut RuleState| {
-                rule_at(rules, state.rule)
-                    .is_some_and(|r| r.name() == saved.name && r.fingerprint() == saved.fingerprint)
+            let is_it = |index: &&u32| {
+                let rule = rule_at(rules, **index);
+                rule.is_some_and(|rule| rule.name() == saved.name && rule.fingerprint() == saved.fingerprint)
             };
-            let state = series.rules.iter_mut().find(is_it);
+            let state = series.selected.iter().find(is_it).map(|index| state_of(&mut series.states, *index));
             match state {
                 // A second alert of the same rule can't have been written; if it is there, it is ended, not lost.
                 Some(state) if state.active.is_none() || saved.alert.is_none() => {
-                    saved.resume(rules, state, texts)
+                    saved.resume(rules, state, shared)
                 }
-                _ => unsettled.extend(saved.alert.map(|alert| alert.active(saved.fingerprint, None, texts))),
+                _ => unsettled.extend(saved.alert.map(|alert| alert.active(saved.fingerprint, None, shared))),
             }
         }
         series.keep_ids_apart(rules, &unsettled);
@@ -319,7 +315,7 @@ impl SavedSeries {
 }
 
 impl SavedRule {
-    fn resume(self, rules: &RuleSet, state: &mut RuleState, texts: &mut LabelTexts) {
+    fn resume(self, rules: &RuleSet, state: &mut RuleState, shared: &mut Shared) {
         let Some(rule) = rule_at(rules, state.rule) else { return };
         if let Some(not_before) = self.not_before {
             state.not_before = state.not_before.max(not_before);
@@ -332,17 +328,17 @@ impl SavedRule {
             _ => {}
         }
         if let Some(alert) = self.alert {
-            state.active = Some(Box::new(alert.active(self.fingerprint, Some(rule), texts)));
+            state.active = Some(Box::new(alert.active(self.fingerprint, Some(rule), shared)));
         }
     }
 }
 
 impl SavedAlert {
     /// The alert as the detector keeps it, with the facts of `rule` if it is still in force.
-    fn active(self, fingerprint: RuleFingerprint, rule: Option<&Rule>, texts: &mut LabelTexts) -> Active {
+    fn active(self, fingerprint: RuleFingerprint, rule: Option<&Rule>, shared: &mut Shared) -> Active {
         let alert = *self.alert;
         let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
-        let labels = texts.share(&SeriesLabels {
+        let labels = shared.labels(&SeriesLabels {
             sensor_id: &alert.series,
             sensor_type: label("sensor_type"),
             unit: label("unit"),

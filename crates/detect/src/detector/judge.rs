@@ -60,6 +60,11 @@ pub(crate) enum EndedBy {
     NoLongerSelected,
 }
 
+/// Whether an alert begins with this value, when nothing is remembered of the rule.
+pub(crate) fn begins(rule: &Rule, value: f64) -> bool {
+    matches!(rule.condition(), Condition::Value(band) if band.judge(value) == Verdict::Breached)
+}
+
 /// Judges a reading by a rule about values or rates. Nothing for a rule about absence.
 pub(crate) fn reading(
     rule: &Rule,

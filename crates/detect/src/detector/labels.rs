@@ -1,6 +1,7 @@
 //! The labels of a series, shared between series: a plant has thousands of sensors and few machines, zones and units.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::selector::{LabelName, SeriesLabels};
@@ -52,38 +53,61 @@ impl Labels {
     }
 }
 
-/// One copy of every label text in use.
+/// What series have in common, kept once: label texts, and which rules select a series.
 #[derive(Debug, Default)]
-pub(crate) struct LabelTexts {
-    texts: HashSet<Arc<str>>,
-    /// At this many texts, those that no series uses any more are dropped.
-    sweep_at: usize,
+pub(crate) struct Shared {
+    texts: InUse<str>,
+    selections: InUse<[u32]>,
 }
 
-impl LabelTexts {
-    const SWEEP_AT_LEAST: usize = 4096;
-
-    pub fn share(&mut self, labels: &SeriesLabels<'_>) -> Labels {
+impl Shared {
+    pub fn labels(&mut self, labels: &SeriesLabels<'_>) -> Labels {
         Labels {
-            sensor_type: self.text(labels.sensor_type),
-            unit: self.text(labels.unit),
-            factory_section: self.text(labels.factory_section),
-            machine_id: self.text(labels.machine_id),
-            zone: self.text(labels.zone),
+            sensor_type: self.texts.one(labels.sensor_type),
+            unit: self.texts.one(labels.unit),
+            factory_section: self.texts.one(labels.factory_section),
+            machine_id: self.texts.one(labels.machine_id),
+            zone: self.texts.one(labels.zone),
         }
     }
 
-    fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
+    /// Indices of the rules that select a series.
+    pub fn selection(&mut self, rules: &[u32]) -> Arc<[u32]> {
+        self.selections.one(rules)
+    }
+}
+
+/// One copy of everything in use.
+#[derive(Debug)]
+struct InUse<T: ?Sized> {
+    known: HashSet<Arc<T>>,
+    /// At this many, those out of use are dropped.
+    sweep_at: usize,
+}
+
+impl<T: ?Sized> Default for InUse<T> {
+    fn default() -> Self {
+        Self { known: HashSet::new(), sweep_at: SWEEP_AT_LEAST }
+    }
+}
+
+const SWEEP_AT_LEAST: usize = 4096;
+
+impl<T: ?Sized + Eq + Hash> InUse<T> {
+    fn one<'a>(&mut self, wanted: &'a T) -> Arc<T>
+    where
+        Arc<T>: From<&'a T>,
+    {
+        if let Some(known) = self.known.get(wanted) {
             return Arc::clone(known);
         }
         // A sender that changes its labels with every reading must not fill the memory.
-        if self.texts.len() >= self.sweep_at.max(Self::SWEEP_AT_LEAST) {
-            self.texts.retain(|text| Arc::strong_count(text) > 1);
-            self.sweep_at = 2 * self.texts.len();
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|one| Arc::strong_count(one) > 1);
+            self.sweep_at = (2 * self.known.len()).max(SWEEP_AT_LEAST);
         }
-        let new: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&new));
+        let new: Arc<T> = wanted.into();
+        self.known.insert(Arc::clone(&new));
         new
     }
 }
@@ -94,13 +118,13 @@ mod tests {
 
     #[test]
     fn texts_out_of_use_are_dropped() {
-        let mut texts = LabelTexts::default();
-        let kept = texts.share(&SeriesLabels { machine_id: "kept", ..Default::default() });
+        let mut shared = Shared::default();
+        let kept = shared.labels(&SeriesLabels { machine_id: "kept", ..Default::default() });
         for i in 0..100_000 {
-            texts.share(&SeriesLabels { machine_id: &i.to_string(), ..Default::default() });
+            shared.labels(&SeriesLabels { machine_id: &i.to_string(), ..Default::default() });
         }
-        assert!(texts.texts.len() <= LabelTexts::SWEEP_AT_LEAST);
-        let again = texts.share(&SeriesLabels { machine_id: "kept", ..Default::default() });
+        assert!(shared.texts.known.len() <= SWEEP_AT_LEAST);
+        let again = shared.labels(&SeriesLabels { machine_id: "kept", ..Default::default() });
         assert!(Arc::ptr_eq(&kept.machine_id, &again.machine_id));
     }
 }

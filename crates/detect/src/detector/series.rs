@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farol_event::{Alert, AlertId, AlertStatus, Timestamp};
 
-use super::labels::Labels;
+use super::labels::{Labels, Shared};
 use super::rate::Samples;
 use crate::condition::Condition;
 use crate::rule::{Rule, RuleFacts};
@@ -25,8 +25,11 @@ pub(crate) struct Series {
     pub dirty: bool,
     /// Its earliest entry among the timers.
     pub armed: Option<Timestamp>,
-    /// One for every enabled rule that selects it, in the order of the rules.
-    pub rules: Box<[RuleState]>,
+    /// The enabled rules that select it, as indices in the rule set, in order.
+    pub selected: Arc<[u32]>,
+    /// What is remembered, in the order of the rules. A rule that looks at one reading at a time has nothing to remember
+    /// while all is well, so most series have none.
+    pub states: Vec<RuleState>,
 }
 
 /// What is remembered of one rule and series.
@@ -103,44 +106,57 @@ pub(crate) struct InForce {
 }
 
 impl RuleState {
-    pub fn new(index: usize, rule: &Rule, series_offset: i64, in_force: InForce) -> Self {
+    /// What a rule remembers of a series that it hasn't seen yet, if it remembers anything before an alert begins.
+    fn at_first(index: u32, rule: &Rule, series_offset: i64, in_force: InForce) -> Option<Self> {
         let memory = match rule.condition() {
-            Condition::Value(_) => Memory::Nothing,
+            Condition::Value(_) => return None,
             Condition::Rate { .. } => Memory::Samples(Box::default()),
             Condition::Absent(_) => Memory::Arrival { at: in_force.since, offset: series_offset },
         };
-        // A rule set has at most `MAX_RULES` rules, far below the range.
-        let rule = u32::try_from(index).unwrap_or(u32::MAX);
-        Self { rule, not_before: Timestamp::EPOCH, memory, active: None }
+        Some(Self { memory, ..Self::nothing(index) })
+    }
+
+    pub fn nothing(rule: u32) -> Self {
+        Self { rule, not_before: Timestamp::EPOCH, memory: Memory::Nothing, active: None }
+    }
+
+    /// Whether there is anything in it that matters to readings of `newest` and later.
+    pub fn matters(&self, newest: Timestamp) -> bool {
+        self.active.is_some() || self.memory != Memory::Nothing || self.not_before > newest
     }
 }
 
 impl Series {
-    /// Matches the series with `rules` anew. `earlier` says which of its states belongs to a rule and goes on,
-    /// `selects` whether a rule is about the series. Alerts whose rule is no longer there are returned.
+    /// Matches the series with `rules` anew. `earlier` says where a rule stood before, if it did; what is remembered of it
+    /// goes on then. `selects` says whether a rule is about the series, given the earlier selection. Alerts whose rule is
+    /// no longer there are returned.
     pub fn rematch(
         &mut self,
         rules: &RuleSet,
+        shared: &mut Shared,
         in_force: InForce,
-        mut earlier: impl FnMut(usize) -> Option<u32>,
-        mut selects: impl FnMut(usize, &Rule, &Labels, &str) -> bool,
+        mut earlier: impl FnMut(u32) -> Option<u32>,
+        mut selects: impl FnMut(u32, &Rule, &Self) -> bool,
     ) -> Vec<Active> {
-        let mut old: Vec<Option<RuleState>> = std::mem::take(&mut self.rules).into_iter().map(Some).collect();
-        let mut new = Vec::new();
-        for (index, rule) in rules.rules().iter().enumerate() {
-            if !rule.enabled() || !selects(index, rule, &self.labels, &self.id) {
+        let mut old: Vec<Option<RuleState>> =
+            std::mem::take(&mut self.states).into_iter().map(Some).collect();
+        let (mut selected, mut states) = (Vec::new(), Vec::new());
+        // A rule set has at most `MAX_RULES` rules, far below the range of an index.
+        for (index, rule) in (0u32..).zip(rules.rules()) {
+            if !rule.enabled() || !selects(index, rule, self) {
                 continue;
             }
-            let fresh = RuleState::new(index, rule, self.applied_through, in_force);
-            let was = earlier(index);
+            selected.push(index);
+            let was = earlier(index).filter(|was| self.selected.contains(was));
             let is_it =
                 |state: &&mut Option<RuleState>| state.as_ref().is_some_and(|state| Some(state.rule) == was);
-            new.push(match old.iter_mut().find(is_it).and_then(Option::take) {
-                Some(state) => RuleState { rule: fresh.rule, ..state },
-                None => fresh,
-            });
+            match old.iter_mut().find(is_it).and_then(Option::take) {
+                Some(state) => states.push(RuleState { rule: index, ..state }),
+                None => states.extend(RuleState::at_first(index, rule, self.applied_through, in_force)),
+            }
         }
-        self.rules = new.into_boxed_slice();
+        self.selected = shared.selection(&selected);
+        self.states = states;
         let ended: Vec<Active> =
             old.into_iter().flatten().filter_map(|state| state.active.map(|active| *active)).collect();
         self.keep_ids_apart(rules, &ended);
@@ -149,13 +165,23 @@ impl Series {
 
     /// A rule that changed keeps its name, and so could make the id of its predecessor's alert again.
     pub fn keep_ids_apart(&mut self, rules: &RuleSet, ended: &[Active]) {
-        for state in &mut self.rules {
-            let Some(rule) = rule_at(rules, state.rule) else { continue };
-            for alert in ended.iter().filter(|alert| alert.facts.name == rule.name()) {
-                state.not_before = state.not_before.max(just_after(alert.began_at));
-            }
+        for alert in ended {
+            let same_name =
+                |index: &&u32| rule_at(rules, **index).is_some_and(|r| r.name() == alert.facts.name);
+            let Some(index) = self.selected.iter().find(same_name).copied() else { continue };
+            let state = state_of(&mut self.states, index);
+            state.not_before = state.not_before.max(just_after(alert.began_at));
         }
     }
+}
+
+/// What is remembered of a rule, made if there is nothing yet. `states` are in the order of the rules.
+pub(crate) fn state_of(states: &mut Vec<RuleState>, rule: u32) -> &mut RuleState {
+    let at = states.partition_point(|state| state.rule < rule);
+    if states.get(at).is_none_or(|state| state.rule != rule) {
+        states.insert(at, RuleState::nothing(rule));
+    }
+    states.get_mut(at).expect("it was there or has just been inserted")
 }
 
 /// The rule of a state.
