@@ -93,9 +93,9 @@ impl Default for TerminalProgress {
 
 impl Progress for TerminalProgress {
     fn update(&self, state: &ProgressState) {
-        let steps =
-            (0..=BAR_STEPS).rev().find(|step| *step as f64 <= state.share.unwrap_or(0.0) * BAR_STEPS as f64);
-        self.bar.set_position(steps.unwrap_or(0));
+        // A share of one second in milliseconds is the share in thousandths.
+        let share = Duration::try_from_secs_f64(state.share.unwrap_or(0.0)).unwrap_or_default();
+        self.bar.set_position(u64::try_from(share.as_millis()).unwrap_or(BAR_STEPS));
         self.bar.set_message(state.to_string());
     }
 

@@ -257,13 +257,11 @@ impl std::fmt::Display for ReplaySummary {
             let assumed = if self.utc_assumed { " (no offset given: taken as UTC)" } else { "" };
             writeln!(f, "from {first} to {last}{assumed}")?;
         }
-        if self.bad_rows + self.skipped_rows > 0 {
-            writeln!(
-                f,
-                "{} bad rows left out, {} rows skipped",
-                grouped(self.bad_rows),
-                grouped(self.skipped_rows)
-            )?;
+        if self.skipped_rows > 0 {
+            writeln!(f, "{} rows skipped, as asked", grouped(self.skipped_rows))?;
+        }
+        if self.bad_rows > 0 {
+            writeln!(f, "{} bad rows left out", grouped(self.bad_rows))?;
         }
         if self.out_of_order > 0 {
             writeln!(f, "{} samples are older than the one before them", grouped(self.out_of_order))?;

@@ -1,7 +1,7 @@
 //! What the server itself counted, before and after a run, and whether that fits what it acknowledged.
 //!
-//! Two counts are read: `accepted_total` of `/api/real-time-metrics`, which begins at zero when the server starts, and the
-//! records of the readings' topic in `/api/system-status`, which survive a restart and are what is really in the log.
+//! Two counts are read: `farol_http_readings_accepted_total` of `/metrics`, which begins at zero when the server starts, and
+//! the records of the readings' topic in `/api/system-status`, which survive a restart and are what is really in the log.
 //! Anybody else who sends readings meanwhile (a demonstration's simulators) is counted by the server too; then the counts
 //! differ and the summary says by how much.
 
@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::LoadOptions;
 use super::summary::{Agreement, ServerCounts};
-use crate::client::{ClientError, Connection, RequestTemplate, ServerUrl};
+use crate::client::{Connection, RequestTemplate, ServerUrl};
 
 /// How long the server's counts may lag behind its acknowledgements.
 pub const COUNT_LAG: Duration = Duration::from_secs(5);
@@ -30,10 +29,8 @@ pub struct Counts {
     pub stored_records: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct RealTimeMetrics {
-    accepted_total: u64,
-}
+/// The metric that counts accepted readings, without labels.
+const ACCEPTED_METRIC: &str = "farol_http_readings_accepted_total";
 
 #[derive(Deserialize)]
 struct SystemStatus {
@@ -53,30 +50,34 @@ struct TopicStatus {
 
 /// Reads both counts. What can't be read is `None`; why is logged at debug level, because the load doesn't depend on it.
 pub async fn read_counts(server: &ServerUrl, topic: &str) -> Counts {
-    let accepted_total =
-        get_json::<RealTimeMetrics>(server, "/api/real-time-metrics").await.map(|m| m.accepted_total);
-    let stored_records = get_json::<SystemStatus>(server, "/api/system-status")
+    let accepted_total = get(server, "/metrics").await.and_then(|text| metric(&text, ACCEPTED_METRIC));
+    let stored_records = get(server, "/api/system-status")
         .await
+        .and_then(|json| {
+            serde_json::from_slice::<SystemStatus>(&json)
+                .inspect_err(|error| tracing::debug!(%error, "the server's status is not as expected"))
+                .ok()
+        })
         .and_then(|status| Some(status.log.topics.iter().find(|t| t.name == topic)?.records));
     Counts { accepted_total, stored_records }
 }
 
-async fn get_json<T: DeserializeOwned>(server: &ServerUrl, path: &str) -> Option<T> {
+/// The value of a metric without labels in Prometheus' text format.
+fn metric(text: &[u8], name: &str) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.split(' ').next()?.parse().ok())
+}
+
+async fn get(server: &ServerUrl, path: &str) -> Option<Bytes> {
     let answer = async {
         let template = RequestTemplate::get(server, path)?;
         let mut connection = Connection::open(server).await?;
         connection.exchange(&template, Bytes::new(), ANSWER_LIMIT).await
     };
     match answer.await {
-        Ok(answer) if answer.status == StatusCode::OK => serde_json::from_slice(&answer.body)
-            .inspect_err(|error| tracing::debug!(path, %error, "the server's count is not as expected"))
-            .ok(),
+        Ok(answer) if answer.status == StatusCode::OK => Some(answer.body),
         Ok(answer) => {
             tracing::debug!(path, status = %answer.status, "the server does not tell its count");
-            None
-        }
-        Err(ref error @ ClientError::Connect { .. }) => {
-            tracing::debug!(path, %error, "the server is gone");
             None
         }
         Err(error) => {
@@ -126,6 +127,13 @@ mod tests {
 
     fn counts(accepted_total: Option<u64>, stored_records: Option<u64>) -> Counts {
         Counts { accepted_total, stored_records }
+    }
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let text = b"# TYPE a_total counter\na_total_created 1\na_total{x=\"y\"} 2\na_total 97693\nb 4\n";
+        assert_eq!(metric(text, "a_total"), Some(97_693));
+        assert_eq!((metric(text, "a"), metric(b"\xff", "a")), (None, None));
     }
 
     #[test]

@@ -147,9 +147,11 @@ async fn answer(
 ) -> Result<Response<Body>, std::io::Error> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/api/readings") => take_readings(state, request).await,
-        (&Method::GET, "/api/real-time-metrics") => {
+        (&Method::GET, "/metrics") => {
             let accepted_total = state.lock().unwrap().accepted_total;
-            Ok(json_answer(StatusCode::OK, &json!({ "accepted_total": accepted_total, "history": [] })))
+            let text =
+                format!("# TYPE x counter\nfarol_http_readings_accepted_total {accepted_total}\n# EOF\n");
+            Ok(Response::new(Full::new(Bytes::from(text)).boxed_unsync()))
         }
         (&Method::GET, "/api/system-status") => {
             let records = state.lock().unwrap().stored.len();
