@@ -174,7 +174,7 @@ impl Broker {
             return Err(BrokerError::TopicExists(name.to_owned()));
         }
         Topic::check(name, partitions, &config, self.inner.sync)?;
-        catalog.add(name, ListedTopic { partitions, config: config.clone() })?;
+        catalog.set(name, ListedTopic { partitions, config: config.clone() })?;
         let topic = match Topic::open(&self.inner.log, name, partitions, config, self.inner.sync) {
             Ok(topic) => topic,
             Err(error) => {
@@ -184,6 +184,23 @@ impl Broker {
                 return Err(error);
             }
         };
+        self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
+        Ok(())
+    }
+
+    /// Gives a topic another configuration, in place of all that it had. Its partitions follow at once.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownTopicOrPartition`], [`BrokerError::InvalidTopic`], [`BrokerError::Catalog`]; the topic is then
+    /// as it was.
+    pub fn configure_topic(&self, name: &str, config: BTreeMap<String, String>) -> Result<(), BrokerError> {
+        self.check_open()?;
+        // Held throughout, so that list and topic agree whoever else configures it.
+        let mut catalog = self.inner.catalog.lock();
+        let partitions = self.topic(name)?.partition_count();
+        Topic::check(name, partitions, &config, self.inner.sync)?;
+        catalog.set(name, ListedTopic { partitions, config: config.clone() })?;
+        let topic = Topic::open(&self.inner.log, name, partitions, config, self.inner.sync)?;
         self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
         Ok(())
     }

@@ -158,6 +158,11 @@ impl Bus for EmbeddedBus {
         off_thread(move || Ok(broker.create_topic(&spec.name, spec.partitions, spec.config)?)).await
     }
 
+    async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError> {
+        let (broker, topic) = (self.broker.clone(), topic.to_owned());
+        off_thread(move || Ok(broker.configure_topic(&topic, config)?)).await
+    }
+
     async fn topics(&self) -> Result<Vec<TopicDescription>, BusError> {
         self.broker.check_open()?;
         let topics = self.broker.topics();

@@ -225,6 +225,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Creates a topic. Returns when it can be used.
     async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError>;
 
+    /// Gives a topic another configuration, in place of all that it had. Returns when it is in force.
+    async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError>;
+
     /// Every topic, by name.
     async fn topics(&self) -> Result<Vec<TopicDescription>, BusError>;
 

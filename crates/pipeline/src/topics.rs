@@ -64,7 +64,8 @@ pub struct TopicOverride {
     pub config: BTreeMap<String, String>,
 }
 
-/// Creates the topics that don't exist yet.
+/// Creates the topics that don't exist yet, and gives those that exist the configuration of the settings. The number of partitions
+/// stays as it is.
 ///
 /// # Errors
 /// Whatever the bus refuses, other than that a topic exists already.
@@ -77,6 +78,9 @@ pub async fn ensure_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Result<(), 
                     topic = %spec.name, partitions = found.partitions, configured = spec.partitions,
                     "the topic keeps its number of partitions: keys would land elsewhere if it changed"
                 );
+            }
+            if found.config != spec.config {
+                bus.configure_topic(&spec.name, spec.config).await?;
             }
             continue;
         }

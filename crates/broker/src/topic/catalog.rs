@@ -70,8 +70,8 @@ impl Catalog {
         &self.topics
     }
 
-    /// Lists one more topic, durably. On an error the list is as before.
-    pub(crate) fn add(&mut self, name: &str, topic: ListedTopic) -> Result<(), BrokerError> {
+    /// Lists a topic, durably, in place of the one of that name if there is one. On an error the list is as before.
+    pub(crate) fn set(&mut self, name: &str, topic: ListedTopic) -> Result<(), BrokerError> {
         let mut topics = self.topics.clone();
         topics.insert(name.to_owned(), topic);
         self.replace(topics)
@@ -151,8 +151,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut catalog = read(dir.path()).unwrap();
         assert!(catalog.topics().is_empty());
-        catalog.add("a", listed(1)).unwrap();
-        catalog.add("b", listed(3)).unwrap();
+        catalog.set("a", listed(1)).unwrap();
+        catalog.set("b", listed(3)).unwrap();
         catalog.remove("a").unwrap();
         let again = read(dir.path()).unwrap();
         assert_eq!(again.topics(), &BTreeMap::from([("b".to_owned(), listed(3))]));
@@ -166,9 +166,9 @@ mod tests {
             let file_system = FaultFileSystem::new(seed);
             file_system.create_dir_all(dir).unwrap();
             let mut catalog = Catalog::read(Arc::new(file_system.clone()), dir).unwrap();
-            catalog.add("a", listed(1)).unwrap();
+            catalog.set("a", listed(1)).unwrap();
             file_system.crash_after(seed % 7);
-            let added = catalog.add("b", listed(2)).is_ok();
+            let added = catalog.set("b", listed(2)).is_ok();
             file_system.restart();
             let again = Catalog::read(Arc::new(file_system), dir).unwrap();
             match again.topics().len() {
@@ -188,12 +188,12 @@ mod tests {
             let file_system = FaultFileSystem::new(1);
             file_system.create_dir_all(dir).unwrap();
             let mut catalog = Catalog::read(Arc::new(file_system.clone()), dir).unwrap();
-            catalog.add("a", listed(1)).unwrap();
+            catalog.set("a", listed(1)).unwrap();
             file_system.fail_next(operation, "topics");
-            let error = catalog.add("b", listed(2)).unwrap_err();
+            let error = catalog.set("b", listed(2)).unwrap_err();
             assert!(matches!(error, BrokerError::Catalog { .. }), "{operation:?}");
             assert_eq!(catalog.topics().len(), 1);
-            catalog.add("c", listed(1)).unwrap();
+            catalog.set("c", listed(1)).unwrap();
             assert_eq!(Catalog::read(Arc::new(file_system), dir).unwrap().topics().len(), 2);
         }
     }

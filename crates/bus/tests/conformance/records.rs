@@ -21,6 +21,26 @@ pub async fn a_topic_is_listed_and_refuses_to_be_made_twice(engine: &mut impl En
     assert!(matches!(bus.create_topic(again).await, Err(BusError::TopicExists(topic)) if topic == name));
 }
 
+pub async fn a_topic_takes_another_configuration_and_keeps_its_records_and_it_over_a_restart(
+    engine: &mut impl Engine,
+) {
+    let bus = engine.bus();
+    let name = topic(&bus, "configured", 1, &[("retention.ms", "60000"), ("segment.bytes", "1048576")]).await;
+    bus.producer("p").await.unwrap().send(&name, vec![numbered(1)]).await.unwrap();
+    let config = BTreeMap::from([("retention.ms".to_owned(), "120000".to_owned())]);
+    bus.configure_topic(&name, config.clone()).await.unwrap();
+    let bad = BTreeMap::from([("retention.ms".to_owned(), "soon".to_owned())]);
+    assert!(matches!(bus.configure_topic(&name, bad).await, Err(BusError::InvalidTopic { .. })));
+    let absent = bus.configure_topic("absent", config.clone()).await;
+    assert!(matches!(absent, Err(BusError::UnknownTopicOrPartition(_))), "{absent:?}");
+    drop(bus);
+    engine.restart().await;
+    let bus = engine.bus();
+    let listed = bus.topics().await.unwrap().into_iter().find(|t| *t.name == *name).unwrap();
+    assert_eq!((listed.partitions, listed.config), (1, config));
+    assert_eq!(read(&mut reader(&bus, &name).await, 1).await.len(), 1);
+}
+
 pub async fn unusable_topics_are_refused_with_the_reason(engine: &mut impl Engine) {
     let bus = engine.bus();
     let refused = |name: &str, partitions, config: &[(&str, &str)]| {
