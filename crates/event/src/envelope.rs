@@ -254,8 +254,7 @@ impl Event {
             .transpose()?;
         let dataversion = match attributes.remove("dataversion") {
             None | Some(Value::Null) => 1,
-            Some(given) => given
-                .as_u64()
+            Some(given) => integer(&given)
                 .and_then(|v| u32::try_from(v).ok())
                 .filter(|v| *v >= 1)
                 .ok_or_else(|| invalid("dataversion", "must be an integer of at least 1"))?,
@@ -289,6 +288,18 @@ impl Event {
 
 fn invalid(attribute: &str, problem: impl Into<String>) -> EventError {
     EventError::Attribute { attribute: shorten(attribute), problem: problem.into() }
+}
+
+/// The integer that a JSON number is. `2`, `2.0` and `2e0` are one number in JSON (and in JSON Schema).
+fn integer(value: &Value) -> Option<i128> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number = value.as_number()?;
+    if let Some(whole) = number.as_i128() {
+        return Some(whole);
+    }
+    let float = number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() <= EXACT)?;
+    // Up to 2^53 every integer has its own float, so its text without a fraction is the integer.
+    format!("{float:.0}").parse().ok()
 }
 
 fn optional(
@@ -331,7 +342,7 @@ fn extensions(attributes: serde_json::Map<String, Value>) -> Result<BTreeMap<Str
         let fits = match value {
             Value::String(text) => text.len() <= MAX_ATTRIBUTE_BYTES,
             Value::Bool(_) => true,
-            Value::Number(number) => number.is_i64() || number.is_u64(),
+            Value::Number(_) => integer(value).is_some(),
             _ => false,
         };
         if !fits {
@@ -339,4 +350,26 @@ fn extensions(attributes: serde_json::Map<String, Value>) -> Result<BTreeMap<Str
         }
     }
     Ok(attributes.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(attributes: &str) -> Result<Event, EventError> {
+        let json = format!(r#"{{"specversion":"1.0","id":"1","type":"t","source":"s",{attributes}}}"#);
+        Event::parse(json.as_bytes(), Timestamp::EPOCH)
+    }
+
+    #[test]
+    fn an_integer_is_one_however_it_is_written() {
+        assert_eq!(parse(r#""dataversion":2.0"#).unwrap().dataversion, 2);
+        assert_eq!(parse(r#""dataversion":2e0"#).unwrap().dataversion, 2);
+        assert!(parse(r#""x":-18.0,"y":18446744073709551615"#).is_ok());
+        for refused in
+            [r#""dataversion":2.5"#, r#""dataversion":0.0"#, r#""dataversion":1e300"#, r#""x":0.5"#]
+        {
+            assert!(matches!(parse(refused), Err(EventError::Attribute { .. })), "{refused}");
+        }
+    }
 }
