@@ -1,8 +1,7 @@
 //! The description of the API: what the handlers' own descriptions don't say by themselves.
 //!
-//! Bounds stand in it as they are checked. Where the check counts bytes and JSON Schema counts characters, the schema
-//! gives the number of characters that always fits (UTF-8 has up to four bytes each), so that whatever fits the schema
-//! is accepted.
+//! Bounds stand in it as they are checked. Where the check counts bytes, `maxLength` (which counts characters) has the
+//! same number and the description says "bytes": right for ASCII, too generous for the rest.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use utoipa::{IntoResponses, OpenApi, ToSchema};
 use uuid::Uuid;
 
 use crate::ingest::events::MAX_EVENTS;
-use crate::ingest::readings::MAX_READINGS;
+use crate::ingest::readings::{MAX_READINGS, ProducerKind};
 use crate::problem::ProblemDetails;
 
 #[derive(OpenApi)]
@@ -36,7 +35,7 @@ use crate::problem::ProblemDetails;
         (name = "status", description = "The state of the whole"),
         (name = "probes", description = "For orchestrators"),
     ),
-    components(schemas(ProblemDetails)),
+    components(schemas(ProblemDetails, ProducerKind)),
 )]
 struct Base;
 
@@ -49,21 +48,28 @@ pub(crate) fn base() -> Description {
 pub(crate) fn to_json(description: Description) -> Vec<u8> {
     let mut json =
         serde_json::to_value(description).expect("a description has string keys, so it serialises");
-    if let Some(schemas) = json.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
-        for (body, most) in [("ReadingBody", MAX_READINGS), ("EventBody", MAX_EVENTS)] {
-            let many = schemas.get_mut(body).and_then(|schema| schema.pointer_mut("/oneOf/1"));
-            if let Some(many) = many.and_then(Value::as_object_mut) {
-                many.insert("minItems".to_owned(), 1.into());
-                many.insert("maxItems".to_owned(), most.into());
-            }
+    let arrays = [
+        ("/components/schemas/ReadingBody/oneOf/1", MAX_READINGS),
+        ("/components/schemas/EventBody/oneOf/1", MAX_EVENTS),
+        (
+            "/paths/~1api~1events/post/requestBody/content/application~1cloudevents-batch+json/schema",
+            MAX_EVENTS,
+        ),
+    ];
+    for (pointer, most) in arrays {
+        if let Some(array) = json.pointer_mut(pointer).and_then(Value::as_object_mut) {
+            array.insert("minItems".to_owned(), 1.into());
+            array.insert("maxItems".to_owned(), most.into());
         }
+    }
+    if let Some(schemas) = json.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         // CloudEvents 1.0, section 3.1: names of extension attributes are lower-case letters and digits.
         if let Some(event) = schemas.get_mut("NewEvent").and_then(Value::as_object_mut) {
             event.insert("additionalProperties".to_owned(), Value::Bool(false));
             event.insert(
                 "patternProperties".to_owned(),
-                json!({ "^ext[a-z0-9]{1,17}$": { "type": ["string", "boolean", "integer"], "maxLength": 256,
-                        "minimum": i64::MIN, "maximum": i64::MAX } }),
+                json!({ "^[a-z0-9]+$": { "type": ["string", "boolean", "integer"], "maxLength": 1024,
+                        "minimum": i64::MIN, "maximum": u64::MAX } }),
             );
         }
     }
@@ -145,7 +151,7 @@ pub(crate) enum ReadingBody {
 #[expect(dead_code, reason = "only its schema is used; readings are parsed where they lie")]
 pub(crate) struct NewReading {
     /// Who measures. At most 256 bytes, no control characters.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     sensor_id: String,
     /// The measured value; a finite number.
     value: f64,
@@ -156,12 +162,12 @@ pub(crate) struct NewReading {
     )]
     timestamp: Option<String>,
     /// What is measured. At most 128 bytes, no control characters.
-    #[schema(max_length = 32, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     sensor_type: Option<String>,
     /// Where the sensor stands.
     location: Option<NewLocation>,
     /// The unit of the value. At most 128 bytes, no control characters.
-    #[schema(max_length = 32, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     unit: Option<String>,
     /// What the sender thinks of the value.
     alert_level: Option<farol_event::AlertLevel>,
@@ -178,13 +184,13 @@ pub(crate) struct NewReading {
 #[expect(dead_code, reason = "only its schema is used; readings are parsed where they lie")]
 pub(crate) struct NewLocation {
     /// Section of the plant.
-    #[schema(max_length = 32, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     factory_section: Option<String>,
     /// The machine that carries the sensor.
-    #[schema(max_length = 32, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     machine_id: Option<String>,
     /// Zone within the section.
-    #[schema(max_length = 32, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    #[schema(max_length = 128, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     zone: Option<String>,
 }
 
@@ -209,15 +215,19 @@ pub(crate) struct NewEvent {
     /// Always `1.0`.
     specversion: farol_event::envelope::SpecVersion,
     /// Unique per source.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     id: String,
     /// What happened. Types by which Farol keeps account of itself (`consumidor_…`, `produtor_pulsou`,
     /// `particoes_reatribuidas`, `regra_alterada`, `notificacao_enviada`, `alerta_reconhecido`) are refused.
     #[serde(rename = "type")]
-    #[schema(min_length = 1, max_length = 256, pattern = "^(servico|metrica|transacao|sistema)_[a-z]+$")]
+    #[schema(
+        min_length = 1,
+        max_length = 1024,
+        pattern = "^(?!(consumidor_(entrou|saiu|pulsou)|produtor_pulsou|particoes_reatribuidas|regra_alterada|notificacao_enviada|alerta_reconhecido)$)[^\\x00-\\x1f\\x7f-\\x9f]+$"
+    )]
     event_type: String,
     /// The service, sensor or component that it is about.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     source: String,
     /// When it happened; the arrival time if absent.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -228,16 +238,16 @@ pub(crate) struct NewEvent {
     /// Ties together what belongs to one command or request.
     correlationid: Option<Uuid>,
     /// W3C trace context.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     traceparent: Option<String>,
     /// CloudEvents' `subject`.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     subject: Option<String>,
     /// CloudEvents' `datacontenttype`.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     datacontenttype: Option<String>,
     /// CloudEvents' `dataschema`.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     dataschema: Option<String>,
     /// The facts.
     #[schema(value_type = Option<Object>)]

@@ -56,6 +56,11 @@ where
     }
 }
 
+/// A cursor that is given but empty asks for the first page, as none at all does.
+pub(crate) fn cursor(given: Option<String>) -> Option<String> {
+    given.filter(|cursor| !cursor.is_empty())
+}
+
 fn json_response(json: Vec<u8>) -> Response {
     let mut response = (StatusCode::OK, json).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -55,7 +55,7 @@ pub struct AlertsQuery {
     /// At most so many.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Go on after the page that gave this as `next_cursor`.
+    /// Go on after the page that gave this as `next_cursor`; the first page if empty.
     cursor: Option<String>,
 }
 
@@ -91,7 +91,7 @@ pub async fn list_alerts(
         to: query.to,
         at: query.at,
         limit: query.limit,
-        cursor: query.cursor,
+        cursor: read::cursor(query.cursor),
     };
     read::ask(&app, move |queries| queries.alerts(&filter)).await
 }

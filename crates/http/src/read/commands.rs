@@ -36,14 +36,14 @@ pub struct AcknowledgeRequest {
     /// Who, as they name themselves.
     #[schema(
         min_length = 1,
-        max_length = 32,
-        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+( [^\\s\\x00-\\x1f\\x7f-\\x9f]+)*$",
+        max_length = 128,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$",
         example = "ana"
     )]
     by: String,
     /// What they say.
     #[schema(
-        max_length = 1024,
+        max_length = 4096,
         pattern = "^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]*$",
         example = "fan replaced"
     )]

@@ -36,7 +36,7 @@ pub struct EventsQuery {
     /// At most so many.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Go on after the page that gave this as `next_cursor`.
+    /// Go on after the page that gave this as `next_cursor`; the first page if empty.
     cursor: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub async fn list_events(
         to: query.to,
         correlation_id: query.correlation_id,
         limit: query.limit,
-        cursor: query.cursor,
+        cursor: read::cursor(query.cursor),
     };
     read::ask(&app, move |queries| queries.events(&filter)).await
 }

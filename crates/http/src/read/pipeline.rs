@@ -54,7 +54,7 @@ pub struct DeadLettersQuery {
     /// At most so many.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Go on after the page that gave this as `next_cursor`.
+    /// Go on after the page that gave this as `next_cursor`; the first page if empty.
     cursor: Option<String>,
 }
 
@@ -70,7 +70,8 @@ pub async fn dead_letters(
     State(app): State<App>,
     Parameters(query): Parameters<DeadLettersQuery>,
 ) -> Result<Response, Problem> {
-    read::ask(&app, move |queries| queries.dead_letters(query.limit, query.cursor.as_deref())).await
+    let cursor = read::cursor(query.cursor);
+    read::ask(&app, move |queries| queries.dead_letters(query.limit, cursor.as_deref())).await
 }
 
 /// Consumer groups, their partitions, and how they came to be shared out.

@@ -38,7 +38,7 @@ pub struct SensorsQuery {
     /// At most so many.
     #[param(minimum = 1, maximum = 1000, default = 200)]
     limit: Option<usize>,
-    /// Go on after the page that gave this as `next_cursor`.
+    /// Go on after the page that gave this as `next_cursor`; the first page if empty.
     cursor: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub async fn list_sensors(
         state: query.state,
         sort,
         limit: query.limit,
-        cursor: query.cursor,
+        cursor: read::cursor(query.cursor),
     };
     let now = app.now();
     read::ask(&app, move |queries| queries.sensors(&filter, now)).await

@@ -59,6 +59,7 @@ async fn bad_acknowledgements_are_refused() {
         "",
         "{}",
         "[]",
+        r#"["ana", "as an array"]"#,
         r#"{"by":""}"#,
         r#"{"by":7}"#,
         r#"{"by":"a","comment":7}"#,

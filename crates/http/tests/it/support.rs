@@ -298,7 +298,7 @@ impl Farol {
         }
         let response = self.client.request(request.body(Full::default()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200);
-        EventSource { body: response.into_body(), unread: String::new() }
+        EventSource { body: response.into_body(), unread: Vec::new(), searched: 0 }
     }
 }
 
@@ -315,7 +315,9 @@ impl Drop for Farol {
 /// A client of the stream.
 pub struct EventSource {
     body: hyper::body::Incoming,
-    unread: String,
+    unread: Vec<u8>,
+    /// How much of it is known to have no end of an event.
+    searched: usize,
 }
 
 /// One server-sent event.
@@ -330,9 +332,12 @@ impl EventSource {
     /// The next event; `None` when the stream has ended. Comments and `retry` are passed over.
     pub async fn try_next(&mut self) -> Option<ServerEvent> {
         loop {
-            if let Some((block, rest)) = self.unread.split_once("\n\n") {
-                let block = block.to_owned();
-                self.unread = rest.to_owned();
+            let from = self.searched.saturating_sub(1);
+            if let Some(end) = self.unread[from..].windows(2).position(|w| w == b"\n\n").map(|end| from + end)
+            {
+                let rest = self.unread.split_off(end + 2);
+                let block = String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap();
+                self.searched = 0;
                 let field =
                     |name: &str| block.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
                 if let Some(name) = field("event: ") {
@@ -341,9 +346,10 @@ impl EventSource {
                 }
                 continue;
             }
+            self.searched = self.unread.len();
             let frame = self.body.frame().await?.ok()?;
             if let Ok(data) = frame.into_data() {
-                self.unread.push_str(std::str::from_utf8(&data).unwrap());
+                self.unread.extend_from_slice(&data);
             }
         }
     }
