@@ -7,7 +7,7 @@
 //!
 //! * [`lifecycle`]: one transition after another: the alert as it stands, now or at any past instant;
 //! * [`book`]: many alerts, folded from the topic, never two active ones for one rule and series;
-//! * [`acknowledge`]: somebody takes an alert on;
+//! * [`mod@acknowledge`]: somebody takes an alert on;
 //! * [`record`]: transitions as events of the topic `alerts`, and back;
 //! * [`notification`]: which transitions are told to whom, in what words, and when to try again.
 

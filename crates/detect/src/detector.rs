@@ -39,7 +39,7 @@
 //! Limits: [`MAX_SERIES`] series, [`MAX_TRANSITIONS_PER_CALL`] transitions from one call of `tick`, `rules_changed` or `settle`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,13 @@ use crate::rule::Rule;
 use crate::rule_set::RuleSet;
 use crate::selector::SeriesLabels;
 
+mod absence;
 mod judge;
 mod labels;
 mod rate;
 mod series;
 
+use absence::{AbsenceWatch, Timers};
 use judge::{EndedBy, Place, Seen, Subject};
 pub(crate) use labels::Shared;
 pub(crate) use rate::{MAX_SAMPLES, Sample, Samples};
@@ -116,7 +118,7 @@ pub struct PartitionState {
     shared: Shared,
     /// When to look at which series for absence. An entry may come too early, never too late, and counts only if its
     /// series is `armed` for it.
-    timers: BinaryHeap<Reverse<(Timestamp, u32)>>,
+    timers: Timers,
     /// Before this, readings could not arrive.
     listening_since: Timestamp,
     dirty: VecDeque<u32>,
@@ -135,7 +137,7 @@ impl PartitionState {
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             shared: Shared::default(),
-            timers: BinaryHeap::new(),
+            timers: Timers::new(),
             listening_since: Timestamp::EPOCH,
             dirty: VecDeque::new(),
             unsettled: BTreeMap::new(),
@@ -545,62 +547,6 @@ fn slot_index(slot: u32) -> Option<usize> {
 
 fn series_at(series: &mut [Series], slot: u32) -> Option<&mut Series> {
     series.get_mut(slot_index(slot)?)
-}
-
-/// Looks after the absence rules of a series.
-struct AbsenceWatch<'a> {
-    rules: &'a RuleSet,
-    place: &'a Place,
-    listening_since: Timestamp,
-}
-
-impl AbsenceWatch<'_> {
-    /// A reading arrived: what was due before it fires, and then all absence ends of which it is good enough to be the end.
-    fn reading_arrived(
-        &self,
-        series: &mut Series,
-        reading: &Reading<'_>,
-        arrival: Timestamp,
-        out: &mut Vec<AlertTransition>,
-    ) {
-        self.time_passed(series, arrival, out);
-        for state in &mut series.states {
-            let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
-            if rule_at(self.rules, state.rule).is_some_and(|rule| rule.trusts(reading.quality)) {
-                judge::arrived(state, subject, (arrival, series.applied_through), out);
-            }
-        }
-    }
-
-    /// Fires what was due until `now`.
-    fn time_passed(&self, series: &mut Series, now: Timestamp, out: &mut Vec<AlertTransition>) {
-        let before = out.len();
-        for state in &mut series.states {
-            let Some(rule) = rule_at(self.rules, state.rule) else { continue };
-            let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
-            judge::absence(rule, state, subject, (now, self.listening_since), out);
-        }
-        // Rules of different patience were due at different times.
-        if let Some(new) = out.get_mut(before..) {
-            new.sort_by_key(|transition| transition.at);
-        }
-    }
-
-    /// Sees to it that the series is looked at when it becomes absent.
-    fn arm(&self, timers: &mut BinaryHeap<Reverse<(Timestamp, u32)>>, slot: u32, series: &mut Series) {
-        let due = |state: &RuleState| {
-            rule_at(self.rules, state.rule)
-                .and_then(|rule| judge::absent_at(rule, state, self.listening_since))
-        };
-        let next = series.states.iter().filter_map(due).min();
-        // A reading moves the instant on; the entry already there comes too early then, and is renewed when it is due.
-        if let Some(next) = next
-            && series.armed.is_none_or(|armed| next < armed)
-        {
-            series.armed = Some(next);
-            timers.push(Reverse((next, slot)));
-        }
-    }
 }
 
 #[cfg(test)]
