@@ -3,7 +3,7 @@
 //! ```text
 //! farol-data/
 //!   log/            the log: every record; one process at a time (log/LOCK)
-//!   views.sqlite    the views, derived from the log; can be deleted while Farol is stopped
+//!   views.db    the views, derived from the log; can be deleted while Farol is stopped
 //! ```
 
 use std::error::Error;
@@ -20,7 +20,7 @@ use crate::settings::{Settings, TopicSettings};
 /// The folder of the log, within the data folder.
 const LOG_FOLDER: &str = "log";
 /// The file of the views, within the data folder.
-const VIEWS_FILE: &str = "views.sqlite";
+const VIEWS_FILE: &str = "views.db";
 
 /// Why the data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +29,11 @@ pub enum DataFolderError {
     #[error("can't make the data folder {}: {source}\n  {}", dir.display(), advice(source.kind()))]
     Make { dir: PathBuf, source: io::Error },
     /// The log can't be opened.
-    #[error("can't open the log in {}: {}\n  {}", dir.display(), chain(source), log_advice(source))]
-    Log { dir: PathBuf, source: EmbeddedError },
+    #[error("can't open the log in {}: {}\n  {}", dir.display(), chain(source.as_ref()), log_advice(source))]
+    Log { dir: PathBuf, source: Box<EmbeddedError> },
     /// The views can't be opened.
     #[error("can't open the views in {}: {}\n  {}", dir.display(), chain(source), cause_kind(source).map_or(
-        "if the file is damaged, move views.sqlite* away: the views are built again from the log", advice))]
+        "if the file is damaged, move views.db* away: the views are built again from the log", advice))]
     Views { dir: PathBuf, source: ViewError },
 }
 
@@ -109,8 +109,8 @@ pub fn open(settings: &Settings) -> Result<DataFolder, DataFolderError> {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
     let options =
         EmbeddedOptions { sync: sync(settings.log.sync), ..EmbeddedOptions::new(dir.join(LOG_FOLDER)) };
-    let (bus, recovery) =
-        EmbeddedBus::open(options).map_err(|source| DataFolderError::Log { dir: dir.clone(), source })?;
+    let (bus, recovery) = EmbeddedBus::open(options)
+        .map_err(|source| DataFolderError::Log { dir: dir.clone(), source: Box::new(source) })?;
     let store = open_store(settings, &dir)?;
     Ok(DataFolder { dir, bus, recovery, store })
 }

@@ -5,10 +5,12 @@
 //! is stopped in order. Stopping says each step and names who is late; a second Ctrl-C ends the process at once, which
 //! loses nothing that was acknowledged.
 //!
-//! Parts, in reading order: [`parts`] (the list), [`stops`] (the way back), [`rules_watch`], [`control`], [`greeting`].
+//! Parts, in reading order: [`parts`] (the list), [`stops`] (the way back), [`rules_watch`], [`control`] and
+//! [`metrics`] (what HTTP asks), [`greeting`].
 
 mod control;
 mod greeting;
+mod metrics;
 mod parts;
 mod rules_watch;
 mod stops;

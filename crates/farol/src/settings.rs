@@ -427,7 +427,7 @@ impl Resolver<'_> {
 
     fn default<T: SettingValue>(&self, name: &str) -> T {
         let key = self.keys.iter().find(|key| key.name == name);
-        let raw = key.and_then(|key| default_value(key)).and_then(|raw| T::from_raw(&raw).ok());
+        let raw = key.and_then(default_value).and_then(|raw| T::from_raw(&raw).ok());
         raw.expect(
             "the schema has a readable default for every setting that needs one; a test reads them all",
         )

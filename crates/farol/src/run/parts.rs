@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::control::RunningParts;
+use super::metrics::RunningNumbers;
 use super::rules_watch;
 use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
@@ -213,8 +214,10 @@ async fn start_http(
         ..HttpSettings::new(listen)
     };
     let stop = CancellationToken::new();
+    let numbers =
+        Arc::new(RunningNumbers { bus: Arc::clone(bus), store: store.clone(), views: parts.views.clone() });
     let bus: Arc<dyn Bus> = bus.clone();
-    let deps = HttpDeps { bus, store: store.clone(), control: Arc::new(parts), metrics: Vec::new() };
+    let deps = HttpDeps { bus, store: store.clone(), control: Arc::new(parts), metrics: vec![numbers] };
     let handle = farol_http::serve(http_settings, deps, stop.clone()).await.map_err(in_setting_names)?;
     let address = handle.local_addr();
     stops.push("HTTP", async move {

@@ -175,7 +175,8 @@ pub fn show_duration(duration: Duration) -> String {
     if ms == 0 {
         return "0s".to_owned();
     }
-    let (unit, unit_ms) = DURATION_UNITS.iter().find(|(_, unit_ms)| ms % unit_ms == 0).unwrap_or(&("ms", 1));
+    let (unit, unit_ms) =
+        DURATION_UNITS.iter().find(|(_, unit_ms)| ms.is_multiple_of(*unit_ms)).unwrap_or(&("ms", 1));
     format!("{}{unit}", ms / unit_ms)
 }
 
@@ -188,8 +189,10 @@ const BYTE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB"
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, bytes) =
-            BYTE_UNITS.iter().find(|(_, bytes)| self.0 != 0 && self.0 % bytes == 0).unwrap_or(&("B", 1));
+        let (unit, bytes) = BYTE_UNITS
+            .iter()
+            .find(|(_, bytes)| self.0 != 0 && self.0.is_multiple_of(*bytes))
+            .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / bytes)
     }
 }

@@ -161,21 +161,32 @@ impl Farol {
         content_type: &str,
         body: impl Into<Bytes>,
     ) -> Answer {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.address))
-            .header("content-type", content_type)
-            .body(Full::new(body.into()))
-            .unwrap();
-        let response = self.client.request(request).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let (status, bytes) = self.send(method, path, content_type, body.into()).await;
         let body = if bytes.is_empty() {
             Value::Null
         } else {
             serde_json::from_slice(&bytes).unwrap_or(Value::Null)
         };
         Answer { status, body }
+    }
+
+    async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> (StatusCode, Bytes) {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.address))
+            .header("content-type", content_type)
+            .body(Full::new(body))
+            .unwrap();
+        let response = self.client.request(request).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let status = response.status();
+        (status, response.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    /// A `GET` of a text, which must succeed.
+    pub async fn text(&self, path: &str) -> String {
+        let (status, bytes) = self.send(Method::GET, path, "text/plain", Bytes::new()).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        text(&bytes)
     }
 
     /// A `GET` that must succeed.

@@ -1,0 +1,154 @@
+//! The numbers of log, consumer groups and views, for `/metrics`.
+
+use std::sync::Arc;
+
+use farol_bus::embedded::{BrokerStats, EmbeddedBus};
+use farol_http::{MetricsSource, Sample, SampleValue};
+use farol_log::SYNC_BUCKETS;
+use farol_pipeline::ViewsProgress;
+use farol_view::Store;
+
+/// What is running, as numbers.
+pub struct RunningNumbers {
+    pub bus: Arc<EmbeddedBus>,
+    pub store: Store,
+    pub views: ViewsProgress,
+}
+
+impl MetricsSource for RunningNumbers {
+    fn samples(&self) -> Vec<Sample> {
+        let stats = self.bus.stats();
+        let mut samples = log(&stats);
+        samples.extend(topics(&stats));
+        samples.extend(groups(&stats));
+        samples.extend(self.view_samples());
+        samples
+    }
+}
+
+impl RunningNumbers {
+    fn view_samples(&self) -> Vec<Sample> {
+        let stats = self.store.stats();
+        let mut samples: Vec<Sample> = self
+            .views
+            .snapshot()
+            .into_iter()
+            .map(|(view, progress)| {
+                let lag = SampleValue::Gauge(progress.lag_records as f64);
+                sample(
+                    "farol_view_lag_records",
+                    "Records between a view's position and the end of its topics",
+                    lag,
+                )
+                .with("view", view)
+            })
+            .collect();
+        samples.extend(stats.iter().map(|(view, stats)| {
+            let applied = SampleValue::Counter(stats.applied);
+            sample("farol_view_applied_records", "Records folded into a view", applied)
+                .with("view", view.as_str())
+        }));
+        samples.extend(stats.iter().map(|(view, stats)| {
+            let errors = SampleValue::Counter(stats.errors);
+            sample("farol_view_errors", "Calls to the store that failed", errors).with("view", view.as_str())
+        }));
+        for (view, stats) in &stats {
+            samples.extend(stats.skipped.iter().map(|(reason, count)| {
+                let skipped = SampleValue::Counter(*count);
+                sample("farol_view_skipped_records", "Records that a view could not read", skipped)
+                    .with("view", view.as_str())
+                    .with("reason", reason)
+            }));
+        }
+        samples
+    }
+}
+
+fn log(stats: &BrokerStats) -> Vec<Sample> {
+    let log = &stats.log;
+    let bounds = SYNC_BUCKETS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
+    let syncs = SampleValue::Histogram {
+        buckets: bounds.zip(log.sync_buckets).collect(),
+        sum: log.sync_total.as_secs_f64(),
+    };
+    let refusing = if stats.poisoned().is_some() { 1.0 } else { 0.0 };
+    vec![
+        sample("farol_log_appended_records", "Records acknowledged", SampleValue::Counter(log.records)),
+        sample("farol_log_appended_bytes", "Bytes of acknowledged batches", SampleValue::Counter(log.bytes)),
+        sample(
+            "farol_log_failed_requests",
+            "Appends refused or failed",
+            SampleValue::Counter(log.requests_failed),
+        ),
+        sample(
+            "farol_log_group_commits",
+            "Groups of appends that shared a sync",
+            SampleValue::Counter(log.groups),
+        ),
+        sample("farol_log_sync_seconds", "How long syncs of the journal took", syncs),
+        sample(
+            "farol_log_queued_bytes",
+            "Bytes that wait for the commit",
+            SampleValue::Gauge(log.queued_bytes as f64),
+        ),
+        sample(
+            "farol_log_refuses",
+            "1 when appends are refused after a failed write",
+            SampleValue::Gauge(refusing),
+        ),
+        sample(
+            "farol_log_fenced_commits",
+            "Commits of members that had lost their partitions",
+            SampleValue::Counter(stats.fenced_commits),
+        ),
+    ]
+}
+
+fn topics(stats: &BrokerStats) -> Vec<Sample> {
+    let records = stats.topics.iter().map(|topic| {
+        let records = SampleValue::Gauge(topic.records() as f64);
+        sample("farol_topic_records", "Records stored", records).with("topic", &topic.name)
+    });
+    let bytes = stats.topics.iter().map(|topic| {
+        let bytes = SampleValue::Gauge(topic.bytes() as f64);
+        sample("farol_topic_bytes", "Bytes on disk", bytes).with("topic", &topic.name)
+    });
+    records.chain(bytes).collect()
+}
+
+fn groups(stats: &BrokerStats) -> Vec<Sample> {
+    let lag = stats.groups.iter().flat_map(|group| {
+        group.partitions.iter().map(|partition| {
+            let lag = SampleValue::Gauge(partition.lag as f64);
+            sample("farol_group_lag_records", "Records that a consumer group has not committed yet", lag)
+                .with("group", &group.group)
+                .with("partition", &partition.partition.to_string())
+        })
+    });
+    let generations = stats.groups.iter().map(|group| {
+        let generation = SampleValue::Gauge(f64::from(group.generation));
+        sample(
+            "farol_group_generation",
+            "Generation of a consumer group; rises at every rebalance",
+            generation,
+        )
+        .with("group", &group.group)
+    });
+    lag.chain(generations).collect()
+}
+
+fn sample(name: &'static str, help: &'static str, value: SampleValue) -> Sample {
+    Sample { name, help, labels: Vec::new(), value }
+}
+
+/// Adds a label.
+trait With {
+    fn with(self, label: &'static str, value: &str) -> Self;
+}
+
+impl With for Sample {
+    fn with(mut self, label: &'static str, value: &str) -> Self {
+        self.labels.push((label, value.to_owned()));
+        self
+    }
+}
