@@ -48,9 +48,14 @@ impl Folds {
         }
     }
 
-    /// Forgets what may not be in the tables.
+    /// Forgets all, because it may not be in the tables.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets the slots, because some may be gone.
+    pub(crate) fn forget_slots(&mut self) {
+        self.slots = None;
     }
 }
 

@@ -259,15 +259,16 @@ impl Store {
         COMMAND_QUEUE - self.inner.commands.capacity().min(COMMAND_QUEUE)
     }
 
-    /// Carries out the commands that wait already, writes the WAL back and closes the file. Later calls fail with
-    /// [`ViewError::Closed`].
+    /// Carries out the commands that wait already, writes the WAL back and closes the file. Queries that run go on to their
+    /// end; later calls fail with [`ViewError::Closed`].
     pub async fn close(&self) {
+        // First, because the WAL goes with the last connection, and only the writer's may write it back.
+        self.inner.readers.close();
         let (answer, done) = oneshot::channel();
         if self.inner.commands.send(Command::Close { answer }).await.is_ok() {
             // An error means that the writer is gone already, which is what was asked for.
             let _ = done.await;
         }
-        self.inner.readers.close();
         let thread = self.inner.thread.lock().take();
         if let Some(thread) = thread {
             // The thread has answered and only has to return.

@@ -4,9 +4,8 @@
 //! A reading's row then holds two small integers instead of some eighty bytes of text. The dictionaries belong to
 //! no view and only grow, with the number of different sensors; clearing a view leaves them.
 
-use std::collections::HashMap;
-
 use farol_event::{Location, Reading};
+use hashbrown::HashMap;
 use rusqlite::{OptionalExtension, Transaction};
 
 /// How many sensors are remembered; beyond that all are forgotten and looked up again as they come.

@@ -4,8 +4,7 @@
 //! What changes with every reading is one narrow row per sensor, touched once per apply: a hundred thousand sensors fit
 //! into some 1500 pages. Alerts are not kept here; queries look them up in `alerts`, so that both always agree.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::decode::{Decoded, ReadingRecord, Starts};

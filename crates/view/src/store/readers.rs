@@ -53,12 +53,12 @@ impl Readers {
             let _place = Place::take(&self.waiting)?;
             Arc::clone(&self.free).acquire_owned().await.map_err(|_| ViewError::Closed)?
         };
-        let idle = Arc::clone(&self.idle);
+        let (idle, free) = (Arc::clone(&self.idle), Arc::clone(&self.free));
         let topics = Arc::clone(&self.topics);
         let settings = self.settings;
         let work = move || {
             let connection = idle.lock().pop().ok_or(ViewError::Closed)?;
-            let mut borrowed = Borrowed { connection: Some(connection), idle };
+            let mut borrowed = Borrowed { connection: Some(connection), idle, free };
             let answer = borrowed.ask(&topics, settings, ask);
             drop(borrowed);
             drop(permit);
@@ -96,10 +96,11 @@ impl Drop for Place<'_> {
     }
 }
 
-/// A connection that goes back when dropped, even by a panic.
+/// A connection that goes back when dropped, even by a panic; or is closed, if the pool is.
 struct Borrowed {
     connection: Option<Connection>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    free: Arc<Semaphore>,
 }
 
 impl Borrowed {
@@ -123,7 +124,9 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take()
+            && !self.free.is_closed()
+        {
             self.idle.lock().push(connection);
         }
     }

@@ -169,7 +169,7 @@ impl Writer {
     }
 
     fn prune(&mut self, retention: &Retention) -> Result<Pruned, ViewError> {
-        self.folds.forget();
+        self.folds.forget_slots();
         let transaction = begin(&mut self.connection)?;
         let pruned = prune::slice(&transaction, retention)?;
         commit(transaction)?;

@@ -1,11 +1,14 @@
 //! Applying: positions, skipping, failing whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use farol_bus::TopicPartition;
 use farol_view::query::readings::ReadingFilter;
 use farol_view::query::sensors::SensorFilter;
+use farol_view::store::WAITING_QUERIES;
 use farol_view::{Store, StoreOptions, ViewError, ViewName};
 
 use crate::support::{Log, TestStore, at};
@@ -207,4 +210,52 @@ async fn a_file_that_is_no_database_is_refused_with_advice() {
     std::fs::write(&path, vec![b'x'; 8192]).unwrap();
     let Err(refused) = Store::open(&path, StoreOptions::default()) else { panic!("opened") };
     assert!(refused.to_string().contains("delete it"), "{refused}");
+}
+
+#[tokio::test]
+async fn queries_beyond_the_queue_are_refused_and_the_waiting_ones_answered() {
+    let test = TestStore::with(StoreOptions { readers: 1, ..StoreOptions::default() });
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (store, other) = (test.store.clone(), test.store.clone());
+    let running = tokio::spawn(async move {
+        store
+            .query(move |_| {
+                released.recv().unwrap();
+                Ok(())
+            })
+            .await
+    });
+    // A task that has counted itself has taken its place before another one runs: there is one thread.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let ask = |store: &Store| {
+        let (store, asked) = (store.clone(), Arc::clone(&asked));
+        tokio::spawn(async move {
+            asked.fetch_add(1, Ordering::Relaxed);
+            store.query(|q| q.alert_counts()).await
+        })
+    };
+    let waiting: Vec<_> = (0..WAITING_QUERIES).map(|_| ask(&other)).collect();
+    while asked.load(Ordering::Relaxed) < WAITING_QUERIES {
+        tokio::task::yield_now().await;
+    }
+    let refused = test.store.query(|q| q.alert_counts()).await.unwrap_err();
+    assert!(matches!(refused, ViewError::Busy { .. }) && refused.is_retriable(), "{refused}");
+    release.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    for answer in waiting {
+        answer.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn closing_writes_the_wal_back() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    log.reading("temp-1", 0, 1.0);
+    test.apply_all(log.batches()).await;
+    test.ask(|q| q.alert_counts()).await;
+    let wal = test.path().with_extension("db-wal");
+    assert!(wal.exists());
+    test.store.close().await;
+    assert!(!wal.exists());
 }
