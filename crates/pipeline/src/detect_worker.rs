@@ -26,12 +26,13 @@ use farol_bus::{
     Assignment, Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetReset, Polled,
     ProducerRecord, TopicPartition, TransactionalProducer,
 };
-use farol_event::{EventType, Timestamp};
+use farol_event::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::detect_partition::{DetectPartition, Outcome};
+use crate::heartbeat::Heartbeat;
 use crate::rules::{RulesHandle, RulesInForce};
 use crate::system_events::{SystemEvents, now};
 use crate::topics::{DEAD_LETTERS, DETECTOR_STATE, TopicNames};
@@ -115,17 +116,6 @@ struct Progress {
 struct Lag {
     records: i64,
     newest_record_ms: i64,
-}
-
-#[derive(Serialize)]
-struct Heartbeat<'a> {
-    group: &'a str,
-    partitions: Vec<String>,
-    records_processed: u64,
-    records_per_s: f64,
-    lag_records: i64,
-    lag_ms: i64,
-    errors: u64,
 }
 
 impl DetectWorker {
@@ -416,7 +406,7 @@ impl DetectWorker {
             lag_ms: behind.map(|lag| at_ms.saturating_sub(lag.newest_record_ms).max(0)).max().unwrap_or(0),
             errors: self.progress.errors,
         };
-        self.deps.events.announce(EventType::CONSUMER_HEARTBEAT, &self.name, &heartbeat).await;
+        heartbeat.publish(&self.deps.events, &self.name).await;
         self.progress.last_heartbeat = Instant::now();
         self.progress.processed_at_last_heartbeat = self.progress.processed;
     }

@@ -16,6 +16,7 @@
 
 mod detect_partition;
 pub mod detect_worker;
+mod heartbeat;
 pub mod housekeeping;
 pub mod notifier;
 pub mod rebalances;

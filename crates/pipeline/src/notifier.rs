@@ -13,22 +13,25 @@ use std::time::Duration;
 use farol_alert::notification::Verdict;
 use farol_alert::{DeliveryRecord, NotificationPayload, NotifyOn, classify, from_event};
 use farol_bus::{
-    Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled, TopicPartition,
+    Bus, BusError, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled,
+    TopicPartition,
 };
 use farol_event::{AlertTransition, Event, EventType};
 use futures_util::StreamExt;
 use futures_util::stream;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::heartbeat::Heartbeat;
 use crate::system_events::SystemEvents;
 use crate::topics::TopicNames;
 use crate::webhook::{Webhook, WebhookSettings, WebhookSettingsError};
 
 /// How many notifications of one channel are on their way at a time.
 pub const IN_FLIGHT: usize = 8;
-/// How long a poll waits when there is nothing to tell.
-const POLL: Duration = Duration::from_secs(5);
+/// How often a channel says that it lives, and how long a poll waits at most.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a failed channel waits before it starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
@@ -85,6 +88,41 @@ pub(crate) fn start(
     Ok(())
 }
 
+/// What a channel's heartbeat tells.
+#[derive(Default)]
+struct Seen {
+    lag: BTreeMap<TopicPartition, i64>,
+    processed: u64,
+}
+
+impl Seen {
+    fn gain(&mut self, partitions: &[(TopicPartition, i64)]) {
+        self.lag.extend(partitions.iter().map(|(partition, _)| (partition.clone(), 0)));
+    }
+
+    fn lose(&mut self, partitions: &[TopicPartition]) {
+        self.lag.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    fn waiting(&mut self, batches: &[ConsumedBatch]) {
+        for batch in batches {
+            let first = batch.records.first().map_or(batch.next_offset, |record| record.offset);
+            self.lag.insert(batch.partition.clone(), batch.end_offset - first);
+        }
+    }
+
+    fn done(&mut self, batches: &[ConsumedBatch]) {
+        for batch in batches {
+            self.lag.insert(batch.partition.clone(), batch.end_offset - batch.next_offset);
+            self.processed += batch.records.len() as u64;
+        }
+    }
+
+    fn report(&self) -> (Vec<String>, u64, i64) {
+        (self.lag.keys().map(ToString::to_string).collect(), self.processed, self.lag.values().sum())
+    }
+}
+
 struct Notifier {
     bus: Arc<dyn Bus>,
     topic: String,
@@ -121,7 +159,12 @@ impl Notifier {
             })
             .await?;
         consumer.subscribe(&[&self.topic]).await?;
-        let outcome = self.deliver_all(consumer.as_mut(), stop).await;
+        let seen = Mutex::new(Seen::default());
+        // Beside the deliveries, because a webhook that is down holds them up for long.
+        let outcome = tokio::select! {
+            outcome = self.deliver_all(consumer.as_mut(), &seen, stop) => outcome,
+            () = self.keep_reporting(&name, &seen) => Ok(()),
+        };
         let closed = consumer.close().await;
         outcome.and(closed)
     }
@@ -129,20 +172,25 @@ impl Notifier {
     async fn deliver_all(
         &self,
         consumer: &mut dyn Consumer,
+        seen: &Mutex<Seen>,
         stop: &CancellationToken,
     ) -> Result<(), BusError> {
         while !stop.is_cancelled() {
             let polled = tokio::select! {
-                polled = consumer.poll(POLL) => polled?,
+                polled = consumer.poll(HEARTBEAT_INTERVAL) => polled?,
                 () = stop.cancelled() => return Ok(()),
             };
             let batches = match polled {
                 // Where a new channel begins is remembered at once: alerts that come while it is down are owed.
                 Polled::Assigned(assignment) => {
+                    seen.lock().gain(&assignment.partitions);
                     consumer.commit(assignment.partitions.into_iter().collect()).await?;
                     continue;
                 }
-                Polled::Revoked(_) => continue,
+                Polled::Revoked(lost) => {
+                    seen.lock().lose(&lost);
+                    continue;
+                }
                 Polled::Records(batches) => batches,
             };
             let offsets: BTreeMap<TopicPartition, i64> =
@@ -150,6 +198,7 @@ impl Notifier {
             if offsets.is_empty() {
                 continue;
             }
+            seen.lock().waiting(&batches);
             // One series' notifications go out one after the other: nobody is to hear of the end before the beginning.
             let mut by_series: BTreeMap<String, Vec<AlertTransition>> = BTreeMap::new();
             for record in batches.iter().flat_map(|b| b.records.iter()) {
@@ -164,11 +213,32 @@ impl Notifier {
                 }
             });
             tokio::select! {
-                () = all => consumer.commit(offsets).await?,
+                () = all => {
+                    consumer.commit(offsets).await?;
+                    seen.lock().done(&batches);
+                }
                 () = stop.cancelled() => return Ok(()),
             }
         }
         Ok(())
+    }
+
+    /// Never ends.
+    async fn keep_reporting(&self, name: &str, seen: &Mutex<Seen>) {
+        loop {
+            let (partitions, records_processed, lag_records) = seen.lock().report();
+            let heartbeat = Heartbeat {
+                group: name,
+                partitions,
+                records_processed,
+                records_per_s: 0.0,
+                lag_records,
+                lag_ms: 0,
+                errors: 0,
+            };
+            heartbeat.publish(&self.events, name).await;
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+        }
     }
 
     async fn deliver(&self, transition: &AlertTransition) {
