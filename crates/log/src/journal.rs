@@ -199,6 +199,8 @@ impl JournalFiles {
         let made = self.write_zeros(number, bytes);
         if made.is_err() {
             self.state.lock().existing -= 1;
+            // On a full disk it would keep the space. If it can't be removed, the next opening takes it for a free one.
+            let _ = self.file_system.remove_file(&journal_path(&self.dir, number));
         }
         made
     }

@@ -231,6 +231,9 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     let checkpoint = Checkpoint::load(&*file_system, &checkpoint_path)
         .map_err(OpenError::io("reading", &checkpoint_path))?;
     let files = scan::open_files(&file_system, &journal_dir)?;
+    // A process that died while making a file may have left its name unsynced. What is synced into such a file later would
+    // go with the name in a power cut, so the names come first.
+    file_system.sync_dir(&journal_dir).map_err(OpenError::io("syncing", &journal_dir))?;
     let partition_dirs = folder::partition_dirs(&*file_system, &partitions_dir)?;
     let mut replay = Replay::new(&partitions_dir);
 

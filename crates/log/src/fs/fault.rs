@@ -5,6 +5,8 @@
 //! * **Crash** ([`FaultFileSystem::crash_after`], [`FaultFileSystem::restart`]): every operation fails from some moment on;
 //!   a restart keeps what was synced, and of the rest any part: each write since a file's last sync is kept, dropped, or
 //!   kept up to some sector; each directory keeps a prefix of the names made, changed or removed since its last sync.
+//! * **Death of the process** ([`FaultFileSystem::crash_after`], [`FaultFileSystem::resume`]): the same moment, but the machine
+//!   stays up, so that nothing is lost yet. What was not synced can still go in a later crash.
 //! * **Failure** ([`FaultFileSystem::fail_next`]): an operation on a path that contains some text fails once. A failed
 //!   write may have written a part. A failed sync loses what it should have made durable even if a later sync succeeds,
 //!   as Linux does: the data can be read until the crash and not after.
@@ -46,6 +48,8 @@ pub enum Operation {
 pub struct FaultCounts {
     /// Crashes restarted from.
     pub crashes: u64,
+    /// Deaths of the process resumed from.
+    pub deaths: u64,
     /// Unsynced writes that a crash dropped.
     pub writes_lost: u64,
     /// Unsynced writes that a crash kept in part.
@@ -199,6 +203,14 @@ impl FaultFileSystem {
         self.state.lock().restart();
     }
 
+    /// Works again with everything as it was when [`FaultFileSystem::crash_after`] struck: the process died, the machine
+    /// did not. What is not synced stays so.
+    pub fn resume(&self) {
+        let mut state = self.state.lock();
+        state.counts.deaths += 1;
+        state.begin_again();
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> FaultCounts {
         self.state.lock().counts
@@ -290,6 +302,11 @@ impl State {
             }
             node.content = node.durable.clone();
         }
+        self.begin_again();
+    }
+
+    /// A new process: handles and locks of the old one are gone.
+    fn begin_again(&mut self) {
         self.planned.clear();
         self.operations_until_crash = None;
         self.crashed = false;

@@ -138,7 +138,9 @@ fn read_frame(
     let failed = |source| JournalScanError::Io { path: file.path.clone(), source };
     let start = fs::read_up_to(&*file.file, FRAME_HEADER_BYTES, position).map_err(failed)?;
     let Some(header) = FrameHeader::parse(&start) else { return Ok(None) };
-    let fits = position + header.total_bytes() <= file.bytes;
+    // Without the padding: it isn't written, and the zeros that stood there may be lost.
+    let end = position + FRAME_HEADER_BYTES as u64 + u64::from(header.body_bytes);
+    let fits = end <= file.bytes;
     if header.epoch != epoch || header.sequence != expected || !fits {
         return Ok(None);
     }
@@ -180,7 +182,7 @@ fn torn_bytes(file: &JournalFile, position: u64, epoch: u64, expected: u64) -> R
     let start = fs::read_up_to(&*file.file, FRAME_HEADER_BYTES, position).map_err(failed)?;
     Ok(match FrameHeader::parse(&start) {
         Some(header) if header.epoch == epoch && header.sequence == expected => {
-            header.total_bytes().min(file.bytes - position)
+            header.total_bytes().min(file.bytes.saturating_sub(position))
         }
         // What stands there is of an earlier use of the file.
         Some(_) => 0,

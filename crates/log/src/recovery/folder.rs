@@ -74,6 +74,18 @@ pub(super) fn partition_dirs(
     Ok(dirs)
 }
 
+/// Makes the names of a partition durable that no checkpoint lists: whoever made it may have died before doing so.
+pub(super) fn sync_names(file_system: &dyn FileSystem, partition: &PartitionDir) -> Result<(), OpenError> {
+    let path = partition.dir.join(PARTITION_FILE);
+    let file = file_system.open(&path, OpenMode::Write).map_err(OpenError::io("opening", &path))?;
+    file.sync_data().map_err(OpenError::io("syncing", &path))?;
+    let above = partition.dir.parent().unwrap_or(&partition.dir);
+    for dir in [partition.dir.as_path(), above] {
+        file_system.sync_dir(dir).map_err(OpenError::io("syncing", dir))?;
+    }
+    Ok(())
+}
+
 /// The file in a partition's directory that holds its number, with a checksum.
 pub(crate) fn partition_file_content(number: u32) -> String {
     let crc = crc32c::crc32c(&number.to_be_bytes());

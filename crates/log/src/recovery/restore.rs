@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
-use super::folder::PartitionDir;
+use super::folder::{PartitionDir, sync_names};
 use super::scanned::{Journaled, journaled};
 use super::{OpenError, Replay, remove_dir};
 use crate::checkpoint::{Checkpoint, PartitionCheckpoint};
@@ -82,6 +82,7 @@ impl Replay {
                 continue;
             };
             self.next_partition_number = self.next_partition_number.max(number + 1);
+            sync_names(&**file_system, &dir)?;
             let view = self.scan_partition(file_system, &dir.dir, journaled.get(&number).copied())?;
             // Whatever was found may not be durable yet: let the first checkpoint sync everything.
             let nothing = Committed { segment_base: i64::MIN, ..view.committed };
