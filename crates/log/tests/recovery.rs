@@ -106,6 +106,19 @@ fn recovery_drops_a_torn_tail_and_keeps_earlier_batches() {
 }
 
 #[test]
+fn a_journal_file_that_ends_inside_the_padding_of_its_last_frame_still_gives_that_frame() {
+    let file_system = killed_with_ten_frames();
+    let (path, last) = (journal_file(&file_system), frame_start(&file_system, 9));
+    let journal = file_system.content(&path).unwrap();
+    let body = u32::from_be_bytes(journal[last + 32..last + 36].try_into().unwrap());
+    let end = last + FRAME_HEADER + usize::try_from(body).unwrap();
+    assert!(!end.is_multiple_of(8), "or there is no padding to lose");
+    file_system.open(&path, OpenMode::Write).unwrap().set_len(end as u64).unwrap();
+    let (log, _) = reopen(&file_system);
+    assert_eq!(values(&log), first_values(10));
+}
+
+#[test]
 fn damage_before_a_synced_frame_is_refused_and_named() {
     for (damaged, into_frame) in [(0, 0), (3, 20), (5, FRAME_HEADER + 30), (7, FRAME_HEADER + 60)] {
         let file_system = killed_with_ten_frames();
