@@ -133,7 +133,11 @@ problem_sets! {
 /// One reading or an array of them.
 #[derive(ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used; readings are parsed where they lie")]
+#[expect(
+    dead_code,
+    clippy::large_enum_variant,
+    reason = "only its schema is used; readings are parsed where they lie"
+)]
 pub(crate) enum ReadingBody {
     /// One reading.
     One(NewReading),
@@ -197,7 +201,7 @@ pub(crate) struct NewLocation {
 /// One event or an array of them.
 #[derive(ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "only its schema is used")]
 pub(crate) enum EventBody {
     /// One event.
     One(NewEvent),

@@ -128,10 +128,10 @@ fn check(
         Ok(event) if is_reserved(&event.event_type) => rejections.push(
             index,
             Reason::Reserved,
-            format!("attribute `type`: only Farol itself writes `{}`", event.event_type),
+            &format!("attribute `type`: only Farol itself writes `{}`", event.event_type),
         ),
         Ok(event) => events.push(event),
-        Err(error) => rejections.push(index, Reason::from(&error), error),
+        Err(error) => rejections.push(index, Reason::from(&error), &error),
     };
     let is_array = body.trim_ascii_start().starts_with(b"[");
     match form {

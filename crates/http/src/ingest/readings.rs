@@ -235,7 +235,7 @@ impl Checked {
                     headers: headers.to_vec(),
                 });
             }
-            Err(error) => self.rejections.push(index, Reason::from(&error), error),
+            Err(error) => self.rejections.push(index, Reason::from(&error), &error),
         }
     }
 

@@ -87,7 +87,7 @@ pub struct Rejections {
 
 impl Rejections {
     /// Adds one.
-    pub fn push(&mut self, index: usize, reason: Reason, error: impl ToString) {
+    pub fn push(&mut self, index: usize, reason: Reason, error: &impl ToString) {
         if let Some(count) = self.by_reason.get_mut(reason as usize) {
             *count += 1;
         }
@@ -125,9 +125,9 @@ mod tests {
     fn the_list_is_capped_and_the_count_is_not() {
         let mut rejections = Rejections::default();
         for index in 0..250 {
-            rejections.push(index, Reason::Malformed, "no");
+            rejections.push(index, Reason::Malformed, &"no");
         }
-        rejections.push(250, Reason::Timestamp, "no");
+        rejections.push(250, Reason::Timestamp, &"no");
         assert_eq!(rejections.listed().len(), MAX_LISTED);
         assert_eq!(rejections.total(), 251);
         assert_eq!(
