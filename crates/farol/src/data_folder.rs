@@ -8,7 +8,7 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use farol_bus::embedded::{EmbeddedBus, EmbeddedError, EmbeddedOptions, RecoverySummary};
@@ -86,7 +86,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The log and the views of a folder, open.
+/// The log of a folder, open: whoever has it has the folder.
 pub struct DataFolder {
     /// The folder, as an absolute path.
     pub dir: PathBuf,
@@ -94,12 +94,10 @@ pub struct DataFolder {
     pub bus: Arc<EmbeddedBus>,
     /// What opening the log found.
     pub recovery: RecoverySummary,
-    /// The views.
-    pub store: Store,
 }
 
-/// Opens log and views, the log first: it holds the lock that keeps a second process out. Blocks for file I/O; must be
-/// called within a tokio runtime.
+/// Opens the log, whose lock keeps a second process out of the folder. Blocks for file I/O; must be called within a tokio
+/// runtime.
 ///
 /// # Errors
 /// [`DataFolderError`].
@@ -111,18 +109,25 @@ pub fn open(settings: &Settings) -> Result<DataFolder, DataFolderError> {
         EmbeddedOptions { sync: sync(settings.log.sync), ..EmbeddedOptions::new(dir.join(LOG_FOLDER)) };
     let (bus, recovery) = EmbeddedBus::open(options)
         .map_err(|source| DataFolderError::Log { dir: dir.clone(), source: Box::new(source) })?;
-    let store = open_store(settings, &dir)?;
-    Ok(DataFolder { dir, bus, recovery, store })
+    Ok(DataFolder { dir, bus, recovery })
 }
 
-fn open_store(settings: &Settings, dir: &Path) -> Result<Store, DataFolderError> {
-    let options = StoreOptions {
-        topics: view_topics(settings),
-        stale_after: settings.views.stale_after,
-        ..StoreOptions::default()
-    };
-    Store::open(dir.join(VIEWS_FILE), options)
-        .map_err(|source| DataFolderError::Views { dir: dir.to_owned(), source })
+impl DataFolder {
+    /// Opens the views.
+    ///
+    /// # Errors
+    /// [`DataFolderError::Views`].
+    pub async fn open_store(&self, settings: &Settings) -> Result<Store, DataFolderError> {
+        let options = StoreOptions {
+            topics: view_topics(settings),
+            stale_after: settings.views.stale_after,
+            ..StoreOptions::default()
+        };
+        let path = self.dir.join(VIEWS_FILE);
+        let opening = tokio::task::spawn_blocking(move || Store::open(path, options));
+        let opened = opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        opened.map_err(|source| DataFolderError::Views { dir: self.dir.clone(), source })
+    }
 }
 
 /// What the topics are called, for the views.

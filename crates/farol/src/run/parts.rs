@@ -48,13 +48,16 @@ pub struct Started {
 
 /// Starts every part in order. Each one that started has put its stop into `stops`.
 pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow::Result<Started> {
-    let DataFolder { dir, bus, recovery, store } = data_folder::open(settings)?;
-    stop_data_folder(&bus, &store, stops);
-    let new_folder = bus.topics().await?.is_empty();
+    let folder = data_folder::open(settings)?;
+    stop_log(&folder.bus, stops);
     let names = topic_names(settings);
-    ensure_topics(bus.as_ref(), default_topics(&names, &topic_overrides(settings)))
-        .await
-        .context("can't make the topics")?;
+    // Both wait for the disk, and neither for the other.
+    let (topics, store) =
+        tokio::join!(make_topics(settings, &names, &folder.bus), folder.open_store(settings));
+    let store = store?;
+    stop_store(&store, stops);
+    let new_folder = topics?;
+    let DataFolder { dir, bus, recovery } = folder;
 
     let rules = start_rules(settings)?;
     let pipeline = start_pipeline(settings, names, &bus, &store, &rules).await?;
@@ -84,15 +87,31 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     })
 }
 
-fn stop_data_folder(bus: &Arc<EmbeddedBus>, store: &Store, stops: &mut Stops) {
-    let (bus, store) = (Arc::clone(bus), store.clone());
+fn stop_log(bus: &Arc<EmbeddedBus>, stops: &mut Stops) {
+    let bus = Arc::clone(bus);
     stops.push("log", async move {
         bus.close().await.err().map(|error| format!("{error:#}")).into_iter().collect()
     });
+}
+
+fn stop_store(store: &Store, stops: &mut Stops) {
+    let store = store.clone();
     stops.push("store", async move {
         store.close().await;
         Vec::new()
     });
+}
+
+/// Makes the topics that aren't there, and tells whether none was.
+async fn make_topics(
+    settings: &Settings,
+    names: &TopicNames,
+    bus: &Arc<EmbeddedBus>,
+) -> anyhow::Result<bool> {
+    let none = bus.topics().await?.is_empty();
+    let topics = default_topics(names, &topic_overrides(settings));
+    ensure_topics(bus.as_ref(), topics).await.context("can't make the topics")?;
+    Ok(none)
 }
 
 fn topic_names(settings: &Settings) -> TopicNames {
