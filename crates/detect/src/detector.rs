@@ -68,7 +68,7 @@ pub const MAX_SERIES: usize = 1_000_000;
 /// How far after its arrival a reading's timestamp is believed.
 pub const MAX_CLOCK_LEAD: Duration = Duration::from_secs(60);
 /// How many transitions one call makes at most (besides those that one reading causes); call again for the rest.
-pub const MAX_TRANSITIONS_PER_CALL: usize = 10_000;
+pub const MAX_TRANSITIONS_PER_CALL: usize = 4_000;
 
 /// The partition has [`MAX_SERIES`] series already, and this reading is of another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,14 +162,14 @@ impl PartitionState {
             Some(found) => found,
             None => self.create(&labels, arrival)?,
         };
+        if self.series.get(at).is_none_or(|series| offset <= series.applied_through) {
+            self.counters.repeated += 1;
+            return Ok(out);
+        }
         if !self.unsettled.is_empty() {
             self.settle_one(labels.sensor_id, arrival, &mut out);
         }
         let Some(series) = self.series.get_mut(at) else { return Ok(out) };
-        if offset <= series.applied_through {
-            self.counters.repeated += 1;
-            return Ok(out);
-        }
         series.applied_through = offset;
         series.last_arrival = series.last_arrival.max(arrival);
         if !series.dirty {

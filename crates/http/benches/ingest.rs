@@ -1,7 +1,7 @@
-//! How fast readings come in over HTTP, and how soon an alert goes out on the stream, with everything running: embedded
+//! How fast readings come in over HTTP, how soon an alert goes out on the stream, and what streams cost, with everything running: embedded
 //! bus with fsync, two detect workers, all views, and the load generator on the same machine.
 //!
-//! `cargo bench -p farol-http --bench ingest [-- batches|singles|alerts]`; seconds per measurement in
+//! `cargo bench -p farol-http --bench ingest [-- batches|singles|alerts|streams]`; seconds per measurement in
 //! `FAROL_BENCH_SECONDS` (default 10).
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
@@ -41,6 +41,11 @@ fn main() {
     if wanted("alerts") {
         alerts(time);
     }
+    if wanted("streams") {
+        for clients in [0, 1, 50, 200] {
+            streams(clients, time);
+        }
+    }
 }
 
 /// A server with its own threads, as in the real program; the load has one of its own.
@@ -56,7 +61,8 @@ fn with_server<T>(measure: impl AsyncFnOnce(SocketAddr) -> T) -> T {
 }
 
 fn throughput(name: &str, connections: usize, lines: usize, time: Duration) {
-    let (sent, latencies, elapsed) = with_server(async |addr| {
+    let (sent, latencies, elapsed, cores) = with_server(async |addr| {
+        let processor_before = processor_time();
         let sent = Arc::new(AtomicU64::new(0));
         let begin = Instant::now();
         let end = begin + time;
@@ -67,7 +73,7 @@ fn throughput(name: &str, connections: usize, lines: usize, time: Duration) {
                     let bodies: Vec<Vec<u8>> = (0..4).map(|n| request(lines, client * 4 + n)).collect();
                     let mut connection = TcpStream::connect(addr).await.unwrap();
                     connection.set_nodelay(true).unwrap();
-                    let mut latencies = Histogram::<u64>::new(3).unwrap();
+                    let mut latencies = histogram();
                     let mut turn = 0;
                     while Instant::now() < end {
                         let began = Instant::now();
@@ -80,53 +86,122 @@ fn throughput(name: &str, connections: usize, lines: usize, time: Duration) {
                 })
             })
             .collect();
-        let mut all = Histogram::<u64>::new(3).unwrap();
+        let mut all = histogram();
         for client in clients {
             all.add(client.await.unwrap()).unwrap();
         }
-        (sent.load(Ordering::Relaxed), all, begin.elapsed())
+        let elapsed = begin.elapsed();
+        (
+            sent.load(Ordering::Relaxed),
+            all,
+            elapsed,
+            (processor_time() - processor_before) / elapsed.as_secs_f64(),
+        )
     });
     let per_second = sent as f64 / elapsed.as_secs_f64();
-    println!("{name}: {per_second:.0} readings/s over {connections} connections; answers {}", times(&latencies));
+    println!(
+        "{name}: {per_second:.0} readings/s over {connections} connections; answers {}",
+        times(&latencies)
+    );
+    println!("  {cores:.2} cores for server and load together; at most {} MiB of memory", peak_memory_mib());
 }
 
 fn alerts(time: Duration) {
     let latencies = with_server(async |addr| {
         let end = Instant::now() + time;
-        let background = tokio::spawn(async move {
-            let mut connection = TcpStream::connect(addr).await.unwrap();
-            let body = request(BACKGROUND_PER_SECOND / 100, 0);
-            let mut ticks = tokio::time::interval(Duration::from_millis(10));
-            let mut sent = 0;
-            while Instant::now() < end {
-                ticks.tick().await;
-                exchange(&mut connection, &body).await;
-                sent += BACKGROUND_PER_SECOND / 100;
-            }
-            sent
-        });
+        let background = tokio::spawn(background(addr, end));
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(b"GET /api/stream?streams=alert HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut unread = Vec::new();
         read_until(&mut stream, &mut unread, b"event: hello").await;
         let mut connection = TcpStream::connect(addr).await.unwrap();
         connection.set_nodelay(true).unwrap();
-        let mut latencies = Histogram::<u64>::new(3).unwrap();
+        let mut latencies = histogram();
         let mut probe = 0;
         while Instant::now() < end {
             let line = format!(r#"{{"sensor_id":"probe-{probe}-x","sensor_type":"temperature","value":99}}"#);
             let began = Instant::now();
-            let (series, body) = (format!(r#""series":"probe-{probe}-x""#), post("application/json", line.as_bytes()));
-            tokio::join!(exchange(&mut connection, &body), read_until(&mut stream, &mut unread, series.as_bytes()));
+            let (series, body) =
+                (format!(r#""series":"probe-{probe}-x""#), post("application/json", line.as_bytes()));
+            tokio::join!(
+                exchange(&mut connection, &body),
+                read_until(&mut stream, &mut unread, series.as_bytes())
+            );
             latencies.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap());
             probe += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let sent = background.await.unwrap();
-        println!("beside {:.0} readings/s:", f64::from(u32::try_from(sent).unwrap()) / time.as_secs_f64());
+        println!("beside {:.0} readings/s:", f64::from(sent) / time.as_secs_f64());
         latencies
     });
     println!("reading sent → alert on the stream: {} of {}", times(&latencies), latencies.len());
+}
+
+/// Sends [`BACKGROUND_PER_SECOND`] readings a second; how many it sent.
+async fn background(addr: SocketAddr, end: Instant) -> u32 {
+    let mut connection = TcpStream::connect(addr).await.unwrap();
+    let bodies: Vec<Vec<u8>> = (0..5).map(|seed| request(BACKGROUND_PER_SECOND / 100, seed)).collect();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let mut sent = 0;
+    for body in bodies.iter().cycle() {
+        if Instant::now() >= end {
+            break;
+        }
+        ticks.tick().await;
+        exchange(&mut connection, body).await;
+        sent += u32::try_from(BACKGROUND_PER_SECOND / 100).unwrap();
+    }
+    sent
+}
+
+/// What it costs when so many clients follow everything beside the background.
+fn streams(clients: usize, time: Duration) {
+    let (cores, received, sent) = with_server(async |addr| {
+        let end = Instant::now() + time;
+        let received = Arc::new(AtomicU64::new(0));
+        for _ in 0..clients {
+            let received = Arc::clone(&received);
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(addr).await.unwrap();
+                stream.write_all(b"GET /api/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+                let mut taken = vec![0; 256 * 1024];
+                while let Ok(read @ 1..) = stream.read(&mut taken).await {
+                    received.fetch_add(read as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let before = processor_time();
+        let sent = background(addr, end).await;
+        ((processor_time() - before) / time.as_secs_f64(), received.load(Ordering::Relaxed), sent)
+    });
+    let per_client = received as f64 / clients.max(1) as f64 / time.as_secs_f64() / 1000.0;
+    println!(
+        "{clients} streams beside {:.0} readings/s: {cores:.2} cores for server and clients together, {per_client:.0} kB/s \
+         a client; at most {} MiB of memory",
+        f64::from(sent) / time.as_secs_f64(),
+        peak_memory_mib()
+    );
+}
+
+/// Of microseconds, up to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).unwrap()
+}
+
+/// Processor time of this process (server and load) so far, in seconds.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = |index: usize| fields.split_whitespace().nth(index).unwrap().parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// The most memory that this process has had, in MiB.
+fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
 fn times(latencies: &Histogram<u64>) -> String {
@@ -189,7 +264,7 @@ async fn read_until(stream: &mut TcpStream, unread: &mut Vec<u8>, wanted: &[u8])
         // What is kept must still hold a beginning of what is wanted.
         let known = unread.len().saturating_sub(wanted.len());
         unread.drain(..known);
-        let mut more = [0; 16 * 1024];
+        let mut more = vec![0; 16 * 1024];
         let read = stream.read(&mut more).await.unwrap();
         assert!(read > 0, "the stream ended");
         unread.extend_from_slice(&more[..read]);

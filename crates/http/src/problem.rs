@@ -3,12 +3,14 @@
 //! `type` is `urn:farol:problem:` and a word that programs may rely on; `detail` is for people and says what was wrong
 //! and what to do. An error that is the server's own fault is logged here, once, and its cause stays in the log.
 
+use std::collections::BTreeMap;
+
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use farol_bus::BusError;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// An error answer. Build it with one of the constructors, add members, return it.
@@ -16,7 +18,7 @@ use utoipa::ToSchema;
 pub struct Problem {
     kind: Kind,
     detail: String,
-    members: Map<String, Value>,
+    members: BTreeMap<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -98,7 +100,7 @@ pub struct ProblemDetails {
     /// Further members of some kinds.
     #[serde(flatten)]
     #[schema(ignore)]
-    pub members: Map<String, Value>,
+    pub members: BTreeMap<String, Value>,
 }
 
 /// The media type of problems.
@@ -107,7 +109,7 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 impl Problem {
     /// A problem of `kind`; `detail` says what was wrong and what to do.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+        Self { kind, detail: detail.into(), members: BTreeMap::new(), headers: Vec::new() }
     }
 
     /// 400: the request makes no sense as it is.

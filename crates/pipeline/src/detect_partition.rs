@@ -27,6 +27,10 @@ use crate::topics::DETECTOR_STATE;
 const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024;
 /// How many series' states one transaction writes at most.
 const MAX_FLUSHED: usize = 20_000;
+/// How many records an outcome has at most before it is committed and a new one begun.
+const MAX_OUTCOME_RECORDS: usize = 4096;
+/// How many bytes an outcome has, about, before it is committed and a new one begun: a quarter of what a transaction may have.
+const MAX_OUTCOME_BYTES: usize = 8 * 1024 * 1024;
 /// How long reading back state may wait for one poll before it is tried again.
 const LOAD_POLL: Duration = Duration::from_secs(1);
 
@@ -54,7 +58,24 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn is_empty(&self) -> bool {
-        self.alerts.is_empty() && self.dead_letters.is_empty()
+        self.alerts.is_empty() && self.dead_letters.is_empty() && self.state.is_empty()
+    }
+
+    /// Whether it is as large as one transaction should be.
+    pub(crate) fn is_full(&self) -> bool {
+        let bytes = |record: &ProducerRecord| {
+            record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len)
+        };
+        let records = self.alerts.len() + self.dead_letters.len() + self.state.len();
+        // Counting bytes is for outcomes that could matter: hundreds of records even of the largest kind are no danger.
+        records >= MAX_OUTCOME_RECORDS
+            || (records >= 64
+                && [&self.alerts, &self.dead_letters, &self.state]
+                    .into_iter()
+                    .flatten()
+                    .map(bytes)
+                    .sum::<usize>()
+                    >= MAX_OUTCOME_BYTES)
     }
 }
 
@@ -95,10 +116,10 @@ impl DetectPartition {
             loaded.restore(record, &mut marker, deps.started_at);
         })
         .await?;
-        // Without a marker nothing was ever written: then everything before the committed offset is applied again.
-        let same_rules = marker.as_ref().is_none_or(|m: &Marker| m.rules_fingerprint == rules.fingerprint);
-        let from = marker.map_or(0, |m| m.flushed_through);
-        if same_rules && from < next_offset {
+        // The first commit of all writes a marker, so without one nothing was committed.
+        let from =
+            marker.filter(|m: &Marker| m.rules_fingerprint == rules.fingerprint).map(|m| m.flushed_through);
+        if let Some(from) = from.filter(|from| *from < next_offset) {
             let (start, end) = (StartAt::Offset(from), Some(next_offset));
             read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
                 if let Ok(reading) = parse(record) {
@@ -123,8 +144,9 @@ impl DetectPartition {
         self.next_offset
     }
 
-    /// Applies one batch of readings.
-    pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) {
+    /// Applies one batch of readings, or what is left of it. False when the outcome is full: then commit it, and call again with the
+    /// same batch.
+    pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) -> bool {
         let next_offset = self.next_offset;
         for record in batch.records.iter().filter(|record| record.offset >= next_offset) {
             let arrival = record.timestamp();
@@ -136,25 +158,39 @@ impl DetectPartition {
                 Ok(transitions) => self.report(transitions, arrival, outcome),
                 Err(reason) => outcome.dead_letters.push(self.dead_letter(record, reason, worker)),
             }
+            self.next_offset = record.offset + 1;
+            if outcome.is_full() {
+                return false;
+            }
         }
-        self.next_offset = batch.next_offset;
+        self.next_offset = self.next_offset.max(batch.next_offset);
+        true
     }
 
-    /// Lets time pass without a reading, and ends alerts whose rule is gone.
+    /// Ends alerts whose rule is gone.
+    pub(crate) fn settle(&mut self, now: Timestamp, outcome: &mut Outcome) {
+        let transitions = self.detector.settle(now);
+        self.report(transitions, now, outcome);
+    }
+
+    /// Lets time pass without a reading.
     pub(crate) fn tick(&mut self, now: Timestamp, outcome: &mut Outcome) {
-        let mut transitions = self.detector.settle(now);
-        transitions.extend(self.detector.tick(now));
+        let transitions = self.detector.tick(now);
         self.report(transitions, now, outcome);
     }
 
     /// Goes over to new rules.
     pub(crate) fn rules_changed(&mut self, rules: &RulesInForce, now: Timestamp, outcome: &mut Outcome) {
+        // What is left of a flush would be marked as if these rules had been in force all along.
+        self.flushing = None;
         let transitions = self.detector.rules_changed(Arc::clone(&rules.rules), now);
         self.report(transitions, now, outcome);
     }
 
     /// Forgets sensors of which nothing arrived since `before`, and their saved state.
     pub(crate) fn forget_idle(&mut self, before: Timestamp, now: Timestamp, outcome: &mut Outcome) {
+        // Forgetting puts the changed series into another order, on which a flush relies.
+        self.flushing = None;
         for series in self.detector.forget_idle(before) {
             let tombstone =
                 ProducerRecord { value: None, ..self.record(series_key(&series), Bytes::new(), now) };
@@ -170,7 +206,11 @@ impl DetectPartition {
         let flushing =
             self.flushing.get_or_insert(Flushing { flushed_through: next_offset, remaining: changed });
         // Series are taken in the order in which they changed, so these are the ones that had changed at the start.
-        let taken = self.detector.take_dirty(flushing.remaining.min(MAX_FLUSHED));
+        let room = MAX_FLUSHED.saturating_sub(state.len());
+        if room == 0 && flushing.remaining > 0 {
+            return false;
+        }
+        let taken = self.detector.take_dirty(flushing.remaining.min(room));
         flushing.remaining =
             if taken.is_empty() { 0 } else { flushing.remaining.saturating_sub(taken.len()) };
         let done = (flushing.remaining == 0).then_some(flushing.flushed_through);
@@ -277,6 +317,10 @@ async fn read_range(
     consumer.assign(vec![(partition.clone(), StartAt::Offset(next))]).await?;
     while next < end {
         if let Polled::Records(batches) = consumer.poll(LOAD_POLL).await? {
+            // Retention may take the rest away while it is being read.
+            if batches.is_empty() && offset_of(bus.offsets(ask, OffsetSpec::Earliest).await?) >= end {
+                break;
+            }
             for batch in &batches {
                 batch.records.iter().filter(|r| r.offset < end).for_each(&mut apply);
                 next = batch.next_offset;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farol_bus::{
-    Assignment, Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetReset, Polled,
+    Assignment, Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetReset, OffsetSpec, Polled,
     ProducerRecord, TopicPartition, TransactionalProducer,
 };
 use farol_event::Timestamp;
@@ -98,7 +98,8 @@ pub(crate) struct DetectWorker {
     /// Partitions whose offsets moved since the last commit.
     uncommitted: BTreeSet<i32>,
     last_commit: Instant,
-    last_state_flush: Instant,
+    /// Nothing before the first one: the first commit writes a marker.
+    last_state_flush: Option<Instant>,
     last_forgetting: Instant,
     progress: Progress,
 }
@@ -128,7 +129,7 @@ impl DetectWorker {
             partitions: BTreeMap::new(),
             uncommitted: BTreeSet::new(),
             last_commit: start,
-            last_state_flush: start,
+            last_state_flush: None,
             last_forgetting: start,
             progress: Progress {
                 processed: 0,
@@ -179,6 +180,8 @@ impl DetectWorker {
             };
             match polled {
                 Polled::Assigned(assignment) => {
+                    // Under older rules, alerts of newer ones would look like alerts of rules that are gone.
+                    self.follow_rules(consumer, producer).await?;
                     self.take_over(assignment).await?;
                     self.heartbeat().await;
                 }
@@ -235,10 +238,18 @@ impl DetectWorker {
         let mut outcome = Outcome::default();
         for batch in &batches {
             let id = batch.partition.partition;
-            let Some(partition) = self.partitions.get_mut(&id) else {
+            while let Some(partition) = self.partitions.get_mut(&id)
+                && !partition.apply(batch, &self.name, &mut outcome)
+            {
+                // A commit that is refused reloads the partition at what was committed; then the rest of this poll is read
+                // again.
+                if !self.commit(consumer, producer, std::mem::take(&mut outcome), Flush::WhenDue).await? {
+                    return Ok(());
+                }
+            }
+            if !self.partitions.contains_key(&id) {
                 continue;
-            };
-            partition.apply(batch, &self.name, &mut outcome);
+            }
             self.uncommitted.insert(id);
             self.progress.processed += batch.records.len() as u64;
             self.progress.lag.insert(
@@ -253,7 +264,8 @@ impl DetectWorker {
         if outcome.is_empty() && (self.uncommitted.is_empty() || !due) {
             return Ok(());
         }
-        self.commit(consumer, producer, outcome, Flush::WhenDue).await
+        self.commit(consumer, producer, outcome, Flush::WhenDue).await?;
+        Ok(())
     }
 
     /// Looks at the passing of time: absence of data, overdue commits, heartbeat.
@@ -262,11 +274,25 @@ impl DetectWorker {
         consumer: &mut dyn Consumer,
         producer: &mut dyn TransactionalProducer,
     ) -> Result<(), BusError> {
+        self.follow_rules(consumer, producer).await?;
         let (at, mut outcome) = (now(), Outcome::default());
-        for (id, partition) in &mut self.partitions {
-            // While readings wait to be read, silence proves nothing.
-            if self.progress.lag.get(id).is_none_or(|lag| lag.records == 0) {
-                partition.tick(at, &mut outcome);
+        let sensor_data: Arc<str> = self.deps.settings.topics.sensor_data.as_str().into();
+        let owned: Vec<_> =
+            self.partitions.keys().map(|id| TopicPartition::new(Arc::clone(&sensor_data), *id)).collect();
+        let ends = self.deps.bus.offsets(&owned, OffsetSpec::Latest).await?;
+        for partition in owned {
+            let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
+            if outcome.is_full()
+                && !self.commit(consumer, producer, std::mem::take(&mut outcome), Flush::WhenDue).await?
+            {
+                return Ok(());
+            }
+            if let Some(state) = self.partitions.get_mut(&partition.partition) {
+                state.settle(at, &mut outcome);
+                // While readings wait to be read, silence proves nothing.
+                if state.next_offset() >= end {
+                    state.tick(at, &mut outcome);
+                }
             }
         }
         if self.last_forgetting.elapsed() >= FORGETTING_INTERVAL {
@@ -298,22 +324,24 @@ impl DetectWorker {
             partition.rules_changed(&current, at, &mut outcome);
         }
         self.rules = current;
-        self.commit(consumer, producer, outcome, Flush::All).await
+        self.commit(consumer, producer, outcome, Flush::All).await?;
+        Ok(())
     }
 
-    /// Commits the outcome, the state that belongs to it, and the offsets, in one transaction.
+    /// Commits the outcome, the state that belongs to it, and the offsets, in one transaction. False if the bus refused because
+    /// partitions have moved on; what is still held was loaded anew then.
     async fn commit(
         &mut self,
         consumer: &mut dyn Consumer,
         producer: &mut dyn TransactionalProducer,
         outcome: Outcome,
         flush: Flush,
-    ) -> Result<(), BusError> {
+    ) -> Result<bool, BusError> {
         if self.partitions.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let flush_all =
-            flush == Flush::All || self.last_state_flush.elapsed() >= self.deps.settings.state_interval;
+        let due = self.last_state_flush.is_none_or(|at| at.elapsed() >= self.deps.settings.state_interval);
+        let flush_all = flush == Flush::All || due;
         let at = now();
         let mut state = outcome.state;
         if flush_all {
@@ -323,7 +351,7 @@ impl DetectWorker {
             }
             // Otherwise the next commit goes on with it.
             if done {
-                self.last_state_flush = Instant::now();
+                self.last_state_flush = Some(Instant::now());
             }
         }
         let sensor_data: Arc<str> = self.deps.settings.topics.sensor_data.as_str().into();
@@ -353,13 +381,14 @@ impl DetectWorker {
             Ok(()) => {
                 self.uncommitted.clear();
                 self.last_commit = Instant::now();
-                Ok(())
+                Ok(true)
             }
             Err(BusError::Fenced(reason)) => {
                 tracing::info!(worker = %self.name, reason, "commit refused: the partitions have moved on");
                 let _ = producer.abort().await;
                 // What is still this member's is loaded anew from what was committed.
-                self.reload(consumer).await
+                self.reload(consumer).await?;
+                Ok(false)
             }
             Err(error) => {
                 let _ = producer.abort().await;

@@ -157,6 +157,10 @@ impl ViewRun {
         }
         let partitions: Vec<_> = starts.keys().cloned().collect();
         let ends = self.bus.offsets(&partitions, OffsetSpec::Latest).await?;
+        for (partition, earliest) in self.bus.offsets(&partitions, OffsetSpec::Earliest).await? {
+            // What retention has taken away can't be waited for.
+            starts.entry(partition).and_modify(|start| *start = earliest.max(*start));
+        }
         Ok((starts, ends))
     }
 }

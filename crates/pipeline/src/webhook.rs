@@ -14,6 +14,8 @@ use hyper_util::rt::TokioExecutor;
 
 /// How much of a webhook's answer is read (so that its connection can be used again) before the connection is dropped.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
+/// How long a webhook's answer is read after its status has come.
+const MAX_ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// A webhook: where alerts are posted as JSON.
 #[derive(Clone)]
@@ -131,7 +133,9 @@ impl Webhook {
             .get(RETRY_AFTER)
             .and_then(|v| v.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
-        let _ = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        // The status has decided; a body that never ends must not make it look like no answer.
+        let rest = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect();
+        let _ = tokio::time::timeout(MAX_ANSWER_TIME, rest).await;
         Ok(Attempt::Answered { status, retry_after })
     }
 }

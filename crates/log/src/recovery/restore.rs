@@ -37,6 +37,8 @@ impl Replay {
             let entry = match (listed.remove(dir.id.as_str()), dir.number) {
                 (Some(entry), _) => entry.clone(),
                 (None, Some(number)) if number >= checkpoint.next_partition_number => {
+                    // The crash may have come before its names were synced.
+                    sync_names(&**file_system, &dir)?;
                     made_since(&dir, number)
                 }
                 // Deleted, or never finished being made: not in the checkpoint, and not newer than it.

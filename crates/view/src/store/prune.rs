@@ -16,7 +16,7 @@ pub struct Retention {
     /// Readings measured before this instant are deleted. What `sensors` says of them (how many, the first) stays.
     pub readings_before: Option<Timestamp>,
     /// Events, dead letters, rebalances, and consumers and producers that last reported before this instant are deleted.
-    /// Alerts are kept.
+    /// Alerts are kept, and so are the events about them: those of a replayed series are as old as it.
     pub history_before: Option<Timestamp>,
 }
 
@@ -67,7 +67,8 @@ pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Res
         };
         pruned.events = delete(
             "events",
-            "DELETE FROM events WHERE rowid IN (SELECT rowid FROM events WHERE time < ?1 ORDER BY time LIMIT ?2)",
+            "DELETE FROM events WHERE rowid IN
+                 (SELECT rowid FROM events WHERE time < ?1 AND type NOT LIKE 'alerta%' ORDER BY time LIMIT ?2)",
         )?;
         pruned.dead_letters = delete(
             "dead_letters",
