@@ -64,7 +64,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
         let (parts, body) = request.into_parts();
         crate::ingest::media::require_json(&parts.headers)?;
         let (bytes, _held) = app.collect(&parts.headers, body, MAX_COMMAND_BYTES).await?;
-        serde_json::from_slice(&bytes)
+        // By way of an object, because a derived reader also takes an array of the fields in order.
+        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes)
+            .and_then(|object| serde_json::from_value(object.into()))
             .map(Self)
             .map_err(|e| Problem::bad_request(format!("in the body: {e}")))
     }
