@@ -41,7 +41,7 @@ async fn a_plain_reading_shows_no_empty_fields() {
     let rows = test.ask(|q| q.reading_rows(&ReadingFilter::default())).await;
     let shown = serde_json::to_value(&rows.readings[0]).unwrap();
     let names: Vec<&String> = shown.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["position", "sensor_id", "sensor_type", "timestamp", "value"]);
+    assert_eq!(names, ["timestamp", "sensor_id", "sensor_type", "value", "position"]);
 }
 
 #[tokio::test]
