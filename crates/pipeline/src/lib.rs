@@ -21,6 +21,7 @@ pub mod housekeeping;
 pub mod notifier;
 pub mod rebalances;
 pub mod rules;
+mod supervision;
 pub mod system_events;
 pub mod topics;
 pub mod view_runner;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::heartbeat::Heartbeat;
+use crate::supervision::caught;
 use crate::system_events::SystemEvents;
 use crate::topics::TopicNames;
 use crate::webhook::{Webhook, WebhookSettings, WebhookSettingsError};
@@ -133,8 +134,9 @@ struct Notifier {
 impl Notifier {
     async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.follow(&stop).await {
-                Ok(()) | Err(BusError::Closed) => return,
+            match caught(self.follow(&stop)).await {
+                Ok(()) => return,
+                Err(BusError::Closed) if stop.is_cancelled() => return,
                 Err(error) => tracing::error!(
                     channel = self.channel.name(), %error, retry_in = ?RESTART_PAUSE, "notifications are held up"
                 ),

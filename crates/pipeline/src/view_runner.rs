@@ -15,6 +15,7 @@ use farol_view::{Store, ViewName};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::supervision::caught;
 use crate::system_events::now;
 
 /// The longest pause before a refused batch is offered to the store again.
@@ -68,8 +69,9 @@ impl ViewRun {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut pause = Duration::from_millis(200);
         while !stop.is_cancelled() {
-            match self.follow(&stop, false).await {
-                Ok(()) | Err(BusError::Closed) => return,
+            match caught(self.follow(&stop, false)).await {
+                Ok(()) => return,
+                Err(BusError::Closed) if stop.is_cancelled() => return,
                 Err(error) => {
                     tracing::error!(views = ?self.views, %error, retry_in = ?pause, "views can't read the log");
                     self.progress.update(self.views, |p| p.problem = Some(error.to_string()));

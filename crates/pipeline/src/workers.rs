@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::detect_worker::{DetectWorker, WorkerDeps};
+use crate::supervision::caught;
 
 /// The longest pause before a failed worker is started again.
 pub const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -188,8 +189,9 @@ async fn run_until_stopped(deps: &Arc<WorkerDeps>, name: &str, stop: &Cancellati
     let mut errors = 0;
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
-        match DetectWorker::new(Arc::clone(deps), name, errors).run(stop).await {
-            Ok(()) | Err(BusError::Closed) => return,
+        match caught(DetectWorker::new(Arc::clone(deps), name, errors).run(stop)).await {
+            Ok(()) => return,
+            Err(BusError::Closed) if stop.is_cancelled() => return,
             Err(error) => {
                 errors += 1;
                 // A run that lasted was healthy: its failure is a new story.
