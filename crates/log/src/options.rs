@@ -128,7 +128,7 @@ impl LogOptions {
             group_bytes: 4 * MIB,
             max_request_bytes: 32 * MIB,
             checkpoint_bytes: 16 * MIB as u64,
-            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_interval: Duration::from_secs(10),
             maintenance_interval: Duration::from_secs(30),
             background: Background::Threads,
             file_system: Arc::new(RealFileSystem),
