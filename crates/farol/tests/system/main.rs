@@ -1,9 +1,8 @@
 //! The whole of Farol, as people meet it: the real binary as a process of its own, on a free port and a temporary folder,
-//! spoken to over HTTP, by signals, and in a real browser.
+//! spoken to over HTTP and by signals.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
-mod browser;
 mod command_line;
 mod crash;
 mod disk;
@@ -12,5 +11,4 @@ mod lifecycle;
 mod readings;
 mod rules;
 mod views;
-mod webdriver;
 mod workers;
