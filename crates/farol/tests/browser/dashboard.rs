@@ -7,8 +7,6 @@ use crate::webdriver::Browser;
 
 /// How soon a reading must be on the page.
 const TWO_SECONDS: Duration = Duration::from_secs(2);
-/// How soon everything else must be.
-const TEN_SECONDS: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_dashboard_shows_readings_alerts_acknowledgement_and_a_worker_that_stops() {
@@ -48,7 +46,7 @@ async fn the_dashboard_shows_readings_alerts_acknowledgement_and_a_worker_that_s
         )
     };
     server.temperature("press-7", 44.5).await;
-    browser.until(TEN_SECONDS, "the alert fires on the page", &alert_is("firing")).await;
+    browser.until(TWO_SECONDS, "the alert fires on the page", &alert_is("firing")).await;
     browser.element("ack-button").await.click().await.unwrap();
     browser.element("ack-name").await.send_keys("Ana").await.unwrap();
     browser.element("ack-comment").await.send_keys("on my way").await.unwrap();
@@ -63,7 +61,7 @@ async fn the_dashboard_shows_readings_alerts_acknowledgement_and_a_worker_that_s
     let acknowledged = server.alerts("acknowledged=true").await;
     assert_eq!(acknowledged.len(), 1, "{acknowledged:?}");
     server.temperature("press-7", 25.0).await;
-    browser.until(TEN_SECONDS, "the alert resolves on the page", &alert_is("resolved")).await;
+    browser.until(TWO_SECONDS, "the alert resolves on the page", &alert_is("resolved")).await;
 
     // The pipeline page follows a worker that stops.
     browser.driver.goto(page("pipeline")).await.unwrap();
