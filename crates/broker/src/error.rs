@@ -108,6 +108,9 @@ pub enum BrokerError {
 /// What to do about a poisoned partition: part of every error about one.
 const POISON_ADVICE: &str =
     "free space or replace the disk, then restart; what was acknowledged stays readable";
+/// The same about a log that was opened on a full disk.
+const SPACE_ADVICE: &str =
+    "free space, and appends are taken again by themselves; what was acknowledged stays readable";
 
 impl BrokerError {
     /// What the log said of an append.
@@ -127,6 +130,10 @@ impl BrokerError {
             AppendError::LogPoisoned { reason } => Self::Poisoned {
                 partition: "the log".to_owned(),
                 problem: format!("{reason}; {POISON_ADVICE}"),
+            },
+            AppendError::WaitingForSpace { reason } => Self::Poisoned {
+                partition: "the log".to_owned(),
+                problem: format!("{reason}; {SPACE_ADVICE}"),
             },
             AppendError::Closed => Self::Closed,
         }

@@ -83,7 +83,7 @@ impl TopicStats {
 impl BrokerStats {
     /// Why appends are refused, if any are: of the log, or of the first partition that refuses them.
     pub fn poisoned(&self) -> Option<&str> {
-        self.log.poisoned.as_deref().or_else(|| {
+        self.log.poisoned.as_deref().or(self.log.waiting_for_space.as_deref()).or_else(|| {
             self.topics
                 .iter()
                 .flat_map(|topic| &topic.partitions)

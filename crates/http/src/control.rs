@@ -85,8 +85,10 @@ pub enum WorkerRefusal {
 pub struct LogReport {
     /// Its topics, by name.
     pub topics: Vec<TopicReport>,
-    /// Whether it refuses appends after a failed write or fsync.
+    /// Whether it refuses appends, after a failed write or fsync until it is opened again, or for want of space.
     pub poisoned: bool,
+    /// Whether the disk was full when it was opened, so that it takes no appends until there is space.
+    pub waiting_for_space: bool,
     /// What opening it found and repaired, if anything.
     pub recovered: Option<RecoveryReport>,
 }

@@ -236,10 +236,8 @@ impl From<BusError> for Problem {
                 tracing::error!(%error, "the log refused a request's records");
                 Self::new(
                     Kind::LogRefuses,
-                    format!(
-                        "{error}. What was acknowledged before stays stored and readable. Free space or repair the \
-                         disk, then restart Farol; send this request again afterwards"
-                    ),
+                    // The error says what to do about it.
+                    format!("{error}. Send this request again afterwards"),
                 )
                 .with_header(RETRY_AFTER, HeaderValue::from_static("30"))
             }
@@ -275,10 +273,13 @@ mod tests {
     fn a_poisoned_log_says_what_to_do() {
         let problem = Problem::from(BusError::Poisoned {
             partition: "sensor-data/0".into(),
-            problem: "no space left".into(),
+            problem: "no space left; free space, then restart".into(),
         });
         assert_eq!(problem.kind().status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(problem.detail().contains("no space left"), "{}", problem.detail());
-        assert!(problem.detail().contains("restart"), "{}", problem.detail());
+        assert_eq!(
+            problem.detail(),
+            "sensor-data/0 refuses appends: no space left; free space, then restart. Send this request again \
+             afterwards"
+        );
     }
 }

@@ -34,6 +34,8 @@ use crate::segment::Segment;
 pub(crate) const FILE_NAME: &str = "checkpoint";
 
 const MAGIC: [u8; 8] = *b"FCHKPT01";
+/// How often a log that was opened on a full disk looks whether there is space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -240,9 +242,15 @@ impl Checkpoints {
 impl Shared {
     /// The checkpoint thread: runs until closed or poisoned.
     pub(crate) fn checkpoint_until_closed(&self) {
-        while self.checkpoints.wait(self.options.checkpoint_interval) {
+        loop {
+            let waiting = self.waits_for_space.read().is_some();
+            let interval = self.options.checkpoint_interval;
+            if !self.checkpoints.wait(if waiting { interval.min(SPACE_INTERVAL) } else { interval }) {
+                return;
+            }
             if let Err(error) = self.write_checkpoint(Kind::Needed)
                 && self.poison.get().is_none()
+                && !waiting
             {
                 tracing::warn!(%error, "no checkpoint was written; the journal is kept, trying again");
             }
@@ -275,6 +283,9 @@ impl Shared {
         fs::replace_file(&*self.file_system, &path, &checkpoint.encode(), Durability::Synced)
             .map_err(|source| CheckpointError::Io { step: "writing", path, source })?;
         written.sequence = Some(sequence);
+        if self.waits_for_space.write().take().is_some() {
+            tracing::info!(dir = %self.dir.display(), "there is space again: the log takes appends");
+        }
         for captured in &captured {
             captured.settle();
         }
@@ -315,6 +326,14 @@ impl Shared {
             })
             .collect();
         (*published, next_partition_number, captured)
+    }
+}
+
+impl CheckpointError {
+    /// Whether nothing but space is missing.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
     }
 }
 

@@ -148,6 +148,9 @@ impl Shared {
         if let Some(reason) = self.poison.get() {
             return Some(AppendError::LogPoisoned { reason: Arc::clone(reason) });
         }
+        if let Some(reason) = &*self.waits_for_space.read() {
+            return Some(AppendError::WaitingForSpace { reason: Arc::clone(reason) });
+        }
         batches.iter().find_map(|(Partition { inner }, _)| {
             if inner.is_deleted() || !self.owns(inner) {
                 return Some(AppendError::UnknownPartition { partition: inner.id.clone() });

@@ -54,6 +54,7 @@
 //! | process killed | opening replays the journal; nothing acknowledged is lost, whatever the policy |
 //! | power cut | the same for what was synced; a torn tail is cut and reported ([`RecoveryReport`]) |
 //! | a segment can't be written (disk full) | its partition takes no more appends until the folder is opened again |
+//! | the disk is still full at the opening | everything can be read; appends are refused until there is space for a checkpoint, then taken again |
 //! | the journal can't be written or synced, a segment can't be synced | the log takes no more appends; reads go on |
 //! | a synced journal frame is damaged | opening is refused and names it ([`OpenError`]); nothing is changed |
 //! | the checkpoint is lost | segments are read and verified instead |

@@ -78,6 +78,12 @@ pub enum PartitionError {
         /// What failed.
         reason: Arc<str>,
     },
+    /// The disk was full when the folder was opened. Changes are taken again once there is space.
+    #[error("the log takes no changes until there is space on the disk: {reason}")]
+    WaitingForSpace {
+        /// What could not be written.
+        reason: Arc<str>,
+    },
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -114,6 +120,9 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) journal_files: Arc<JournalFiles>,
     pub(crate) poison: OnceLock<Arc<str>>,
+    /// Set by an opening on a full disk, until its checkpoint is written: the journal's old frames are needed so long, so
+    /// nothing may be written over them.
+    pub(crate) waits_for_space: RwLock<Option<Arc<str>>>,
     pub(crate) counters: LogCounters,
     pub(crate) closed: AtomicBool,
     /// The folder's lock; dropped by closing.
@@ -248,6 +257,7 @@ impl Log {
             queued_bytes: queued_bytes as u64,
             queued_requests: queued_requests as u64,
             poisoned: shared.poison.get().cloned(),
+            waiting_for_space: shared.waits_for_space.read().clone(),
             ..shared.counters.snapshot()
         }
     }
@@ -346,6 +356,7 @@ impl Shared {
             checkpoints: Checkpoints::new(recovered.epoch),
             journal_files: recovered.journal_files,
             poison: OnceLock::new(),
+            waits_for_space: RwLock::new(None),
             counters: LogCounters::default(),
             closed: AtomicBool::new(false),
             folder_lock: Mutex::new(Some(recovered.folder_lock)),
@@ -369,6 +380,12 @@ impl Shared {
         if self.poison.set(reason.into()).is_ok() {
             tracing::error!(dir = %self.dir.display(), reason, "the log takes no more appends");
         }
+    }
+
+    /// Refuses appends until a checkpoint has been written.
+    pub(crate) fn wait_for_space(&self, reason: &str) {
+        tracing::error!(dir = %self.dir.display(), reason, "the disk is full: the log can be read and takes no appends");
+        *self.waits_for_space.write() = Some(reason.into());
     }
 
     /// Whether a partition is one of this log's.
@@ -469,8 +486,11 @@ impl Shared {
         if self.is_closed() {
             return Err(PartitionError::Closed);
         }
-        match self.poison.get() {
-            Some(reason) => Err(PartitionError::LogPoisoned { reason: Arc::clone(reason) }),
+        if let Some(reason) = self.poison.get() {
+            return Err(PartitionError::LogPoisoned { reason: Arc::clone(reason) });
+        }
+        match &*self.waits_for_space.read() {
+            Some(reason) => Err(PartitionError::WaitingForSpace { reason: Arc::clone(reason) }),
             None => Ok(()),
         }
     }

@@ -55,6 +55,8 @@ pub struct LogMetrics {
     pub queued_requests: u64,
     /// Why the log takes no more appends.
     pub poisoned: Option<Arc<str>>,
+    /// Why the log takes no appends for now: the disk was full when it was opened.
+    pub waiting_for_space: Option<Arc<str>>,
 }
 
 /// Counters of a partition since it was opened, and its extent now.

@@ -12,6 +12,13 @@
 //! synced, it was acknowledged, and opening is refused instead of losing it silently. (The very last synced frame has no
 //! later witness: damage to it alone can't be told from a torn tail, and is reported as one.)
 //!
+//! # On a full disk
+//!
+//! What a partition is cut back by is what the journal gives back, so that reading back needs no space that wasn't there
+//! already. The checkpoint at the end does. If there is none, the log is open all the same and can be read; it takes no
+//! appends, because the journal's old frames are still needed, until the checkpoint thread has found space. A new folder
+//! has nothing to read, and isn't opened.
+//!
 //! # Without a checkpoint
 //!
 //! If the checkpoint is missing or damaged, all segments are read and their checksums verified, which takes as long as
@@ -270,12 +277,19 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     let (recovered, mut report) = recovered;
     let shared = Shared::new(options, recovered);
     // From here on the journal's old frames count no more: the segments are synced and the epoch is new.
-    shared.write_checkpoint(Kind::Forced).map_err(|error| match error {
-        CheckpointError::Io { step, path, source } => OpenError::Io { step, path, source },
-        CheckpointError::Poisoned(reason) => {
-            OpenError::io("checkpointing", &checkpoint_path)(io::Error::other(reason.to_string()))
+    match shared.write_checkpoint(Kind::Forced) {
+        Ok(()) => {}
+        // Everything can be read, and stays in the journal too. A sync that failed is another matter: it poisons.
+        Err(error) if error.is_full_disk() && shared.poison.get().is_none() => {
+            shared.wait_for_space(&error.to_string());
         }
-    })?;
+        Err(CheckpointError::Io { step, path, source }) => return Err(OpenError::Io { step, path, source }),
+        Err(CheckpointError::Poisoned(reason)) => {
+            return Err(OpenError::io("checkpointing", &checkpoint_path)(io::Error::other(
+                reason.to_string(),
+            )));
+        }
+    }
     report.elapsed = started.elapsed();
     Ok((shared, report))
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use farol_log::fs::fault::FaultFileSystem;
 use farol_log::fs::{FileSystem, OpenMode};
 use farol_log::{
-    AppendRequest, Background, Log, LogOptions, OpenError, PartitionOptions, ReadError, RecoveryReport,
-    Verify,
+    AppendError, AppendRequest, Background, Log, LogOptions, OpenError, PartitionError, PartitionOptions,
+    ReadError, RecoveryReport, Verify,
 };
 use support::*;
 
@@ -269,4 +269,85 @@ fn frames_of_deleted_partitions_are_passed_over() {
     let (log, _) = reopen(&file_system);
     assert_eq!(values(&log), first_values(2));
     assert_eq!(contents(&log.partition(&id("gone")).unwrap()), [(0, "y".to_owned())]);
+}
+
+#[test]
+fn a_folder_on_a_full_disk_can_be_read_and_takes_appends_once_there_is_space() {
+    let file_system = FaultFileSystem::new(7);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", segments());
+    for n in 0..10 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+    }
+    file_system.crash_after(0);
+    drop((p, log));
+    file_system.resume();
+    file_system.set_capacity(file_system.used_bytes());
+
+    let (log, report) = reopen(&file_system);
+    assert_eq!(report.records_replayed, 10);
+    assert_eq!(values(&log), first_values(10));
+    let p = log.partition(&id("p")).unwrap();
+    let append_one = || log.append(AppendRequest::single(p.clone(), batch(&["value 10"]))).wait();
+    let refused = append_one().unwrap_err();
+    assert!(matches!(refused, AppendError::WaitingForSpace { .. }), "{refused}");
+    assert!(refused.to_string().contains("checkpoint"), "{refused}");
+    let refused = log.create_partition(&id("q"), segments()).unwrap_err();
+    assert!(matches!(refused, PartitionError::WaitingForSpace { .. }), "{refused}");
+    assert!(log.metrics().waiting_for_space.is_some() && log.metrics().poisoned.is_none());
+    log.checkpoint().unwrap_err();
+
+    file_system.set_capacity(u64::MAX);
+    log.checkpoint().unwrap();
+    assert_eq!(log.metrics().waiting_for_space, None);
+    append_one().unwrap();
+    drop(p);
+    power_cut(&file_system, log);
+    let (log, _) = reopen(&file_system);
+    assert_eq!(values(&log), first_values(11), "nothing is lost that was acknowledged before or after");
+}
+
+#[test]
+fn a_folder_that_was_opened_and_killed_again_and_again_on_a_full_disk_loses_nothing() {
+    let file_system = killed_with_ten_frames();
+    let (log, _) = reopen(&file_system);
+    let p = partition(&log, "p", segments());
+    for n in 10..20 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+    }
+    file_system.crash_after(0);
+    drop((p, log));
+    file_system.resume();
+    file_system.set_capacity(file_system.used_bytes());
+    for _ in 0..3 {
+        let (log, _) = reopen(&file_system);
+        assert_eq!(values(&log), first_values(20));
+        log.close().unwrap_err();
+    }
+    file_system.set_capacity(u64::MAX);
+    let (log, report) = reopen(&file_system);
+    assert_eq!((report.records_replayed, values(&log)), (10, first_values(20)));
+}
+
+#[test]
+fn a_waiting_log_finds_space_by_itself() {
+    let file_system = FaultFileSystem::new(7);
+    let threads = || LogOptions { background: Background::Threads, ..options(&file_system) };
+    let (log, _) = open(threads());
+    let p = partition(&log, "p", segments());
+    append(&log, &p, batch(&["value 0"]));
+    file_system.crash_after(0);
+    drop((p, log));
+    file_system.resume();
+    file_system.set_capacity(file_system.used_bytes());
+    let (log, _) = open(threads());
+    assert!(log.metrics().waiting_for_space.is_some());
+    file_system.set_capacity(u64::MAX);
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while log.metrics().waiting_for_space.is_some() {
+        assert!(std::time::Instant::now() < limit, "it still waits");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    append(&log, &log.partition(&id("p")).unwrap(), batch(&["value 1"]));
+    assert_eq!(values(&log), first_values(2));
 }

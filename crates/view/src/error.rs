@@ -113,6 +113,12 @@ impl ViewError {
         }
     }
 
+    /// Whether nothing but room for the index of the WAL is missing to open the file.
+    pub(crate) fn lacks_room_for_wal_index(&self) -> bool {
+        let Self::Open { source, .. } = self else { return false };
+        source.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    }
+
     /// Whether the request itself was wrong (a bad cursor or filter): an HTTP 400, not a 500.
     pub fn is_callers_fault(&self) -> bool {
         matches!(self, ViewError::InvalidCursor | ViewError::InvalidFilter { .. })

@@ -25,6 +25,7 @@ use crate::error::ViewError;
 use crate::name::{ViewName, ViewTopics};
 use crate::query::{Queries, QuerySettings};
 use crate::store::readers::Readers;
+use crate::store::schema::WalIndex;
 use crate::store::writer::{Command, Writer};
 
 mod prune;
@@ -111,12 +112,28 @@ struct Inner {
 impl Store {
     /// Opens the file, or makes it. Blocks for file I/O: call it before serving, or off the async threads.
     ///
+    /// A file that is there can be opened on a full disk too, and queried; what is applied is refused until there is space.
+    ///
     /// # Errors
     /// [`ViewError::Open`], [`ViewError::Schema`], [`ViewError::Thread`].
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, ViewError> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
+        match Self::open_with(path, WalIndex::File, options.clone()) {
+            Err(error) if error.lacks_room_for_wal_index() => {
+                tracing::warn!(
+                    path = %path.display(),
+                    "the disk is full: until the next start, no other program can read the views"
+                );
+                Self::open_with(path, WalIndex::Memory, options)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_with(path: &Path, wal_index: WalIndex, options: StoreOptions) -> Result<Self, ViewError> {
+        let path = path.to_path_buf();
         let stats = stats::SharedStats::default();
-        let opened = Writer::open(&path, &options, stats.clone())?;
+        let opened = Writer::open(&path, wal_index, &options, stats.clone())?;
         let settings = QuerySettings {
             time_limit: options.query_time_limit,
             stale_after: options.stale_after,
@@ -125,6 +142,7 @@ impl Store {
         let reader_cache_bytes = options.writer_cache_bytes / 10;
         let readers = Readers::open(
             &path,
+            wal_index,
             options.readers.max(1),
             reader_cache_bytes,
             options.topics.clone(),

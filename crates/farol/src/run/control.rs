@@ -63,6 +63,7 @@ impl Control for RunningParts {
         LogReport {
             topics: topics.collect(),
             poisoned: stats.poisoned().is_some(),
+            waiting_for_space: stats.log.waiting_for_space.is_some(),
             recovered: Some(self.recovered()),
         }
     }

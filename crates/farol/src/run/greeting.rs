@@ -16,6 +16,12 @@ pub fn text(settings: &Settings, started: &Started, elapsed: Duration) -> String
         format!("  rules      {}", rules(settings, started)),
     ];
     lines.extend(recovery(started).map(|line| format!("  recovered  {line}")));
+    if started.disk_full {
+        lines.push(
+            "  DISK       the disk is full: what is there can be read, readings are refused until there is space"
+                .to_owned(),
+        );
+    }
     if !started.cleared_views.is_empty() {
         lines.push(format!("  views      built again from the log: {}", started.cleared_views.join(", ")));
     }

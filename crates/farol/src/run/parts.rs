@@ -38,6 +38,8 @@ pub struct Started {
     pub data_dir: PathBuf,
     /// What opening the log found.
     pub recovery: RecoverySummary,
+    /// Whether the disk is so full that nothing is taken for now.
+    pub disk_full: bool,
     /// Views that start from nothing although there was something.
     pub cleared_views: Vec<String>,
     /// Rules in force.
@@ -81,6 +83,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         dashboard: format!("http://{address}"),
         data_dir: dir,
         recovery,
+        disk_full: bus.stats().log.waiting_for_space.is_some(),
         cleared_views: cleared.iter().map(ToString::to_string).collect(),
         rules: rules.current().rules.len(),
         simulated_sensors,

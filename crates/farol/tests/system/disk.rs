@@ -87,10 +87,25 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
         .unwrap();
     drop(server);
 
-    // With space again, a start finds everything that was acknowledged.
-    std::fs::remove_file(&ballast).unwrap();
+    // On the disk that is still full it starts, shows what is there, and refuses readings with the reason.
     let server = Farol::spawn(&mut run()).await;
-    server.temperature("t-1", 21.0).await;
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 1);
+    let reading = json!({ "sensor_id": "t-1", "sensor_type": "temperature", "value": 21, "unit": "°C" });
+    let refused = server.post("/api/readings", &reading).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+    let detail = refused.body["detail"].as_str().unwrap();
+    assert!(detail.contains("No space left") && detail.contains("free space"), "{detail}");
+    let status = server.get("/api/system-status").await;
+    assert_eq!(status["status"], "degraded", "{status}");
+    assert!(status["problems"].to_string().contains("disk is full"), "{status}");
+
+    // With space again, the same process takes readings, and everything that was acknowledged is there.
+    std::fs::remove_file(&ballast).unwrap();
+    eventually(SOON, "the reading is taken", async || {
+        (server.post("/api/readings", &reading).await.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
     server.views_caught_up().await;
     let readings = server.get("/api/readings?sensor_id=t-1").await;
     assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
@@ -99,6 +114,38 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
         records.as_array().unwrap().iter().find(|topic| topic["name"] == "sensor-data").unwrap()["records"]
             .as_u64();
     assert!(records >= Some(accepted + 1), "{records:?} of {accepted} and one more");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_filled_after_an_orderly_stop_keeps_nobody_from_reading() {
+    let folder = folder();
+    let Some(mount) = Mount::new(&folder.path().join("small"), "size=48m") else { return };
+    let run = || {
+        let mut command = farol(folder.path());
+        command.args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(mount.0.join("data"));
+        command
+    };
+    let server = Farol::spawn(&mut run()).await;
+    server.temperature("t-1", 20.0).await;
+    server.views_caught_up().await;
+    server.stop().await;
+
+    // The views' helper files went with the stop, and there is no room to make them again.
+    let ballast = mount.0.join("ballast");
+    fill(&ballast);
+    let server = Farol::spawn(&mut run()).await;
+    assert!(server.printed().contains("the disk is full"), "{}", server.printed());
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 1);
+    std::fs::remove_file(&ballast).unwrap();
+    let reading = json!({ "sensor_id": "t-1", "sensor_type": "temperature", "value": 21, "unit": "°C" });
+    eventually(SOON, "the reading is taken", async || {
+        (server.post("/api/readings", &reading).await.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    server.views_caught_up().await;
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
 }
 
 /// Writes until nothing more goes in.

@@ -92,12 +92,13 @@ pub async fn readiness(State(app): State<App>) -> Response {
 }
 
 fn checks(app: &App) -> Vec<Check> {
-    let poisoned = app.control().log().poisoned;
-    let log = Check {
-        name: "log".to_owned(),
-        ok: !poisoned,
-        detail: poisoned.then(|| "it refuses appends after a failed write; see the server's log".to_owned()),
+    let report = app.control().log();
+    let why = match (report.waiting_for_space, report.poisoned) {
+        (true, _) => Some("the disk is full: it takes appends again as soon as there is space"),
+        (false, true) => Some("it refuses appends after a failed write; see the server's log"),
+        (false, false) => None,
     };
+    let log = Check { name: "log".to_owned(), ok: why.is_none(), detail: why.map(str::to_owned) };
     let views = app.control().views().into_iter().map(|view| {
         let detail = if !view.ok {
             Some(view.error.unwrap_or_else(|| "it takes no records".to_owned()))

@@ -110,7 +110,12 @@ pub async fn system_status(State(app): State<App>) -> Result<Json<SystemStatus>,
 
 fn problems(app: &App, log: &LogReport, views: &[ViewReport]) -> Vec<String> {
     let mut problems = Vec::new();
-    if log.poisoned {
+    if log.waiting_for_space {
+        problems.push(
+            "The disk is full: the log can be read, and takes new records again as soon as there is space."
+                .to_owned(),
+        );
+    } else if log.poisoned {
         problems.push(
             "The log refuses new records after a failed write. Free space or repair the disk, then restart."
                 .to_owned(),

@@ -198,6 +198,11 @@ impl FaultFileSystem {
         self.state.lock().capacity = bytes;
     }
 
+    /// Bytes that all files have together.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
     /// Loses what a power cut may lose, and works again.
     pub fn restart(&self) {
         self.state.lock().restart();

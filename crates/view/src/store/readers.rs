@@ -13,6 +13,7 @@ use crate::error::ViewError;
 use crate::name::ViewTopics;
 use crate::query::{Queries, QuerySettings};
 use crate::store::WAITING_QUERIES;
+use crate::store::schema::WalIndex;
 
 /// A query looks at the clock after every so many steps of SQLite's virtual machine: some tens of microseconds of work.
 const STEPS_BETWEEN_CHECKS: i32 = 4000;
@@ -29,12 +30,14 @@ pub(crate) struct Readers {
 impl Readers {
     pub(crate) fn open(
         path: &Path,
+        wal_index: WalIndex,
         count: usize,
         cache_bytes: usize,
         topics: ViewTopics,
         settings: QuerySettings,
     ) -> Result<Self, ViewError> {
-        let idle = (0..count).map(|_| open_reader(path, cache_bytes)).collect::<Result<Vec<_>, _>>()?;
+        let idle =
+            (0..count).map(|_| open_reader(path, wal_index, cache_bytes)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             free: Arc::new(Semaphore::new(count)),
             idle: Arc::new(Mutex::new(idle)),
@@ -132,10 +135,10 @@ impl Drop for Borrowed {
     }
 }
 
-fn open_reader(path: &Path, cache_bytes: usize) -> Result<Connection, ViewError> {
+fn open_reader(path: &Path, wal_index: WalIndex, cache_bytes: usize) -> Result<Connection, ViewError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = wal_index.connect(path, flags)?;
         let kibibytes = i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX);
         connection.pragma_update(None, "cache_size", -kibibytes)?;
         connection.pragma_update(None, "query_only", true)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::error::ViewError;
 use crate::fold;
@@ -25,10 +25,33 @@ CREATE TABLE IF NOT EXISTS view_positions (
 ) WITHOUT ROWID;
 ";
 
+/// Where SQLite keeps the index of the WAL, which tells connections what of it to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WalIndex {
+    /// In the `-shm` file, so that other programs can read the views meanwhile.
+    File,
+    /// In this process's memory, for a disk that has no room for that file. Other programs are locked out.
+    Memory,
+}
+
+impl WalIndex {
+    /// Opens a connection so.
+    pub(crate) fn connect(self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match self {
+            Self::File => Connection::open_with_flags(path, flags),
+            Self::Memory => Connection::open_with_flags_and_vfs(path, flags, "unix-excl"),
+        }
+    }
+}
+
 /// Opens the writer's connection.
-pub(crate) fn open_writer(path: &Path, options: &StoreOptions) -> Result<Connection, ViewError> {
+pub(crate) fn open_writer(
+    path: &Path,
+    wal_index: WalIndex,
+    options: &StoreOptions,
+) -> Result<Connection, ViewError> {
     let open = || {
-        let connection = Connection::open(path)?;
+        let connection = wal_index.connect(path, OpenFlags::default())?;
         // First of all, because it can only be set while the file is empty. Rows are small: larger pages would write more
         // for every row changed.
         connection.pragma_update(None, "page_size", 4096)?;

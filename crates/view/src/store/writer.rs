@@ -15,6 +15,7 @@ use crate::error::ViewError;
 use crate::fold::{Folds, Tally};
 use crate::name::{ViewName, ViewTopics};
 use crate::store::prune::{self, Pruned, Retention};
+use crate::store::schema::WalIndex;
 use crate::store::stats::SharedStats;
 use crate::store::{AllPositions, Applied, PositionMap, StoreOptions, schema};
 
@@ -63,8 +64,13 @@ struct Done {
 }
 
 impl Writer {
-    pub(crate) fn open(path: &Path, options: &StoreOptions, stats: SharedStats) -> Result<Opened, ViewError> {
-        let mut connection = schema::open_writer(path, options)?;
+    pub(crate) fn open(
+        path: &Path,
+        wal_index: WalIndex,
+        options: &StoreOptions,
+        stats: SharedStats,
+    ) -> Result<Opened, ViewError> {
+        let mut connection = schema::open_writer(path, wal_index, options)?;
         let cleared = schema::prepare(&mut connection, path)?;
         let positions = read_positions(&connection)
             .map_err(|source| ViewError::Open { path: path.to_path_buf(), source })?;
