@@ -136,17 +136,22 @@ fn mean(counts: impl Iterator<Item = u64>) -> f64 {
     if seconds == 0 { 0.0 } else { sum as f64 / seconds as f64 }
 }
 
-/// Takes down the totals every second until `shutdown`.
+/// Where the topic of readings ends before the first request is taken, to count from; `None` if that isn't known yet.
+pub(crate) async fn starting_end(bus: &dyn Bus, topic: &str) -> Option<u64> {
+    end_of_topic(bus, topic).await.ok()
+}
+
+/// Takes down the totals every second until `shutdown`, counted from `first` on.
 pub(crate) async fn follow(
     rates: Arc<Rates>,
     metrics: Arc<Metrics>,
     bus: Arc<dyn Bus>,
     topic: Arc<str>,
+    mut first: Option<u64>,
     shutdown: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut first = None;
     let mut accepted = 0;
     loop {
         tokio::select! {

@@ -151,11 +151,15 @@ pub async fn serve(
         system_events,
         shutdown.clone(),
     ));
+    let sensor_data = Arc::clone(&settings.topics.sensor_data);
+    // Now, not in the task: a reading that is faster than the task would be taken for one of before.
+    let first_end = rates::starting_end(deps.bus.as_ref(), &sensor_data).await;
     tasks.spawn(rates::follow(
         Arc::clone(&rates),
         Arc::clone(&metrics),
         Arc::clone(&deps.bus),
-        Arc::clone(&settings.topics.sensor_data),
+        sensor_data,
+        first_end,
         shutdown.clone(),
     ));
     let app = App::new(Parts {
