@@ -15,7 +15,7 @@ use crate::docs;
 use crate::gate;
 use crate::ingest::{events as new_events, readings as new_readings};
 use crate::openapi;
-use crate::read::{alerts, commands, events, pipeline, probes, readings, rules, sensors, status};
+use crate::read::{alerts, commands, events, groups, pipeline, probes, readings, rules, sensors, status};
 use crate::stream::session;
 
 /// Answers below this are not worth compressing.
@@ -36,7 +36,10 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(session::stream))
         .routes(routes!(pipeline::consumer_health))
         .routes(routes!(pipeline::producer_health))
-        .routes(routes!(pipeline::partition_assignment))
+        .routes(routes!(groups::partition_assignment))
+        .routes(routes!(groups::list_groups))
+        .routes(routes!(groups::get_group))
+        .routes(routes!(groups::list_rebalances))
         .routes(routes!(pipeline::dead_letters))
         .routes(routes!(pipeline::list_workers))
         .routes(routes!(pipeline::stop_worker))

@@ -21,6 +21,7 @@ use crate::problem::Problem;
 use crate::rates::Rates;
 use crate::settings::{About, Limits};
 use crate::stream::Hub;
+use crate::unread::Unread;
 
 /// What every handler can reach; cheap to clone.
 #[derive(Clone)]
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) producers: Arc<Producers>,
     pub(crate) rates: Arc<Rates>,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) unread: Unread,
     pub(crate) bodies: BodyBudget,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) started_at: Timestamp,
@@ -97,6 +99,10 @@ impl App {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.0.hub
+    }
+
+    pub(crate) fn unread(&self) -> &Unread {
+        &self.0.unread
     }
 
     /// A request's body of at most `limit` bytes, within the server's time and memory.

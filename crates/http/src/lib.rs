@@ -13,7 +13,7 @@
 //! * `ingest`: readings and events in;
 //! * `stream`: what happens, as it happens, to browsers;
 //! * `read`: what can be asked; [`control`]: what is asked of the running system;
-//! * [`metrics`], `rates`, `process`: numbers;
+//! * [`metrics`], `rates`, `process`, `unread`: numbers;
 //! * `dashboard`, `docs`: files from the binary.
 
 mod api;
@@ -34,6 +34,7 @@ mod read;
 pub mod server;
 pub mod settings;
 mod stream;
+mod unread;
 
 pub use control::Control;
 pub use metrics::{MetricsSource, Sample, SampleValue};

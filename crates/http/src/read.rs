@@ -11,6 +11,7 @@
 pub mod alerts;
 pub mod commands;
 pub mod events;
+pub mod groups;
 pub mod pipeline;
 pub mod probes;
 pub mod readings;

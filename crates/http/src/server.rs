@@ -38,6 +38,7 @@ use crate::rates::{self, Rates};
 use crate::server::stall::StallGuard;
 use crate::settings::{HttpSettings, MIN_TOKEN_LENGTH};
 use crate::stream::Hub;
+use crate::unread::Unread;
 
 mod stall;
 
@@ -174,6 +175,7 @@ pub async fn serve(
         producers,
         rates,
         hub,
+        unread: Unread::default(),
         bodies,
         requests: Arc::new(Semaphore::new(settings.limits.concurrent_requests)),
         started_at: Timestamp::from_system_time(std::time::SystemTime::now()),

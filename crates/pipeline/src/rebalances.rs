@@ -3,32 +3,27 @@
 use std::collections::BTreeMap;
 
 use farol_bus::{LeaveReason, RebalanceCause, RebalanceRecord, TopicPartition};
-use farol_event::{EventType, Timestamp};
+use farol_event::EventType;
+use farol_view::query::rebalances::{ChangeKind, DepartureReason, MemberChange, Rebalance, RebalanceCost};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::system_events::SystemEvents;
 
-#[derive(Serialize)]
-struct Rebalance<'a> {
-    group: &'a str,
-    generation: i32,
-    began_at: Timestamp,
-    completed_at: Timestamp,
-    causes: Vec<String>,
-    before: BTreeMap<&'a str, Vec<String>>,
-    after: BTreeMap<&'a str, Vec<String>>,
-    paused_ms: BTreeMap<String, u64>,
-}
-
+/// The `data` of `consumidor_entrou` and `consumidor_saiu`: who, and what its coming or going cost.
 #[derive(Serialize)]
 struct Membership<'a> {
     group: &'a str,
     generation: i32,
     member_id: &'a str,
+    /// Only of a departure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<DepartureReason>,
+    /// What it got, or what it had.
+    partitions: &'a [String],
+    /// Of the rebalance that it set off, perhaps together with others.
+    cost: RebalanceCost,
 }
 
 /// Publishes every rebalance until told to stop, and whatever was still waiting then.
@@ -54,48 +49,83 @@ pub(crate) async fn publish_rebalances(
 }
 
 async fn publish(events: &SystemEvents, record: &RebalanceRecord) {
+    let rebalance = rebalance_of(record);
     for cause in &record.causes {
-        let membership = |member_id, reason| Membership {
+        let membership = |member_id, reason, partitions| Membership {
             group: &record.group,
             generation: record.generation,
             member_id,
             reason,
+            partitions,
+            cost: rebalance.cost,
         };
         match cause {
             RebalanceCause::Joined { member_id, client_id } => {
-                events.announce(EventType::CONSUMER_JOINED, client_id, &membership(member_id, None)).await;
+                let gained = rebalance.after.get(client_id).map(Vec::as_slice).unwrap_or_default();
+                let data = membership(member_id, None, gained);
+                events.announce(EventType::CONSUMER_JOINED, client_id, &data).await;
             }
             RebalanceCause::Left { member_id, client_id, reason } => {
-                let data = membership(member_id, Some(reason_code(*reason)));
+                let lost = rebalance.before.get(client_id).map(Vec::as_slice).unwrap_or_default();
+                let data = membership(member_id, Some(departure(*reason)), lost);
                 events.announce(EventType::CONSUMER_LEFT, client_id, &data).await;
             }
             RebalanceCause::SubscriptionChanged => {}
         }
     }
-    let rebalance = Rebalance {
-        group: &record.group,
+    events.announce(EventType::PARTITIONS_REASSIGNED, &record.group, &rebalance).await;
+}
+
+/// What the coordinator told, as the event and the view hold it.
+fn rebalance_of(record: &RebalanceRecord) -> Rebalance {
+    let (before, after) = (by_member(&record.before), by_member(&record.after));
+    let paused_ms: BTreeMap<String, u64> = record
+        .paused
+        .iter()
+        .map(|(partition, pause)| {
+            (partition.to_string(), u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
+        })
+        .collect();
+    Rebalance {
+        group: record.group.clone(),
         generation: record.generation,
         began_at: record.began_at,
         completed_at: record.completed_at,
         causes: record.causes.iter().map(sentence).collect(),
-        before: by_member(&record.before),
-        after: by_member(&record.after),
-        paused_ms: record
-            .paused
-            .iter()
-            .map(|(partition, pause)| {
-                (partition.to_string(), u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
-            })
-            .collect(),
-    };
-    events.announce(EventType::PARTITIONS_REASSIGNED, &record.group, &rebalance).await;
+        changes: record.causes.iter().map(change).collect(),
+        cost: RebalanceCost::of(record.began_at, record.completed_at, &before, &after, &paused_ms),
+        before,
+        after,
+        paused_ms,
+    }
 }
 
-fn reason_code(reason: LeaveReason) -> &'static str {
+fn change(cause: &RebalanceCause) -> MemberChange {
+    let of = |change, consumer_id: &String, member_id: &String, reason| MemberChange {
+        change,
+        consumer_id: Some(consumer_id.clone()),
+        member_id: Some(member_id.clone()),
+        reason,
+    };
+    match cause {
+        RebalanceCause::Joined { member_id, client_id } => of(ChangeKind::Joined, client_id, member_id, None),
+        RebalanceCause::Left { member_id, client_id, reason } => {
+            of(ChangeKind::Left, client_id, member_id, Some(departure(*reason)))
+        }
+        RebalanceCause::SubscriptionChanged => MemberChange {
+            change: ChangeKind::SubscriptionChanged,
+            consumer_id: None,
+            member_id: None,
+            reason: None,
+        },
+    }
+}
+
+fn departure(reason: LeaveReason) -> DepartureReason {
     match reason {
-        LeaveReason::Left => "left",
-        LeaveReason::MissedHeartbeats => "missed_heartbeats",
-        LeaveReason::MissedPolls => "missed_polls",
+        LeaveReason::Left => DepartureReason::Left,
+        LeaveReason::MissedHeartbeats => DepartureReason::MissedHeartbeats,
+        LeaveReason::MissedPolls => DepartureReason::MissedPolls,
     }
 }
 
@@ -111,9 +141,9 @@ fn sentence(cause: &RebalanceCause) -> String {
     }
 }
 
-fn by_member(owned: &BTreeMap<String, Vec<TopicPartition>>) -> BTreeMap<&str, Vec<String>> {
+fn by_member(owned: &BTreeMap<String, Vec<TopicPartition>>) -> BTreeMap<String, Vec<String>> {
     owned
         .iter()
-        .map(|(client, parts)| (client.as_str(), parts.iter().map(ToString::to_string).collect()))
+        .map(|(client, parts)| (client.clone(), parts.iter().map(ToString::to_string).collect()))
         .collect()
 }

@@ -24,6 +24,7 @@ mod decimate;
 pub mod events;
 pub mod pipeline;
 pub mod readings;
+pub mod rebalances;
 pub mod sensors;
 mod stored;
 

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use farol_event::{Alert, AlertId, AlertStatus, Severity, Timestamp};
 use farol_view::query::alerts::{AlertDetail, AlertFilter, AlertPage};
-use farol_view::query::pipeline::Rebalance;
+use farol_view::query::rebalances::Rebalance;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -138,7 +138,10 @@ pub struct RecentAlerts {
 pub async fn recent_alerts(State(app): State<App>) -> Result<Response, Problem> {
     read::ask(&app, |queries| {
         let filter = AlertFilter { limit: Some(RECENT), ..AlertFilter::default() };
-        Ok(RecentAlerts { alerts: queries.alerts(&filter)?.alerts, rebalances: queries.rebalances(RECENT)? })
+        Ok(RecentAlerts {
+            alerts: queries.alerts(&filter)?.alerts,
+            rebalances: queries.newest_rebalances(RECENT)?,
+        })
     })
     .await
 }

@@ -1,7 +1,7 @@
 //! Every path that is asked, right and wrong.
 
 use axum::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::Farol;
 
@@ -113,8 +113,73 @@ async fn the_state_of_the_whole_is_shown() {
         })
         .await;
     assert!(assignment["rebalances"].is_array());
+    let groups = farol.get("/api/groups").await.json();
+    let ours =
+        groups["groups"].as_array().unwrap().iter().find(|g| g["group"] == "sensor-processors").unwrap();
+    assert_eq!((&ours["members"], &ours["partitions"]), (&json!(2), &json!(3)), "{ours}");
+    let group = farol.get("/api/groups/sensor-processors").await.json();
+    assert_eq!(group["members"].as_array().unwrap().len(), 2);
+    let of_member = |id: &Value| group["members"].as_array().unwrap().iter().any(|m| m["member_id"] == *id);
+    assert!(
+        group["partitions"].as_array().unwrap().iter().all(|p| of_member(&p["owner_member_id"])),
+        "{group}"
+    );
+    farol.get("/api/groups/nobody").await.problem(404);
     assert_eq!(farol.get("/api/dead-letters").await.json()["total"], 0);
     assert_eq!(farol.get("/api/events").await.status, 200);
+}
+
+#[tokio::test]
+async fn any_groups_lag_is_told_in_records_and_in_seconds_and_its_rebalances_with_causes() {
+    use std::time::Duration;
+
+    use farol_bus::{Bus as _, ConsumerSettings, Polled, ProducerRecord, TopicPartition, TopicSpec};
+    let farol = Farol::start().await;
+    let spec = TopicSpec { name: "orders".into(), partitions: 1, config: Default::default() };
+    farol.bus.create_topic(spec).await.unwrap();
+    let now = farol_event::Timestamp::from_system_time(std::time::SystemTime::now());
+    let ago = |s: u64| now.saturating_sub(Duration::from_secs(s));
+    let producer = farol.bus.producer("shop").await.unwrap();
+    let records = [7200, 600, 60].map(|s| ProducerRecord::new("k", "order", ago(s)));
+    producer.send("orders", records.into()).await.unwrap();
+    let mut consumer = farol.bus.consumer(ConsumerSettings::member("biller", "billing")).await.unwrap();
+    consumer.subscribe(&["orders"]).await.unwrap();
+    while !matches!(consumer.poll(Duration::from_secs(5)).await.unwrap(), Polled::Assigned(_)) {}
+    let lag = async |records: i64| {
+        let json = farol
+            .get_until("/api/groups/billing", |json| json["partitions"][0]["lag_records"] == records)
+            .await;
+        json["partitions"][0]["lag_ms"].as_u64().unwrap() / 1000
+    };
+
+    // Nothing is committed: the first record stored is the oldest unread one, and it is two hours old.
+    assert!((7200..7260).contains(&lag(3).await));
+    let partition = TopicPartition::new("orders", 0);
+    consumer.commit([(partition.clone(), 1)].into()).await.unwrap();
+    assert!((600..660).contains(&lag(2).await));
+    consumer.commit([(partition, 3)].into()).await.unwrap();
+    assert_eq!(lag(0).await, 0);
+
+    consumer.close().await.unwrap();
+    let page = farol
+        .get_until("/api/rebalances?group=billing", |json| json["rebalances"].as_array().unwrap().len() == 2)
+        .await;
+    let [left, joined] = page["rebalances"].as_array().unwrap().as_slice() else { panic!("{page}") };
+    assert_eq!(
+        (&joined["changes"][0]["change"], &joined["changes"][0]["consumer_id"]),
+        (&json!("joined"), &json!("biller"))
+    );
+    assert_eq!(joined["after"], json!({"biller": ["orders/0"]}));
+    assert_eq!(
+        (&left["changes"][0]["change"], &left["changes"][0]["reason"]),
+        (&json!("left"), &json!("left"))
+    );
+    assert_eq!(left["cost"]["partitions_moved"], 1, "{left}");
+    let went =
+        farol.get_until("/api/events?type=consumidor_saiu", |json| json["events"][0].is_object()).await;
+    let data = &went["events"][0]["data"];
+    assert_eq!((&data["group"], &data["partitions"]), (&json!("billing"), &json!(["orders/0"])), "{data}");
+    assert!(data["cost"]["took_ms"].is_u64(), "{data}");
 }
 
 #[tokio::test]
@@ -178,6 +243,9 @@ async fn bad_questions_are_refused_with_the_parameters_name() {
         ("/api/alerts/not-a-uuid", "path"),
         ("/api/events?correlation_id=1", "correlation_id"),
         ("/api/dead-letters?limit=1001", "limit"),
+        ("/api/rebalances?limit=0", "limit"),
+        ("/api/rebalances?cursor=nonsense", "cursor"),
+        ("/api/rebalances?from=yesterday", "from"),
         ("/api/stream?streams=weather", "streams"),
         ("/api/stream?last_event_id=1", "last_event_id"),
         ("/api/stream?sensor_id=", "sensor_id"),

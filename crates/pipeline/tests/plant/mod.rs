@@ -207,7 +207,7 @@ impl Plant {
     }
 
     pub async fn rebalances_in_view(&self) -> usize {
-        self.store.query(|q| q.rebalances(50)).await.unwrap().len()
+        self.store.query(|q| q.newest_rebalances(50)).await.unwrap().len()
     }
 
     /// Stops the pipeline, rebuilds the alerts view from the log and gives what it holds then.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::decode::{Decoded, EventRecord, Starts};
 use crate::fold::{Tally, json_text};
-use crate::query::pipeline::Rebalance;
+use crate::query::rebalances::{Rebalance, RebalanceCost};
 
 pub(crate) const CREATE: &str = "
 CREATE TABLE consumer_health (
@@ -42,13 +42,18 @@ CREATE TABLE rebalancing_events (
     began_at INTEGER NOT NULL,
     completed_at INTEGER NOT NULL,
     causes TEXT NOT NULL,
+    changes TEXT NOT NULL,
     before TEXT NOT NULL,
     after TEXT NOT NULL,
     paused_ms TEXT NOT NULL,
+    took_ms INTEGER NOT NULL,
+    partitions_moved INTEGER NOT NULL,
+    longest_pause_ms INTEGER NOT NULL,
     partition INTEGER NOT NULL,
     offset INTEGER NOT NULL
 );
 CREATE INDEX rebalancing_events_by_time ON rebalancing_events (completed_at, partition, offset);
+CREATE INDEX rebalancing_events_by_group ON rebalancing_events (consumer_group, completed_at, partition, offset);
 CREATE TABLE dead_letters (
     at INTEGER NOT NULL,
     reason TEXT NOT NULL,
@@ -267,21 +272,29 @@ fn rebalance(
     record: &EventRecord,
 ) -> rusqlite::Result<Result<(), &'static str>> {
     let Some(rebalance) = data::<Rebalance>(record) else { return Ok(Err("not a rebalance")) };
+    // Worked out here and not taken from the event, because older ones don't have it.
+    let Rebalance { began_at, completed_at, before, after, paused_ms, .. } = &rebalance;
+    let cost = RebalanceCost::of(*began_at, *completed_at, before, after, paused_ms);
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     transaction
         .prepare_cached(
-            "INSERT INTO rebalancing_events (consumer_group, generation, began_at, completed_at, causes, before, after,
-                 paused_ms, partition, offset)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO rebalancing_events (consumer_group, generation, began_at, completed_at, causes, changes, before,
+                 after, paused_ms, took_ms, partitions_moved, longest_pause_ms, partition, offset)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             rebalance.group,
             rebalance.generation,
-            rebalance.began_at.as_micros(),
-            rebalance.completed_at.as_micros(),
+            began_at.as_micros(),
+            completed_at.as_micros(),
             json_text(&rebalance.causes),
-            json_text(&rebalance.before),
-            json_text(&rebalance.after),
-            json_text(&rebalance.paused_ms),
+            json_text(&rebalance.changes),
+            json_text(before),
+            json_text(after),
+            json_text(paused_ms),
+            number(cost.took_ms),
+            number(cost.partitions_moved),
+            number(cost.longest_pause_ms),
             record.partition,
             record.offset,
         ])?;

@@ -1,6 +1,4 @@
-//! The pipeline: consumers, producers, rebalances and dead letters.
-
-use std::collections::BTreeMap;
+//! The pipeline: consumers, producers and dead letters.
 
 use farol_event::{Position, Timestamp};
 use rusqlite::Row;
@@ -15,7 +13,7 @@ use crate::query::{Queries, count, cursor, instant, instant_if_any, json, page_s
 pub const DEFAULT_LIMIT: usize = 100;
 /// The largest number of dead letters on a page.
 pub const MAX_LIMIT: usize = 1000;
-/// The largest number of rebalances, consumers or producers in an answer.
+/// The largest number of consumers or producers in an answer.
 pub const MAX_MEMBERS: usize = 1000;
 
 /// Whether a consumer lives.
@@ -113,30 +111,6 @@ pub struct ProducerHealthList {
     pub producers: Vec<ProducerHealth>,
 }
 
-/// One finished rebalance of one consumer group: the `data` of `particoes_reatribuidas`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Rebalance {
-    /// Which group.
-    pub group: String,
-    /// The generation that it led to.
-    pub generation: i32,
-    /// When it began.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub began_at: Timestamp,
-    /// When every member had its new partitions.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub completed_at: Timestamp,
-    /// What set it off, in words.
-    pub causes: Vec<String>,
-    /// Who owned what before: consumer → `topic/partition`.
-    pub before: BTreeMap<String, Vec<String>>,
-    /// Who owns what now.
-    pub after: BTreeMap<String, Vec<String>>,
-    /// How long each partition that changed hands had no owner, in milliseconds.
-    pub paused_ms: BTreeMap<String, u64>,
-}
-
 /// A record that could not be processed: the value of topic `dead-letters`, with where it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -206,31 +180,6 @@ impl Queries<'_> {
             )
             .map_err(self.failed("producer_health"))?;
         Ok(ProducerHealthList { producers })
-    }
-
-    /// The newest `limit` rebalances of all groups (at most [`MAX_MEMBERS`]), newest first.
-    ///
-    /// # Errors
-    /// [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn rebalances(&self, limit: usize) -> Result<Vec<Rebalance>, ViewError> {
-        self.rows(
-            "SELECT consumer_group, generation, began_at, completed_at, causes, before, after, paused_ms
-             FROM rebalancing_events ORDER BY completed_at DESC, partition DESC, offset DESC LIMIT ?",
-            vec![sql_limit(limit.min(MAX_MEMBERS))],
-            |row| {
-                Ok(Rebalance {
-                    group: row.get(0)?,
-                    generation: row.get(1)?,
-                    began_at: instant(row, 2)?,
-                    completed_at: instant(row, 3)?,
-                    causes: json(row, 4)?,
-                    before: json(row, 5)?,
-                    after: json(row, 6)?,
-                    paused_ms: json(row, 7)?,
-                })
-            },
-        )
-        .map_err(self.failed("rebalancing_events"))
     }
 
     /// The dead letters, newest first. Limits: [`DEFAULT_LIMIT`] and [`MAX_LIMIT`].

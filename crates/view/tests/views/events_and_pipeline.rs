@@ -4,6 +4,9 @@ use farol_event::EventType;
 use farol_view::Retention;
 use farol_view::query::events::EventFilter;
 use farol_view::query::pipeline::{ConsumerStatus, ProducerStatus};
+use farol_view::query::rebalances::{
+    ChangeKind, DepartureReason, MemberChange, RebalanceCost, RebalanceFilter,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -123,9 +126,13 @@ async fn producers_rebalances_and_dead_letters_are_shown() {
     let expected =
         [("done", ProducerStatus::Stopped), ("old", ProducerStatus::Stale), ("sim", ProducerStatus::Active)];
     assert_eq!(shown, expected);
-    let rebalances = test.ask(|q| q.rebalances(2)).await;
+    let rebalances = test.ask(|q| q.newest_rebalances(2)).await;
     assert_eq!(rebalances.iter().map(|r| r.generation).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(rebalances[0].paused_ms["t/0"], 12);
+    // Events of before causes were told one by one: what they cost is worked out.
+    assert!(rebalances[0].changes.is_empty());
+    let cost = RebalanceCost { took_ms: 1000, partitions_moved: 1, longest_pause_ms: 12 };
+    assert_eq!(rebalances[0].cost, cost);
 
     let first = test.ask(|q| q.dead_letters(Some(3), None)).await;
     assert_eq!((first.total, first.dead_letters.len()), (5, 3));
@@ -140,4 +147,52 @@ async fn producers_rebalances_and_dead_letters_are_shown() {
         test.store.prune(Retention { readings_before: None, history_before: Some(at(2)) }).await.unwrap();
     assert_eq!((pruned.dead_letters, pruned.rebalances, pruned.members), (4, 0, 2));
     assert_eq!(test.ask(|q| q.dead_letters(None, None)).await.total, 1);
+}
+
+#[tokio::test]
+async fn rebalances_are_paged_by_group_and_time_with_their_causes() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for second in 0..10 {
+        let group = ["g", "other"][second as usize % 2];
+        let data = json!({"group": group, "generation": second, "began_at": at(second).to_string(),
+            "completed_at": at(second).to_string(), "causes": ["w left: missed heartbeats"],
+            "changes": [{"change": "left", "consumer_id": "w", "member_id": "w-1", "reason": "missed_heartbeats"},
+                {"change": "subscription_changed"}],
+            "before": {}, "after": {}, "paused_ms": {}});
+        log.system_event(EventType::PARTITIONS_REASSIGNED, group, second, &data);
+    }
+    test.apply_all(log.batches()).await;
+
+    let filter = RebalanceFilter { group: Some("g".into()), limit: Some(2), ..RebalanceFilter::default() };
+    let (mut asked, mut generations) = (filter.clone(), Vec::new());
+    loop {
+        let this = asked.clone();
+        let page = test.ask(move |q| q.rebalances(&this)).await;
+        assert_eq!(page.total, 5);
+        generations.extend(page.rebalances.into_iter().map(|r| r.generation));
+        let Some(cursor) = page.next_cursor else { break };
+        asked.cursor = Some(cursor);
+    }
+    assert_eq!(generations, [8, 6, 4, 2, 0]);
+
+    let ranged = RebalanceFilter { from: Some(at(3)), to: Some(at(6)), ..RebalanceFilter::default() };
+    let page = test.ask(move |q| q.rebalances(&ranged)).await;
+    assert_eq!((page.total, page.next_cursor), (4, None));
+    let left = MemberChange {
+        change: ChangeKind::Left,
+        consumer_id: Some("w".into()),
+        member_id: Some("w-1".into()),
+        reason: Some(DepartureReason::MissedHeartbeats),
+    };
+    let topics = MemberChange {
+        change: ChangeKind::SubscriptionChanged,
+        consumer_id: None,
+        member_id: None,
+        reason: None,
+    };
+    assert_eq!(page.rebalances[0].changes, [left, topics]);
+
+    let nobody = RebalanceFilter { group: Some("nobody".into()), ..RebalanceFilter::default() };
+    assert_eq!(test.ask(move |q| q.rebalances(&nobody)).await.total, 0);
 }

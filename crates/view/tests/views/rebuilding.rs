@@ -38,7 +38,7 @@ fn everything(q: &Queries<'_>) -> Result<String, ViewError> {
     answers.push(json(serde_json::to_value(q.events(&EventFilter::default())?)));
     answers.push(json(serde_json::to_value(q.consumers(now)?)));
     answers.push(json(serde_json::to_value(q.producers(now)?)));
-    answers.push(json(serde_json::to_value(q.rebalances(50)?)));
+    answers.push(json(serde_json::to_value(q.newest_rebalances(50)?)));
     answers.push(json(serde_json::to_value(q.dead_letters(None, None)?)));
     Ok(Value::from(answers).to_string())
 }
