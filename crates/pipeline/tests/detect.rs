@@ -169,7 +169,10 @@ async fn rebuilt_view_has_the_same_content() {
     for sensor in 0..10 {
         plant.send(&format!("t-{sensor}"), "temperature", &[20.0, 50.0, 20.0]).await;
     }
-    eventually(LIMIT, async || (plant.alerts_in_view().await.len() == 20).then_some(())).await;
-    let before = plant.alerts_in_view().await;
+    let before = eventually(LIMIT, async || {
+        let alerts = plant.alerts_in_view().await;
+        (alerts.len() == 20 && alerts.iter().all(|alert| alert.ended_at.is_some())).then_some(alerts)
+    })
+    .await;
     assert_eq!(plant.rebuilt_alerts().await, before);
 }
