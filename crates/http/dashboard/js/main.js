@@ -26,7 +26,7 @@ function pageOf({ page, id }) {
     case "": return { key: "overview", node: html`<${OverviewPage} />` };
     case "sensors": return id ? { key: `sensor ${id}`, node: html`<${SensorPage} id=${id} />` } : { key: "sensors", node: html`<${SensorsPage} />` };
     case "alerts": return id ? { key: `alert ${id}`, node: html`<${AlertPage} id=${id} />` } : { key: "alerts", node: html`<${AlertsPage} />` };
-    case "pipeline": return { key: "pipeline", node: html`<${PipelinePage} />` };
+    case "pipeline": return { key: "pipeline", node: html`<${PipelinePage} id=${id} />` };
     case "rules": return { key: "rules", node: html`<${RulesPage} />` };
     case "events": return { key: "events", node: html`<${EventsPage} />` };
     default: return { key: "unknown", node: html`<${UnknownPage} />` };

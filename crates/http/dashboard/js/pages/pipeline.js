@@ -2,6 +2,7 @@
 import { html, useEffect } from "../dom.js";
 import * as format from "../format.js";
 import { t, word } from "../i18n.js";
+import { usePages } from "../live/pages.js";
 import { useResource } from "../live/resource.js";
 import { status } from "../live/status.js";
 import { listen } from "../live/stream.js";
@@ -10,55 +11,53 @@ import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago } from "../parts/time.js";
-import { Assignment, reassigned, worksFor } from "./pipeline/assignment.js";
 import { DeadLetters } from "./pipeline/dead-letters.js";
-import { Rebalances } from "./pipeline/rebalances.js";
+import { Group } from "./pipeline/group.js";
+import { chosenGroup, Groups, isStable } from "./pipeline/groups.js";
+import { reassigned } from "./pipeline/members.js";
+import { keyOf, newestFirst, REBALANCES_LIMIT, Rebalances } from "./pipeline/rebalances.js";
 
-const REBALANCES_SHOWN = 50;
+const PAGE_SIZE = 100;
+const LIVE = { on: ["pipeline"], settle: 150 };
 
-export function PipelinePage() {
-  const live = { every: 2000, on: ["pipeline"], settle: 150 };
-  const assignment = useResource("/api/partition-assignment", live);
-  const workers = useResource("/api/workers", live);
-  const consumers = useResource("/api/consumer-health", live);
-  const producers = useResource("/api/producer-health", live);
+export function PipelinePage({ id }) {
+  const groups = useResource("/api/groups", { ...LIVE, every: 2000 });
+  const list = groups.data?.groups ?? [];
+  const chosen = chosenGroup(list, id);
+  const name = chosen?.group ?? id;
+  const workers = useResource("/api/workers", { ...LIVE, every: 2000 });
+  const consumers = useResource("/api/consumer-health", { ...LIVE, every: 2000 });
+  const producers = useResource("/api/producer-health", { ...LIVE, every: 2000 });
+  // While partitions move, the picture is asked for more often than it otherwise changes.
+  const group = useResource(name ? `/api/groups/${encodeURIComponent(name)}` : null, { ...LIVE, every: chosen && !isStable(chosen.state) ? 500 : 2000 });
+  const history = usePages(name ? "/api/rebalances" : null, "rebalances", { group: name, limit: PAGE_SIZE }, { ...LIVE, idOf: keyOf, limit: REBALANCES_LIMIT, every: 10000 });
   useEffect(() => listen("pipeline", (messages) => {
-    const rebalances = messages.filter((event) => event.type === "particoes_reatribuidas").map((event) => event.data);
+    const rebalances = messages.filter((event) => event.type === "particoes_reatribuidas" && event.data.group === name).map((event) => event.data);
     if (rebalances.length === 0) return;
     // Shown at once from the message; the answer of the API that follows is the same, with lags.
-    assignment.mutate((data) => ({
-      groups: rebalances.reduce(reassigned, data.groups),
-      rebalances: newestFirst([...rebalances, ...data.rebalances]),
-    }));
-  }), []);
+    group.mutate((data) => rebalances.reduce(reassigned, data));
+    history.mutate((data) => ({ ...data, rebalances: newestFirst([...rebalances, ...data.rebalances]) }));
+  }), [name]);
+  const reload = () => [workers, group, groups].forEach((resource) => resource.reload());
+  const here = group.data?.group === name ? group.data : null;
+  const rebalances = history.rows.filter((each) => each.group === name);
   return html`<div class="page pipeline">
     <${PageHead} title=${t("nav.pipeline")} />
-    <${Failure} resource=${assignment} />
-    ${!assignment.data && !assignment.error && html`<${Waiting} />`}
-    ${workersFirst(assignment.data?.groups ?? []).map((group) => html`<${Assignment} key=${group.group} group=${group} workers=${workers.data?.workers ?? []} onWorkers=${() => { workers.reload(); assignment.reload(); }} />`)}
-    ${assignment.data && assignment.data.groups.length === 0 && html`<p class="banner info">${t("pipeline.noGroups")}</p>`}
+    <${Failure} resource=${groups} />
+    ${!groups.data && !groups.error && html`<${Waiting} />`}
+    ${groups.data && list.length === 0 && html`<p class="banner info">${t("pipeline.noGroups")}</p>`}
+    ${list.length > 0 && html`<${Groups} groups=${list} chosen=${name} />`}
+    ${id && groups.data && !chosen && html`<p class="banner info" data-testid="no-group">${t("pipeline.noGroup", { group: id })}</p>`}
+    ${chosen && html`<${Failure} resource=${group} />`}
+    ${here && html`<${Group} key=${here.group} group=${here} rebalances=${rebalances} complete=${!history.more.available} workers=${workers.data?.workers ?? []} onWorkers=${reload} />`}
+    ${name && html`<${Rebalances} history=${history} rebalances=${rebalances} />`}
     <${Consumers} resource=${consumers} />
     <div class="two-columns">
       <${Producers} resource=${producers} />
       <div class="stack"><${Views} data=${status.value.data} /><${Topics} data=${status.value.data} /></div>
     </div>
-    ${assignment.data && html`<${Rebalances} rebalances=${assignment.data.rebalances} />`}
     <${DeadLetters} />
   </div>`;
-}
-
-/** The group that people start and stop workers of stands on top. */
-function workersFirst(groups) {
-  return [...groups].sort((a, b) => worksFor(b) - worksFor(a) || a.group.localeCompare(b.group));
-}
-
-function newestFirst(rebalances) {
-  const seen = new Map();
-  for (const rebalance of rebalances) {
-    const key = `${rebalance.group} ${rebalance.generation} ${rebalance.began_at}`;
-    if (!seen.has(key)) seen.set(key, rebalance);
-  }
-  return [...seen.values()].sort((a, b) => Date.parse(b.completed_at) - Date.parse(a.completed_at)).slice(0, REBALANCES_SHOWN);
 }
 
 function Consumers({ resource }) {
