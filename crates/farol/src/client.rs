@@ -12,6 +12,7 @@ use farol_simulate::{
     HttpSink, LoadOptions, PlainProgress, Progress, ReplayOptions, SensorSimulators, SensorSpec, ServerUrl,
     Sink, TerminalProgress, demo_fleet, load, numbered_fleet, replay,
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli;
@@ -138,7 +139,7 @@ fn progress() -> Arc<dyn Progress> {
     }
 }
 
-/// Runs a command until it ends; the first Ctrl-C asks it to stop in order, the second ends the process.
+/// Runs a command until it ends; the first Ctrl-C (or SIGTERM) asks it to stop in order, the second ends the process.
 fn until_interrupted<F>(command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
@@ -150,12 +151,17 @@ where
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let asked = shutdown.clone();
+        let mut terminated = signal(SignalKind::terminate()).context("can't listen for signals")?;
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
+            for once_more in [false, true] {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminated.recv() => {}
+                }
+                if once_more {
+                    std::process::exit(130);
+                }
                 asked.cancel();
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
             }
         });
         command(shutdown).await

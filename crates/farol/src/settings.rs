@@ -109,8 +109,8 @@ pub struct TopicSettings {
 /// Section `pipeline`.
 #[derive(Debug, Clone)]
 pub struct PipelineSettings {
-    /// Number of workers.
-    pub workers: Count<64>,
+    /// Number of workers in this process; none, when they are processes of their own.
+    pub workers: Count<64, 0>,
     /// Their consumer group.
     pub group: String,
     /// What they are called, before the number.

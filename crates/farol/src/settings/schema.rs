@@ -143,7 +143,7 @@ pub fn keys() -> Vec<Key> {
         topic_keys(topic, &mut keys);
     }
     keys.extend([
-        Key::new("pipeline.workers", "3", "Workers that run the rules, each a member of the consumer group."),
+        Key::new("pipeline.workers", "3", "Workers in this process that run the rules, each a member of the consumer group; 0 if they are processes of their own."),
         Key::new("pipeline.group", "\"sensor-processors\"", "Name of the workers' consumer group.")
             .founding("CONSUMER_GROUP"),
         Key::new("pipeline.consumer_id", "\"worker\"", "What workers are called: this, a dash and a number.")

@@ -91,26 +91,30 @@ impl SettingValue for bool {
     }
 }
 
-/// A whole number from 1 to `MAX`.
+/// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count<const MAX: u32>(u32);
+pub struct Count<const MAX: u32, const MIN: u32 = 1>(u32);
 
-impl<const MAX: u32> Count<MAX> {
+impl<const MAX: u32, const MIN: u32> Count<MAX, MIN> {
     /// The number.
     pub fn get(self) -> u32 {
         self.0
     }
 }
 
-impl<const MAX: u32> SettingValue for Count<MAX> {
+impl<const MAX: u32, const MIN: u32> SettingValue for Count<MAX, MIN> {
     fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
-        const PROBLEM: &str = "a whole number in the range of this setting (from 1; see `farol settings`)";
-        let number = match raw {
-            RawValue::Integer(number) => u32::try_from(*number).map_err(|_| PROBLEM)?,
-            RawValue::Bare(text) => text.parse().map_err(|_| PROBLEM)?,
-            _ => return Err(PROBLEM),
+        let problem = if MIN == 0 {
+            "a whole number in the range of this setting (from 0; see `farol settings`)"
+        } else {
+            "a whole number in the range of this setting (from 1; see `farol settings`)"
         };
-        if (1..=MAX).contains(&number) { Ok(Self(number)) } else { Err(PROBLEM) }
+        let number = match raw {
+            RawValue::Integer(number) => u32::try_from(*number).map_err(|_| problem)?,
+            RawValue::Bare(text) => text.parse().map_err(|_| problem)?,
+            _ => return Err(problem),
+        };
+        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err(problem) }
     }
 
     fn to_toml(&self) -> String {
@@ -436,6 +440,7 @@ mod tests {
         assert!(Count::<8>::from_raw(&RawValue::Text("3".into())).is_err());
         assert!(Count::<8>::from_raw(&RawValue::Integer(0)).is_err());
         assert!(Count::<8>::from_raw(&RawValue::Integer(9)).is_err());
+        assert!(Count::<8, 0>::from_raw(&RawValue::Integer(0)).is_ok_and(|count| count.get() == 0));
         assert!(bool::from_raw(&RawValue::Text("true".into())).is_err());
         assert!(Vec::<PathBuf>::from_raw(&RawValue::List(vec![RawValue::Integer(1)])).is_err());
         assert!(Url::from_raw(&RawValue::Text("ftp://x".into())).is_err());
