@@ -236,7 +236,7 @@ impl Bus for EmbeddedBus {
         self.broker.check_open()?;
         let described = self.broker.group_snapshots().into_iter().map(|group| GroupDescription {
             group: group.group,
-            generation: group.generation,
+            generation: Some(group.generation),
             state: group.state.as_str().to_owned(),
             members: group
                 .members

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use farol_broker::{LeaveReason, RebalanceCause, RebalanceRecord};
 
+use crate::kafka::MemberProof;
 use crate::record::{ConsumedBatch, ProducerRecord, RecordMetadata, TopicPartition};
 
 /// A topic to be created.
@@ -74,7 +75,8 @@ pub struct ConsumerSettings {
     pub offset_reset: OffsetReset,
     /// A member that has not been heard of for this long is expelled.
     pub session_timeout: Duration,
-    /// A member that has not polled for this long is expelled even if it lives.
+    /// A member that has not polled for this long is expelled even if it lives. Kafka takes it as no shorter than
+    /// `session_timeout`.
     pub max_poll_interval: Duration,
     /// How many bytes of records one poll returns at most (one whole batch may exceed it).
     pub max_bytes: usize,
@@ -99,15 +101,26 @@ impl ConsumerSettings {
     }
 }
 
-/// Who a member is, at which generation: proof, when offsets are sent, that it still owns its partitions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Who a member is, at which generation: proof, when offsets are sent, that it is still a member. Given by
+/// [`Consumer::group_metadata`] of the engine that is to check it.
+#[derive(Debug, Clone, Default)]
 pub struct GroupMetadata {
     /// The group.
     pub group: String,
-    /// The member's id, given by the coordinator.
+    /// The member's id: the coordinator's, or, where the engine doesn't learn that one (Kafka), one of its own.
     pub member_id: String,
-    /// The generation that it belongs to.
+    /// Rises when the member's group is rebalanced: the coordinator's generation, or, where the engine doesn't learn that one
+    /// (Kafka), how often this member has heard of an assignment.
     pub generation: i32,
+    /// What the Kafka engine sends to the coordinator.
+    pub(crate) proof: Option<Arc<MemberProof>>,
+}
+
+impl GroupMetadata {
+    /// A member by what the coordinator knows of it.
+    pub fn new(group: impl Into<String>, member_id: impl Into<String>, generation: i32) -> Self {
+        Self { group: group.into(), member_id: member_id.into(), generation, proof: None }
+    }
 }
 
 /// What a poll brought.
@@ -126,7 +139,7 @@ pub enum Polled {
 pub struct Assignment {
     /// Partition and first offset to be polled.
     pub partitions: Vec<(TopicPartition, i64)>,
-    /// The generation.
+    /// The member's generation from now on; see [`GroupMetadata::generation`].
     pub generation: i32,
 }
 
@@ -135,8 +148,8 @@ pub struct Assignment {
 pub struct GroupDescription {
     /// Its name.
     pub group: String,
-    /// Its generation; rises at every rebalance.
-    pub generation: i32,
+    /// Its generation, which rises at every rebalance; `None` where the engine isn't told (Kafka).
+    pub generation: Option<i32>,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`, as Kafka writes them.
     pub state: String,
     /// Its members.
@@ -265,7 +278,8 @@ pub trait Bus: Send + Sync + 'static {
 #[async_trait]
 pub trait Producer: Send + Sync {
     /// Sends records to one topic and returns when all are durable, with where each stands, in order. Records that go to the
-    /// same partition keep their order and stand together. On an error, none, some or (after a crash) all of the records may be stored.
+    /// same partition keep their order. On an error, none, some or (after a crash) all of the records may be stored; of a record that
+    /// is too large, nothing ever is.
     async fn send(&self, topic: &str, records: Vec<ProducerRecord>) -> Result<Vec<RecordMetadata>, BusError>;
 }
 
@@ -275,7 +289,8 @@ pub trait TransactionalProducer: Send {
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), BusError>;
 
-    /// Adds records to the transaction.
+    /// Adds records to the transaction. What is wrong with them may be told here or by the commit; afterwards the transaction
+    /// can only be aborted.
     async fn send(&mut self, topic: &str, records: Vec<ProducerRecord>) -> Result<(), BusError>;
 
     /// Adds consumed offsets (the next offset to read, per partition) of the member that `group` names.
@@ -286,7 +301,9 @@ pub trait TransactionalProducer: Send {
     ) -> Result<(), BusError>;
 
     /// Commits: when this returns `Ok`, records and offsets are durable and visible. [`BusError::Fenced`] means that nothing
-    /// was written because the member's generation is over: drop the state and poll.
+    /// is ever seen of it, because the member's generation is over (drop the state and poll) or a newer producer has the
+    /// transactional id. After [`BusError::Unavailable`] nobody knows, and this producer can't be used any more: a new one with the same
+    /// id finds it settled one way or the other. Any error ends the transaction.
     async fn commit(&mut self) -> Result<(), BusError>;
 
     /// Gives the transaction up; nothing of it is ever seen.
@@ -305,6 +322,11 @@ pub trait Consumer: Send {
     /// Waits up to `timeout` for records or a change of assignment. Also the sign of life that the group waits for, and
     /// the acknowledgement of an earlier `Revoked`. Cancel-safe: a dropped call loses no record.
     async fn poll(&mut self, timeout: Duration) -> Result<Polled, BusError>;
+
+    /// The offset from which this partition will be polled next: everything committed before it has been polled. Also moves, a
+    /// little later perhaps, over what lies between records (the markers of transactions). `None` if the partition isn't this
+    /// consumer's.
+    fn position(&self, partition: &TopicPartition) -> Option<i64>;
 
     /// The next poll of this partition starts at `offset`.
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BusError>;

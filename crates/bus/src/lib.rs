@@ -9,10 +9,11 @@
 //! * a consumer of a group learns of lost and gained partitions from [`Consumer::poll`], in order, and the sending of
 //!   offsets by a member of an older generation is refused ([`BusError::Fenced`]).
 //!
-//! Modules, in reading order: [`record`] (what is sent and polled), [`engine`] (the traits), [`embedded`].
+//! Modules, in reading order: [`record`] (what is sent and polled), [`engine`] (the traits), [`embedded`], [`kafka`].
 
 pub mod embedded;
 pub mod engine;
+pub mod kafka;
 pub mod record;
 
 pub use engine::{

@@ -81,6 +81,7 @@ pub struct ConsumedBatch {
     pub records: Vec<ConsumedRecord>,
     /// The offset to resume from after this batch; may be beyond the last record's offset + 1.
     pub next_offset: i64,
-    /// The partition's end (offset of the next record to be written) when the batch was read: tells the lag.
+    /// The partition's end (offset of the next record to be written) as far as the engine knew it when the batch was read, and no
+    /// less than `next_offset`: tells the lag.
     pub end_offset: i64,
 }

@@ -289,6 +289,10 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
+    fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.held.iter().find(|held| held.partition == *partition).map(|held| held.position)
+    }
+
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), BusError> {
         if offset < 0 {
             return Err(BusError::InvalidState(format!("offset {offset} of {partition} is negative")));
@@ -315,7 +319,7 @@ impl Consumer for EmbeddedConsumer {
     fn group_metadata(&self) -> GroupMetadata {
         self.member.as_ref().map_or_else(GroupMetadata::default, |member| {
             let member = member.membership();
-            GroupMetadata { group: member.group, member_id: member.member_id, generation: member.generation }
+            GroupMetadata::new(member.group, member.member_id, member.generation)
         })
     }
 

@@ -89,11 +89,8 @@ pub async fn a_leaving_members_partitions_resume_from_its_commit(engine: &mut im
 pub async fn a_moving_partition_is_revoked_before_it_is_assigned(engine: &mut impl Engine) {
     let bus = engine.bus();
     let (topic, group) = (topic(&bus, "moving", 2, &[]).await, unique("g"));
-    let mut rebalances = bus.rebalances();
     let mut first = member(&bus, "first", &group, &topic).await;
     assert_eq!(assigned(&mut first).await.partitions.len(), 2);
-    let joined = rebalances.recv().await.unwrap();
-    assert!(matches!(&joined.causes[..], [RebalanceCause::Joined { client_id, .. }] if client_id == "first"));
     let mut second = member(&bus, "second", &group, &topic).await;
     // A waiting poll is woken to hear of it.
     let polled = tokio::time::timeout(LIMIT, first.poll(Duration::from_secs(600))).await.unwrap().unwrap();
@@ -102,25 +99,43 @@ pub async fn a_moving_partition_is_revoked_before_it_is_assigned(engine: &mut im
     // Until first acknowledges with its next poll, it may commit, and second gets nothing.
     first.commit(BTreeMap::from([(revoked[0].clone(), 0)])).await.unwrap();
     assert!(
-        matches!(second.poll(Duration::from_millis(20)).await.unwrap(), Polled::Records(none) if none.is_empty())
+        matches!(second.poll(Duration::from_millis(200)).await.unwrap(), Polled::Records(none) if none.is_empty())
     );
     first.poll(Duration::ZERO).await.unwrap();
     let gained = assigned(&mut second).await;
     assert_eq!(gained.partitions, [(revoked[0].clone(), 0)]);
+    // Each sees itself in the group's description.
+    owned_by(&bus, &group, 2, 2).await;
+    let groups = bus.groups().await.unwrap();
+    let described = groups.iter().find(|g| g.group == group).unwrap();
+    assert!(described.members.iter().all(|m| m.assignment.len() == 1), "{described:?}");
+
+    second.close().await.unwrap();
+    assert_eq!(assigned(&mut first).await.partitions, [(revoked[0].clone(), 0)]);
+}
+
+/// Of an engine that sees every member; Kafka doesn't.
+pub async fn rebalances_tell_what_set_them_off_and_what_they_cost(engine: &mut impl Engine) {
+    let bus = engine.bus();
+    let (topic, group) = (topic(&bus, "told", 2, &[]).await, unique("g"));
+    let mut rebalances = bus.rebalances();
+    let mut first = member(&bus, "first", &group, &topic).await;
+    assigned(&mut first).await;
+    let joined = rebalances.recv().await.unwrap();
+    assert!(matches!(&joined.causes[..], [RebalanceCause::Joined { client_id, .. }] if client_id == "first"));
+    let mut second = member(&bus, "second", &group, &topic).await;
+    let polled = tokio::time::timeout(LIMIT, first.poll(Duration::from_secs(600))).await.unwrap().unwrap();
+    let Polled::Revoked(revoked) = polled else { panic!("{polled:?}") };
+    first.poll(Duration::ZERO).await.unwrap();
+    let gained = assigned(&mut second).await;
     assert!(gained.generation > joined.generation);
     let moved = rebalances.recv().await.unwrap();
     assert_eq!((&moved.group, moved.generation), (&group, gained.generation));
     assert_eq!(moved.before["first"].len(), 2);
     assert_eq!((moved.after["first"].len(), moved.after["second"].len()), (1, 1));
     assert!(moved.paused.contains_key(&revoked[0]));
-    // Each sees itself in the group's description.
-    let groups = bus.groups().await.unwrap();
-    let described = groups.iter().find(|g| g.group == group).unwrap();
-    assert_eq!((described.state.as_str(), described.members.len()), ("Stable", 2));
-    assert!(described.members.iter().all(|m| m.assignment.len() == 1));
-
     second.close().await.unwrap();
-    assert_eq!(assigned(&mut first).await.partitions, [(revoked[0].clone(), 0)]);
+    assigned(&mut first).await;
     let left = rebalances.recv().await.unwrap();
     assert!(matches!(
         &left.causes[..],
@@ -131,8 +146,8 @@ pub async fn a_moving_partition_is_revoked_before_it_is_assigned(engine: &mut im
 pub async fn a_member_that_polls_too_rarely_is_expelled_fenced_and_comes_back(engine: &mut impl Engine) {
     let bus = engine.bus();
     let (topic, group) = (topic(&bus, "stuck", 1, &[]).await, unique("g"));
-    let mut settings = ConsumerSettings::member("stuck", group.as_str());
-    settings.max_poll_interval = Duration::from_millis(200);
+    let settings = engine.impatient(ConsumerSettings::member("stuck", group.as_str()));
+    let interval = settings.max_poll_interval;
     let mut stuck = bus.consumer(settings).await.unwrap();
     stuck.subscribe(&[&topic]).await.unwrap();
     assigned(&mut stuck).await;
@@ -150,7 +165,7 @@ pub async fn a_member_that_polls_too_rarely_is_expelled_fenced_and_comes_back(en
     assert_eq!(assigned(&mut stuck).await.partitions, [(partition, 0)]);
     stuck.commit(offsets).await.unwrap();
     // A poll that waits for longer than the interval is a sign of life all the same.
-    let polled = stuck.poll(Duration::from_millis(700)).await.unwrap();
+    let polled = stuck.poll(interval * 3).await.unwrap();
     assert!(matches!(&polled, Polled::Records(none) if none.is_empty()), "{polled:?}");
 }
 
@@ -173,28 +188,59 @@ impl Worker {
     }
 }
 
+/// What was processed and is not committed yet: the next offset, and the numbers.
+type Uncommitted = BTreeMap<TopicPartition, (i64, Vec<u32>)>;
+
 async fn work(mut consumer: Box<dyn Consumer>, stop: Arc<AtomicBool>) -> Vec<u32> {
-    let mut processed = Vec::new();
+    let (mut processed, mut uncommitted) = (Vec::new(), Uncommitted::new());
     while !stop.load(Ordering::Relaxed) {
-        let Polled::Records(batches) = consumer.poll(Duration::from_millis(20)).await.unwrap() else {
-            continue;
-        };
-        let offsets: BTreeMap<_, _> =
-            batches.iter().map(|batch| (batch.partition.clone(), batch.next_offset)).collect();
-        if offsets.is_empty() {
-            continue;
+        let polled = consumer.poll(Duration::from_millis(20)).await.unwrap();
+        match polled {
+            Polled::Assigned(_) => {}
+            // The last chance: after the next poll they are somebody else's.
+            Polled::Revoked(lost) => {
+                commit(&mut consumer, &mut uncommitted, &mut processed).await;
+                uncommitted.retain(|partition, _| !lost.contains(partition));
+            }
+            Polled::Records(batches) => {
+                for batch in batches {
+                    let (next, numbers) = uncommitted.entry(batch.partition).or_default();
+                    *next = batch.next_offset;
+                    numbers.extend(batch.records.iter().map(number));
+                }
+                commit(&mut consumer, &mut uncommitted, &mut processed).await;
+            }
         }
-        consumer.commit(offsets).await.unwrap();
-        processed.extend(batches.iter().flat_map(|batch| &batch.records).map(number));
+    }
+    while !uncommitted.is_empty() {
+        commit(&mut consumer, &mut uncommitted, &mut processed).await;
+        if let Polled::Revoked(lost) = consumer.poll(Duration::ZERO).await.unwrap() {
+            uncommitted.retain(|partition, _| !lost.contains(partition));
+        }
     }
     consumer.close().await.unwrap();
     processed
 }
 
+/// Commits, unless a rebalance that is under way refuses it.
+async fn commit(consumer: &mut Box<dyn Consumer>, uncommitted: &mut Uncommitted, processed: &mut Vec<u32>) {
+    if uncommitted.is_empty() {
+        return;
+    }
+    let offsets = uncommitted.iter().map(|(partition, (next, _))| (partition.clone(), *next)).collect();
+    match consumer.commit(offsets).await {
+        Ok(()) => {
+            processed.extend(std::mem::take(uncommitted).into_values().flat_map(|(_, numbers)| numbers))
+        }
+        Err(BusError::Fenced(_) | BusError::Unavailable(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
 pub async fn every_record_is_processed_while_members_come_and_go(engine: &mut impl Engine) {
     const RECORDS: u32 = 6000;
     let bus = engine.bus();
-    let (topic, group) = (topic(&bus, "flow", 5, &[("farol.sync", "never")]).await, unique("g"));
+    let (topic, group) = (topic(&bus, "flow", 5, &[]).await, unique("g"));
     let producer = bus.producer("p").await.unwrap();
     let sending = {
         let (producer, topic) = (Arc::clone(&producer), topic.clone());
@@ -230,9 +276,14 @@ pub async fn every_record_is_processed_while_members_come_and_go(engine: &mut im
     })
     .await;
     processed.extend(workers.remove(0).stop().await);
-    processed.sort_unstable();
-    // Each commits before its next poll, so what moved had been committed: once, not only at least once.
-    assert_eq!(processed, (0..RECORDS).collect::<Vec<_>>());
+    // Each commits before its next poll, so what moved had been committed or is not counted: once, not only at least once.
+    let mut times = BTreeMap::<u32, u32>::new();
+    processed.into_iter().for_each(|number| *times.entry(number).or_default() += 1);
+    let wrong: Vec<_> = (0..RECORDS)
+        .map(|number| (number, times.get(&number).copied().unwrap_or(0)))
+        .filter(|(_, times)| *times != 1)
+        .collect();
+    assert!(wrong.is_empty(), "{} of {RECORDS}, by number and how often: {:?}", wrong.len(), wrong.get(..20));
 }
 
 /// Waits until the group is stable with so many members that own so many partitions.

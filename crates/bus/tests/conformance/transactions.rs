@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farol_bus::{BusError, GroupMetadata, Polled, TopicPartition};
+use farol_bus::{BusError, GroupMetadata, OffsetSpec, Polled, TopicPartition};
 
 use super::{
     Engine, LIMIT, assigned, content, member, next_offsets, numbered, read, reader, record, topic, unique,
@@ -74,11 +74,24 @@ pub async fn a_transaction_with_a_failed_send_can_only_be_aborted(engine: &mut i
     let mut transaction = bus.transactional_producer(&unique("tx")).await.unwrap();
     transaction.begin().unwrap();
     transaction.send(&topic, vec![numbered(1)]).await.unwrap();
-    let error = transaction.send(&topic, vec![record("k", vec![0; 5000])]).await.unwrap_err();
-    assert!(matches!(error, BusError::TooLarge { .. }), "{error}");
-    assert!(matches!(transaction.commit().await, Err(BusError::InvalidState(_))));
-    transaction.abort().await.unwrap();
+    // Told at once, or by the commit.
+    match transaction.send(&topic, vec![record("k", vec![0; 5000])]).await {
+        Err(error) => {
+            assert!(matches!(error, BusError::TooLarge { .. }), "{error}");
+            assert!(matches!(transaction.commit().await, Err(BusError::InvalidState(_))));
+            transaction.abort().await.unwrap();
+        }
+        Ok(()) => {
+            let error = transaction.commit().await.unwrap_err();
+            assert!(matches!(error, BusError::TooLarge { .. }), "{error}");
+            assert!(matches!(transaction.abort().await, Err(BusError::InvalidState(_))), "it has ended");
+        }
+    }
     assert!(content(&bus, &topic).await.is_empty());
+    transaction.begin().unwrap();
+    transaction.send(&topic, vec![numbered(2)]).await.unwrap();
+    transaction.commit().await.unwrap();
+    read(&mut reader(&bus, &topic).await, 1).await;
 }
 
 pub async fn a_newer_producer_fences_the_older_one(engine: &mut impl Engine) {
@@ -101,7 +114,33 @@ pub async fn a_newer_producer_fences_the_older_one(engine: &mut impl Engine) {
     assert_eq!(read[0].1.value.as_deref(), Some(&b"newer"[..]));
 }
 
-pub async fn a_member_that_lost_its_partition_cannot_commit_a_transaction(engine: &mut impl Engine) {
+pub async fn the_position_moves_over_the_markers_of_transactions(engine: &mut impl Engine) {
+    let bus = engine.bus();
+    let topic = topic(&bus, "markers", 1, &[]).await;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    let mut consumer = reader(&bus, &topic).await;
+    let mut transaction = bus.transactional_producer(&unique("tx")).await.unwrap();
+    transaction.begin().unwrap();
+    transaction.send(&topic, vec![numbered(1)]).await.unwrap();
+    transaction.commit().await.unwrap();
+    transaction.begin().unwrap();
+    transaction.send(&topic, (2..5).map(numbered).collect()).await.unwrap();
+    transaction.abort().await.unwrap();
+    read(&mut consumer, 1).await;
+    let end = bus.offsets(std::slice::from_ref(&partition), OffsetSpec::Latest).await.unwrap()[&partition];
+    let started = std::time::Instant::now();
+    while consumer.position(&partition).unwrap() < end {
+        let polled = consumer.poll(std::time::Duration::from_millis(50)).await.unwrap();
+        assert!(matches!(&polled, Polled::Records(none) if none.is_empty()), "{polled:?}");
+        assert!(started.elapsed() < LIMIT, "{:?} of {end}", consumer.position(&partition));
+    }
+    assert_eq!(consumer.position(&partition), Some(end));
+    // Back over them, and the record is there again.
+    consumer.seek(&partition, 0).unwrap();
+    read(&mut consumer, 1).await;
+}
+
+pub async fn a_member_of_an_older_generation_cannot_commit_a_transaction(engine: &mut impl Engine) {
     let bus = engine.bus();
     let (input, output, group) =
         (topic(&bus, "in", 2, &[]).await, topic(&bus, "out", 1, &[]).await, unique("g"));
@@ -114,14 +153,14 @@ pub async fn a_member_that_lost_its_partition_cannot_commit_a_transaction(engine
     let polled = tokio::time::timeout(LIMIT, first.poll(LIMIT)).await.unwrap().unwrap();
     let Polled::Revoked(revoked) = polled else { panic!("{polled:?}") };
     first.poll(std::time::Duration::ZERO).await.unwrap();
+    let gained = assigned(&mut second).await;
+    assert_eq!(gained.partitions, [(revoked[0].clone(), 0)]);
 
     let mut transaction = bus.transactional_producer(&unique("tx")).await.unwrap();
-    // An older generation, with any partition; the present one, with a lost partition; and nobody at all.
+    // An older generation, and nobody at all.
     let lost = BTreeMap::from([(revoked[0].clone(), consumed[&revoked[0]])]);
-    let present = first.group_metadata();
-    assert!(present.generation > stale.generation);
-    let nobody = GroupMetadata { group: group.clone(), member_id: "nobody".into(), generation: 1 };
-    for (offsets, metadata) in [(&consumed, &stale), (&lost, &present), (&consumed, &nobody)] {
+    let nobody = GroupMetadata::new(group.as_str(), "nobody", 1);
+    for (offsets, metadata) in [(&consumed, &stale), (&consumed, &nobody)] {
         transaction.begin().unwrap();
         transaction.send(&output, vec![record("k", "never")]).await.unwrap();
         transaction.send_offsets(offsets.clone(), metadata).await.unwrap();
@@ -134,11 +173,12 @@ pub async fn a_member_that_lost_its_partition_cannot_commit_a_transaction(engine
     // What stayed can be committed, and what moved, by its new owner.
     let kept: BTreeMap<TopicPartition, i64> =
         consumed.iter().filter(|(p, _)| !revoked.contains(p)).map(|(p, o)| (p.clone(), *o)).collect();
+    first.poll(std::time::Duration::from_millis(20)).await.unwrap();
+    let present = first.group_metadata();
+    assert!(present.generation > stale.generation);
     transaction.begin().unwrap();
     transaction.send_offsets(kept, &present).await.unwrap();
     transaction.commit().await.unwrap();
-    let gained = assigned(&mut second).await;
-    assert_eq!(gained.partitions, [(revoked[0].clone(), 0)]);
     transaction.begin().unwrap();
     transaction.send_offsets(lost, &second.group_metadata()).await.unwrap();
     transaction.commit().await.unwrap();

@@ -42,8 +42,8 @@ pub struct PartitionAssignment {
 pub struct GroupAssignment {
     /// Its name.
     pub group: String,
-    /// Its generation.
-    pub generation: i32,
+    /// Its generation; absent if the bus does not tell.
+    pub generation: Option<i32>,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
     #[schema(example = "Stable")]
     pub state: String,
@@ -106,8 +106,8 @@ pub struct GroupList {
 pub struct GroupSummary {
     /// Its name.
     pub group: String,
-    /// Its generation.
-    pub generation: i32,
+    /// Its generation; absent if the bus does not tell.
+    pub generation: Option<i32>,
     /// `Empty`, `PreparingRebalance`, `CompletingRebalance`, `Stable` or `Dead`.
     #[schema(example = "Stable")]
     pub state: String,

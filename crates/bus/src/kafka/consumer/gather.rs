@@ -1,0 +1,126 @@
+//! Taking what librdkafka has fetched.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rdkafka::Message as _;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::context::Told;
+use crate::engine::BusError;
+use crate::kafka::error::bus_error;
+use crate::record::{ConsumedRecord, TopicPartition};
+
+/// How much one call takes at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+/// What was there.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// By partition, in the order of their first record.
+    pub(super) batches: Vec<(TopicPartition, Vec<ConsumedRecord>)>,
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    /// Nothing was left.
+    pub(super) drained: bool,
+    /// What stopped it.
+    pub(super) problem: Option<BusError>,
+}
+
+impl Gathered {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records == 0 && self.problem.is_none()
+    }
+
+    fn push(&mut self, message: &BorrowedMessage<'_>, memory: &mut BytesMut) {
+        let record = record(message, memory);
+        self.records += 1;
+        self.bytes += record.key.as_ref().map_or(0, Bytes::len)
+            + record.value.as_ref().map_or(0, Bytes::len)
+            + record.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let (topic, partition) = (message.topic(), message.partition());
+        let is_this = |(held, _): &(TopicPartition, _)| held.partition == partition && &*held.topic == topic;
+        // Records of one partition mostly come one after the other.
+        let place = match self.batches.last() {
+            Some(last) if is_this(last) => Some(self.batches.len() - 1),
+            _ => self.batches.iter().position(is_this),
+        };
+        match place.and_then(|place| self.batches.get_mut(place)) {
+            Some((_, records)) => records.push(record),
+            None => {
+                let topic: Arc<str> = topic.into();
+                self.batches.push((TopicPartition::new(topic, partition), vec![record]));
+            }
+        }
+    }
+}
+
+/// Takes what is there without waiting, in addition to what was taken before, up to the budget in all. Stops at news of the group.
+pub(super) fn gather(consumer: &BaseConsumer<Told>, told: &Told, budget: Budget, into: &mut Gathered) {
+    let mut memory = BytesMut::new();
+    while into.records < budget.records && into.bytes < budget.bytes {
+        let before = told.callbacks();
+        match consumer.poll(std::time::Duration::ZERO) {
+            Some(Ok(message)) => into.push(&message, &mut memory),
+            Some(Err(error)) => {
+                if let Some(problem) = problem(&error) {
+                    into.problem = Some(problem);
+                    return;
+                }
+            }
+            None if told.callbacks() == before => {
+                into.drained = true;
+                return;
+            }
+            None => {}
+        }
+        if told.has_event() {
+            return;
+        }
+    }
+}
+
+/// Copies a record into memory that it shares with its neighbours.
+fn record(message: &BorrowedMessage<'_>, memory: &mut BytesMut) -> ConsumedRecord {
+    let mut copy = |bytes: &[u8]| {
+        memory.extend_from_slice(bytes);
+        memory.split().freeze()
+    };
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), copy(header.value.unwrap_or_default()))).collect()
+    });
+    ConsumedRecord {
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+        key: message.key().map(&mut copy),
+        value: message.payload().map(&mut copy),
+        headers,
+    }
+}
+
+/// What the consumer's user must know. The rest passes by itself or is told in another way.
+fn problem(error: &KafkaError) -> Option<BusError> {
+    match error {
+        KafkaError::PartitionEOF(_) => None,
+        KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code) => match code {
+            Code::AllBrokersDown => Some(BusError::Unavailable("no broker answers".to_owned())),
+            // The group tells of it by taking the partitions away.
+            Code::PollExceeded => None,
+            _ => match bus_error(error, "reading") {
+                BusError::Unavailable(reason) => {
+                    tracing::debug!(reason, "librdkafka tries again");
+                    None
+                }
+                problem => Some(problem),
+            },
+        },
+        other => Some(bus_error(other, "reading")),
+    }
+}
