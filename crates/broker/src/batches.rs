@@ -1,6 +1,7 @@
 //! Records on their way into batches, encoded on the sender's thread.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use farol_log::batch::HeaderRef;
 use farol_log::{Batch, BatchBuilder, BatchError, Partition};
@@ -110,19 +111,28 @@ impl TopicBatches {
     /// # Errors
     /// [`BrokerError::Encode`].
     pub fn build(self) -> Result<Vec<PartitionBatches>, BrokerError> {
+        let append_time_ms = self.topic.config().log_append_time.then(now_ms);
         let mut built = Vec::new();
         for (partition, (index, part)) in self.topic.partitions().iter().zip((0i32..).zip(self.parts)) {
             let Some(part) = part else { continue };
             let mut batches = Vec::with_capacity(part.full.len() + 1);
             for builder in part.full.into_iter().chain([part.filling]) {
                 if !builder.is_empty() {
-                    batches.push(builder.build().map_err(BrokerError::Encode)?);
+                    let batch = builder.build().map_err(BrokerError::Encode)?;
+                    batches
+                        .push(append_time_ms.map_or_else(|| batch.clone(), |at| batch.with_append_time(at)));
                 }
             }
             built.push(PartitionBatches { partition: partition.clone(), index, batches });
         }
         Ok(built)
     }
+}
+
+/// Milliseconds since the Unix epoch, for topics whose records get the time of their append.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    i64::try_from(since).unwrap_or(i64::MAX)
 }
 
 /// About how many bytes a record will take in a batch.

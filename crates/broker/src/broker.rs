@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::coordinator::rebalance::RebalanceRecord;
@@ -49,6 +50,7 @@ pub struct Broker {
 struct Inner {
     log: Log,
     sync: SyncPolicy,
+    cluster_id: Uuid,
     topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
     catalog: Mutex<Catalog>,
     groups: Arc<Groups>,
@@ -59,6 +61,12 @@ struct Inner {
     offset_resets: AtomicU64,
     closing: CancellationToken,
     deadlines: JoinHandle<()>,
+}
+
+/// An append that has its place in the log's queue. Dropping it doesn't take it back.
+#[derive(Debug)]
+pub struct AppendUnderWay {
+    appended: oneshot::Receiver<Result<Appended, BrokerError>>,
 }
 
 impl BrokerOptions {
@@ -86,13 +94,17 @@ impl Broker {
 
         let mut topics = BTreeMap::new();
         for (name, listed) in catalog.topics() {
-            let topic = Topic::open(&log, name, listed.partitions, listed.config.clone(), options.sync)
-                .map_err(OpenError::Topic)?;
+            let topic = Topic::open(&log, name, listed.clone(), options.sync).map_err(OpenError::Topic)?;
             topics.insert(Arc::clone(topic.name()), Arc::new(topic));
         }
         let compacted = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
-        let offsets_topic = Topic::open(&log, OFFSETS_TOPIC, OFFSETS_PARTITIONS, compacted, options.sync)
-            .map_err(OpenError::Topic)?;
+        let offsets = ListedTopic {
+            id: internal_topic_id(&catalog, OFFSETS_TOPIC),
+            partitions: OFFSETS_PARTITIONS,
+            config: compacted,
+        };
+        let offsets_topic =
+            Topic::open(&log, OFFSETS_TOPIC, offsets, options.sync).map_err(OpenError::Topic)?;
         let offsets_partition = offsets_topic.partition(0).map_err(OpenError::Topic)?.clone();
         topics.insert(Arc::clone(offsets_topic.name()), Arc::new(offsets_topic));
 
@@ -104,6 +116,7 @@ impl Broker {
         let inner = Inner {
             log,
             sync: options.sync,
+            cluster_id: catalog.cluster_id(),
             topics: RwLock::new(topics),
             catalog: Mutex::new(catalog),
             groups,
@@ -174,8 +187,9 @@ impl Broker {
             return Err(BrokerError::TopicExists(name.to_owned()));
         }
         Topic::check(name, partitions, &config, self.inner.sync)?;
-        catalog.set(name, ListedTopic { partitions, config: config.clone() })?;
-        let topic = match Topic::open(&self.inner.log, name, partitions, config, self.inner.sync) {
+        let listed = ListedTopic { id: Uuid::new_v4(), partitions, config };
+        catalog.set(name, listed.clone())?;
+        let topic = match Topic::open(&self.inner.log, name, listed, self.inner.sync) {
             Ok(topic) => topic,
             Err(error) => {
                 if let Err(unlisting) = catalog.remove(name) {
@@ -197,10 +211,12 @@ impl Broker {
         self.check_open()?;
         // Held throughout, so that list and topic agree whoever else configures it.
         let mut catalog = self.inner.catalog.lock();
-        let partitions = self.topic(name)?.partition_count();
+        let topic = self.topic(name)?;
+        let (id, partitions) = (topic.id(), topic.partition_count());
         Topic::check(name, partitions, &config, self.inner.sync)?;
-        catalog.set(name, ListedTopic { partitions, config: config.clone() })?;
-        let topic = Topic::open(&self.inner.log, name, partitions, config, self.inner.sync)?;
+        let listed = ListedTopic { id, partitions, config };
+        catalog.set(name, listed.clone())?;
+        let topic = Topic::open(&self.inner.log, name, listed, self.inner.sync)?;
         self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
         Ok(())
     }
@@ -220,6 +236,20 @@ impl Broker {
             .get(name)
             .cloned()
             .ok_or_else(|| BrokerError::UnknownTopicOrPartition(format!("topic `{name}`")))
+    }
+
+    /// One topic by its id.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownTopicId`].
+    pub fn topic_by_id(&self, id: Uuid) -> Result<Arc<Topic>, BrokerError> {
+        let topics = self.inner.topics.read();
+        topics.values().find(|topic| topic.id() == id).cloned().ok_or(BrokerError::UnknownTopicId(id))
+    }
+
+    /// Names the data folder, for ever.
+    pub fn cluster_id(&self) -> Uuid {
+        self.inner.cluster_id
     }
 
     /// One partition, to read from.
@@ -244,8 +274,20 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::TooLarge`], [`BrokerError::Poisoned`], [`BrokerError::Closed`].
     pub async fn append(&self, batches: Vec<(Partition, Batch)>) -> Result<Vec<i64>, BrokerError> {
-        let request = AppendRequest::new(batches);
-        self.submit(request, None).await
+        self.begin_append(batches).await?.decided().await
+    }
+
+    /// Like [`Broker::append`], but returns when the batches have their place in the order of their partitions; the rest
+    /// is waited for with [`AppendUnderWay::decided`]. For a sender whose appends must keep their order and shouldn't wait for
+    /// each other's sync.
+    ///
+    /// # Errors
+    /// [`BrokerError::TooLarge`], [`BrokerError::Closed`].
+    pub async fn begin_append(
+        &self,
+        batches: Vec<(Partition, Batch)>,
+    ) -> Result<AppendUnderWay, BrokerError> {
+        self.begin(AppendRequest::new(batches), None).await
     }
 
     /// Commits a member's offsets.
@@ -286,6 +328,14 @@ impl Broker {
         request: AppendRequest,
         commit: Option<Arc<InFlightCommit>>,
     ) -> Result<Vec<i64>, BrokerError> {
+        self.begin(request, commit).await?.decided().await
+    }
+
+    async fn begin(
+        &self,
+        request: AppendRequest,
+        commit: Option<Arc<InFlightCommit>>,
+    ) -> Result<AppendUnderWay, BrokerError> {
         self.check_open()?;
         let bytes = request.total_bytes();
         if bytes > self.inner.max_request_bytes {
@@ -310,8 +360,7 @@ impl Broker {
                 tokio::task::spawn_blocking(move || log.append_with(full.request, full.on_appended));
             waiting.await.map_err(|_| BrokerError::Closed)?;
         }
-        let outcome = appended.await.map_err(|_| BrokerError::Closed)?;
-        outcome.map(|appended| appended.base_offsets)
+        Ok(AppendUnderWay { appended })
     }
 
     /// Joins a group. `waker` is notified when the member should poll. Must be called within a Tokio runtime.
@@ -415,10 +464,26 @@ impl Broker {
     }
 }
 
+impl AppendUnderWay {
+    /// Waits until the batches are as durable as their topics ask and can be read; gives the base offset of each.
+    ///
+    /// # Errors
+    /// [`BrokerError::Poisoned`], [`BrokerError::Closed`].
+    pub async fn decided(self) -> Result<Vec<i64>, BrokerError> {
+        let outcome = self.appended.await.map_err(|_| BrokerError::Closed)?;
+        outcome.map(|appended| appended.base_offsets)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.deadlines.abort();
     }
+}
+
+/// The id of a topic that is not listed: the same for ever, because the topic can't be deleted and made again.
+fn internal_topic_id(catalog: &Catalog, name: &str) -> Uuid {
+    Uuid::new_v5(&catalog.cluster_id(), name.as_bytes())
 }
 
 /// What the log calls when an append has ended: takes the offsets over, frees the bytes, tells the caller.

@@ -13,6 +13,9 @@ pub enum BrokerError {
     /// No such topic, or no such partition of it.
     #[error("there is no {0}")]
     UnknownTopicOrPartition(String),
+    /// No topic has this id.
+    #[error("there is no topic with the id {0}")]
+    UnknownTopicId(uuid::Uuid),
     /// A topic of that name exists.
     #[error("topic `{0}` exists already")]
     TopicExists(String),

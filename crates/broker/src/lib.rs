@@ -1,7 +1,7 @@
 //! The embedded engine: topics, the group coordinator, committed offsets and transactions, over the log.
 //!
-//! It stores and hands out whole record batches and knows who may; it neither makes events nor reads them, and it does
-//! not speak on a network. `farol-bus` puts records in and takes them out.
+//! It stores and hands out whole record batches and knows who may; it neither makes events nor reads them. `farol-bus`
+//! puts records in and takes them out; [`kafka`] does so for clients on the network.
 //!
 //! # Limits
 //!
@@ -28,7 +28,7 @@
 //! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on. A
 //! killed process loses nothing acknowledged; members and producers' epochs are gone with their process, offsets stay.
 //!
-//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `transaction`, `broker`.
+//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `transaction`, `broker`, [`kafka`].
 
 mod batches;
 mod broker;
@@ -36,6 +36,7 @@ mod clock;
 pub mod coordinator;
 mod error;
 mod groups;
+pub mod kafka;
 mod member;
 mod offsets;
 mod partition;
@@ -45,7 +46,7 @@ mod topic;
 mod transaction;
 
 pub use batches::{PartitionBatches, RecordToEncode, TopicBatches, encoded_size_hint};
-pub use broker::{Broker, BrokerOptions, poll_pace};
+pub use broker::{AppendUnderWay, Broker, BrokerOptions, poll_pace};
 pub use coordinator::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
 pub use coordinator::{Fence, GroupState, MemberDescription};
 pub use error::{BrokerError, OpenError};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farol_log::{Log, Partition, PartitionId, SyncPolicy};
+use uuid::Uuid;
 
 pub(crate) use catalog::{Catalog, ListedTopic};
 pub use config::{CleanupPolicy, TopicConfig};
@@ -24,6 +25,7 @@ pub const MAX_PARTITIONS: i32 = 1024;
 #[derive(Clone)]
 pub struct Topic {
     name: Arc<str>,
+    id: Uuid,
     config: TopicConfig,
     overrides: BTreeMap<String, String>,
     partitions: Vec<Partition>,
@@ -49,10 +51,10 @@ impl Topic {
     pub(crate) fn open(
         log: &Log,
         name: &str,
-        partitions: i32,
-        overrides: BTreeMap<String, String>,
+        listed: ListedTopic,
         default_sync: SyncPolicy,
     ) -> Result<Self, BrokerError> {
+        let ListedTopic { id, partitions, config: overrides } = listed;
         let config = Self::check(name, partitions, &overrides, default_sync)?;
         let options = config.partition_options();
         let partitions = (0..partitions)
@@ -68,12 +70,17 @@ impl Topic {
                     .map_err(|source| BrokerError::CreatePartition { topic: name.to_owned(), source })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { name: name.into(), config, overrides, partitions })
+        Ok(Self { name: name.into(), id, config, overrides, partitions })
     }
 
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Tells it from an earlier or later topic of the same name.
+    pub fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Its configuration, defaults filled in.

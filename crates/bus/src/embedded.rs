@@ -145,6 +145,11 @@ impl EmbeddedBus {
         Ok(self.broker.close().await?)
     }
 
+    /// The broker itself, for servers that speak for it on the network.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Topics, groups with their lag, and the log's counters. Takes locks for microseconds and reads no file.
     pub fn stats(&self) -> BrokerStats {
         self.broker.stats()

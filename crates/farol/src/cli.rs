@@ -122,6 +122,10 @@ pub struct Run {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
 
+    /// Address and port for Kafka clients [default: 127.0.0.1:9092]; port 0 takes a free one, `off` is none
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka_listen: Option<String>,
+
     /// Folder of everything that is kept [default: ./farol-data]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
@@ -335,6 +339,7 @@ impl Cli {
         match &self.command {
             Command::Run(run) => {
                 add("http.listen", "--listen", run.listen.as_deref().map(bare));
+                add("kafka.listen", "--kafka-listen", run.kafka_listen.as_deref().map(bare));
                 add("data.dir", "--data", run.data.as_ref().map(path));
                 add("pipeline.workers", "--workers", run.workers.as_deref().map(bare));
                 let rules =

@@ -20,7 +20,9 @@ use std::time::Duration;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use problem::{Origin, Problem, Problems};
 use schema::Key;
-use value::{ByteSize, Count, ListenAddress, LogFormat, RawValue, SettingValue, SyncPolicy, Url};
+use value::{
+    ByteSize, Count, ListenAddress, ListenOrOff, LogFormat, RawValue, SettingValue, SyncPolicy, Url,
+};
 
 /// The settings file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "farol.toml";
@@ -32,6 +34,8 @@ pub struct Settings {
     pub data: DataSettings,
     /// Section `http`.
     pub http: HttpSettings,
+    /// Section `kafka`.
+    pub kafka: KafkaSettings,
     /// Section `log`.
     pub log: LogSettings,
     /// Section `topics`, in the order of [`schema::TOPICS`].
@@ -78,6 +82,21 @@ pub struct HttpSettings {
     pub streams: Count<65536>,
     /// Further names for the `Host` header.
     pub allowed_hosts: Vec<String>,
+}
+
+/// Section `kafka`.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// Where to listen.
+    pub listen: ListenOrOff,
+    /// Where clients are told to connect.
+    pub advertise: Option<ListenAddress>,
+    /// Whether topics are made when they are asked for.
+    pub auto_create_topics: bool,
+    /// Open connections.
+    pub connections: Count<65536>,
+    /// Largest request.
+    pub request_limit: ByteSize,
 }
 
 /// Section `log`.
@@ -238,7 +257,16 @@ impl Settings {
             );
             problems.push(Problem::new(origin("http.token"), message));
         }
+        if !self.kafka.listen.is_loopback() {
+            let message = format!(
+                "kafka.listen: `{}` can be reached from other machines, and Kafka clients are not asked who they are; listen \
+                 on 127.0.0.1",
+                self.kafka.listen
+            );
+            problems.push(Problem::new(origin("kafka.listen"), message));
+        }
         for (name, size, least, most) in [
+            ("kafka.request_limit", self.kafka.request_limit, ByteSize(1 << 20), ByteSize(1 << 30)),
             ("http.body_limit", self.http.body_limit, ByteSize(1 << 10), ByteSize(1 << 30)),
             ("log.segment_size", self.log.segment_size, ByteSize(1 << 20), ByteSize(1 << 30)),
         ] {
@@ -344,6 +372,13 @@ impl Resolver<'_> {
                 connections: self.value("http.connections"),
                 streams: self.value("http.streams"),
                 allowed_hosts: self.value("http.allowed_hosts"),
+            },
+            kafka: KafkaSettings {
+                listen: self.value("kafka.listen"),
+                advertise: self.optional("kafka.advertise"),
+                auto_create_topics: self.value("kafka.auto_create_topics"),
+                connections: self.value("kafka.connections"),
+                request_limit: self.value("kafka.request_limit"),
             },
             log: LogSettings { sync: log_sync, segment_size: self.value("log.segment_size") },
             topics: schema::TOPICS.iter().map(|topic| self.topic(topic, log_sync)).collect(),

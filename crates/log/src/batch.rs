@@ -254,6 +254,26 @@ impl Batch {
         Self::from_parsed(BatchHeader::parse(&bytes)?, bytes)
     }
 
+    /// The same batch with `timestamp_ms` as the timestamp of all its records (Kafka's `LogAppendTime`): a copy.
+    #[must_use]
+    pub fn with_append_time(&self, timestamp_ms: i64) -> Self {
+        builder::with_append_time(self.header, &self.bytes, timestamp_ms)
+    }
+
+    /// Whether a record has no key, which a compacted partition can't do anything with.
+    ///
+    /// # Errors
+    /// As [`Batch::records`], and those of damaged records.
+    pub fn lacks_key(&self) -> Result<bool, BatchError> {
+        let mut records = self.records()?;
+        while let Some(parts) = records.next_parts()? {
+            if parts.key.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Its records, decompressing up to [`DEFAULT_MAX_DECOMPRESSED_BYTES`].
     ///
     /// # Errors

@@ -263,6 +263,14 @@ impl Partition {
         self.inner.offset_for_timestamp(timestamp_ms)
     }
 
+    /// The newest timestamp of its records, in milliseconds since the Unix epoch; `None` without records.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn max_timestamp_ms(&self) -> Result<Option<i64>, ReadError> {
+        self.inner.max_timestamp_ms()
+    }
+
     /// Calls `listener` with the new end offset whenever records become readable, on the commit thread: it must be
     /// quick and must not call the log.
     pub fn on_advance(&self, listener: impl Fn(i64) + Send + Sync + 'static) -> Subscription {

@@ -315,3 +315,29 @@ fn a_kept_folder_of_version_1_still_opens() {
     assert_eq!((a[10].1.as_str(), a[12].1.as_str()), ("a5", "a6"));
     assert_eq!(contents(&log.partition(&id("b-0")).unwrap()), [(0, "b0".to_owned())]);
 }
+
+#[test]
+fn append_time_is_the_timestamp_of_every_record_and_the_checksum_follows() {
+    for compression in Compression::ALL {
+        let mut builder = BatchBuilder::new(compression);
+        for at in [5, 9] {
+            builder.push(Some(b"k"), Some(b"value"), &[], at).unwrap();
+        }
+        let stamped = builder.build().unwrap().with_append_time(1_000);
+        let foreign = Batch::validate(stamped.bytes().clone(), &BatchLimits::default()).unwrap();
+        assert!(foreign.header().is_log_append_time());
+        let times: Vec<i64> = foreign.records().unwrap().map(|record| record.unwrap().timestamp_ms).collect();
+        assert_eq!(times, [1_000, 1_000], "{compression:?}");
+    }
+}
+
+#[test]
+fn a_record_without_a_key_is_found() {
+    let mut builder = BatchBuilder::default();
+    builder.push(Some(b"k"), Some(b"v"), &[], 1).unwrap();
+    assert!(!builder.build().unwrap().lacks_key().unwrap());
+    let mut builder = BatchBuilder::default();
+    builder.push(Some(b"k"), Some(b"v"), &[], 1).unwrap();
+    builder.push(None, Some(b"v"), &[], 1).unwrap();
+    assert!(builder.build().unwrap().lacks_key().unwrap());
+}

@@ -2,6 +2,9 @@
 //!
 //! It is replaced as a whole: written beside, synced, renamed, folder synced. A topic is listed before its partitions
 //! are made, and partitions that are missing are made at the next start, so a crash between leaves a whole topic.
+//!
+//! Version 2 gives the cluster and each topic a random id, which clients use to tell a topic from a later one of the same
+//! name. A list of version 1 gets its ids when it is read, and is replaced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,12 +13,13 @@ use std::sync::Arc;
 
 use farol_log::fs::{FileSystem, OpenMode};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::error::{BrokerError, OpenError};
 
 const FILE_NAME: &str = "topics.json";
-/// The only version there is.
-const VERSION: u32 = 1;
+/// The version that is written.
+const VERSION: u32 = 2;
 /// A list that is longer than this isn't one of ours.
 const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -23,6 +27,7 @@ const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListedTopic {
+    pub(crate) id: Uuid,
     pub(crate) partitions: i32,
     #[serde(default)]
     pub(crate) config: BTreeMap<String, String>,
@@ -33,7 +38,32 @@ pub(crate) struct ListedTopic {
 #[serde(deny_unknown_fields)]
 struct Content {
     version: u32,
+    cluster_id: Uuid,
     topics: BTreeMap<String, ListedTopic>,
+}
+
+/// What every version begins with.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The content of version 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContentV1 {
+    #[serde(rename = "version")]
+    _version: u32,
+    topics: BTreeMap<String, ListedTopicV1>,
+}
+
+/// A topic of version 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListedTopicV1 {
+    partitions: i32,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
 }
 
 /// The list of topics.
@@ -41,11 +71,12 @@ struct Content {
 pub(crate) struct Catalog {
     file_system: Arc<dyn FileSystem>,
     dir: PathBuf,
+    cluster_id: Uuid,
     topics: BTreeMap<String, ListedTopic>,
 }
 
 impl Catalog {
-    /// Reads the list of a data folder; an absent file is an empty list.
+    /// Reads the list of a data folder; an absent file is an empty list. Ids that are new are durable when this returns.
     pub(crate) fn read(file_system: Arc<dyn FileSystem>, dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE_NAME);
         let dir = dir.to_owned();
@@ -54,15 +85,33 @@ impl Catalog {
             Ok(Some(text)) => text,
             Ok(None) => return Err(unusable(format!("it is larger than {MAX_FILE_BYTES} bytes"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { file_system, dir, topics: BTreeMap::new() });
+                let mut catalog = Self { file_system, dir, cluster_id: Uuid::nil(), topics: BTreeMap::new() };
+                catalog.begin(BTreeMap::new())?;
+                return Ok(catalog);
             }
             Err(source) => return Err(OpenError::ReadCatalog { path, source }),
         };
-        let content: Content = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
-        if content.version != VERSION {
-            return Err(unusable(format!("version {} is not {VERSION}", content.version)));
+        let content = parse(&text).map_err(unusable)?;
+        let mut catalog = Self { file_system, dir, cluster_id: Uuid::nil(), topics: BTreeMap::new() };
+        match content {
+            Parsed::Current(content) => {
+                catalog.cluster_id = content.cluster_id;
+                catalog.topics = content.topics;
+            }
+            Parsed::V1(topics) => catalog.begin(topics)?,
         }
-        Ok(Self { file_system, dir, topics: content.topics })
+        Ok(catalog)
+    }
+
+    /// Gives the cluster its id.
+    fn begin(&mut self, topics: BTreeMap<String, ListedTopic>) -> Result<(), OpenError> {
+        self.cluster_id = Uuid::new_v4();
+        self.replace(topics).map_err(OpenError::Topic)
+    }
+
+    /// Names this data folder for ever.
+    pub(crate) fn cluster_id(&self) -> Uuid {
+        self.cluster_id
     }
 
     /// The topics, by name.
@@ -85,12 +134,35 @@ impl Catalog {
     }
 
     fn replace(&mut self, topics: BTreeMap<String, ListedTopic>) -> Result<(), BrokerError> {
-        let content = Content { version: VERSION, topics };
+        let content = Content { version: VERSION, cluster_id: self.cluster_id, topics };
         let path = self.dir.join(FILE_NAME);
         replace_file(&*self.file_system, &self.dir, &path, &content)
             .map_err(|source| BrokerError::Catalog { path, source })?;
         self.topics = content.topics;
         Ok(())
+    }
+}
+
+/// What a list says, by its version.
+enum Parsed {
+    Current(Content),
+    V1(BTreeMap<String, ListedTopic>),
+}
+
+fn parse(text: &[u8]) -> Result<Parsed, String> {
+    let versioned: Versioned = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    match versioned.version {
+        1 => {
+            let content: ContentV1 = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+            let with_id = |topic: ListedTopicV1| ListedTopic {
+                id: Uuid::new_v4(),
+                partitions: topic.partitions,
+                config: topic.config,
+            };
+            Ok(Parsed::V1(content.topics.into_iter().map(|(name, topic)| (name, with_id(topic))).collect()))
+        }
+        VERSION => serde_json::from_slice(text).map(Parsed::Current).map_err(|error| error.to_string()),
+        version => Err(format!("version {version} is not {VERSION} or an earlier one")),
     }
 }
 
@@ -139,7 +211,8 @@ mod tests {
     use super::*;
 
     fn listed(partitions: i32) -> ListedTopic {
-        ListedTopic { partitions, config: BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]) }
+        let config = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+        ListedTopic { id: Uuid::from_u128(7), partitions, config }
     }
 
     fn read(dir: &Path) -> Result<Catalog, OpenError> {
@@ -202,11 +275,33 @@ mod tests {
     fn rubbish_and_other_versions_are_refused_with_the_path() {
         let dir = tempfile::tempdir().unwrap();
         for text in
-            ["", "[]", "{\"version\":2,\"topics\":{}}", "{\"version\":1,\"topics\":{},\"x\":1}", "\u{0}\u{1}"]
+            ["", "[]", "{\"version\":3,\"topics\":{}}", "{\"version\":1,\"topics\":{},\"x\":1}", "\u{0}\u{1}"]
         {
             fs::write(dir.path().join(FILE_NAME), text).unwrap();
             let error = read(dir.path()).unwrap_err().to_string();
             assert!(error.contains(FILE_NAME), "{error}");
         }
+    }
+
+    #[test]
+    fn a_list_of_version_1_gets_ids_that_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = r#"{"version":1,"topics":{"a":{"partitions":3},"b":{"partitions":1,"config":{"retention.ms":"5"}}}}"#;
+        fs::write(dir.path().join(FILE_NAME), old).unwrap();
+        let first = read(dir.path()).unwrap();
+        assert_eq!(first.topics()["a"].partitions, 3);
+        assert_eq!(first.topics()["b"].config["retention.ms"], "5");
+        assert_ne!(first.topics()["a"].id, first.topics()["b"].id);
+        let again = read(dir.path()).unwrap();
+        assert_eq!(again.topics(), first.topics());
+        assert_eq!(again.cluster_id(), first.cluster_id());
+    }
+
+    #[test]
+    fn a_new_folder_has_a_cluster_id_that_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = read(dir.path()).unwrap();
+        assert!(!first.cluster_id().is_nil());
+        assert_eq!(read(dir.path()).unwrap().cluster_id(), first.cluster_id());
     }
 }

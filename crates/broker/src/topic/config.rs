@@ -13,6 +13,7 @@
 //! | `delete.retention.ms` | how long a tombstone stays | 86400000 |
 //! | `compression.type` | `uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`; `producer` means what the producer sends: uncompressed | `producer` |
 //! | `max.message.bytes` | largest batch, 1 KiB to 8 MiB | 1048588 |
+//! | `message.timestamp.type` | `CreateTime`; `LogAppendTime` puts the time of the append in place of the sender's | `CreateTime` |
 //! | `farol.sync` | `always`, `never`, or an interval (`50ms`, `2s`) | the broker's |
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use farol_log::{Compaction, Compression, PartitionOptions, Retention, SyncPolicy};
 
 /// Every key, for the error about an unknown one.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "cleanup.policy",
     "retention.ms",
     "retention.bytes",
@@ -31,6 +32,7 @@ const KEYS: [&str; 9] = [
     "delete.retention.ms",
     "compression.type",
     "max.message.bytes",
+    "message.timestamp.type",
     "farol.sync",
 ];
 /// Kafka's default.
@@ -71,11 +73,18 @@ pub struct TopicConfig {
     pub compression: Compression,
     /// Bytes of the largest batch, before compression.
     pub max_message_bytes: usize,
+    /// Whether records get the time of their append in place of the sender's.
+    pub log_append_time: bool,
     /// When an append is acknowledged.
     pub sync: SyncPolicy,
 }
 
 impl TopicConfig {
+    /// Whether only the newest record of each key stays.
+    pub fn is_compacted(&self) -> bool {
+        self.cleanup != CleanupPolicy::Delete
+    }
+
     /// Checks a configuration. The error names the key, its value and what would do.
     pub(crate) fn parse(
         overrides: &BTreeMap<String, String>,
@@ -90,6 +99,7 @@ impl TopicConfig {
             tombstone_grace: Compaction::default().tombstone_grace,
             compression: Compression::None,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            log_append_time: false,
             sync: default_sync,
         };
         for (key, value) in overrides {
@@ -138,6 +148,13 @@ impl TopicConfig {
                 };
             }
             "max.message.bytes" => self.max_message_bytes = number(key, value, 1024, 8 * 1024 * 1024)?,
+            "message.timestamp.type" => {
+                self.log_append_time = match value {
+                    "CreateTime" => false,
+                    "LogAppendTime" => true,
+                    _ => return Err(refused("`CreateTime` or `LogAppendTime` would do")),
+                };
+            }
             "farol.sync" => {
                 self.sync = parse_sync(value).ok_or_else(|| {
                     refused("`always`, `never` or an interval such as `50ms` or `2s` would do")
@@ -228,12 +245,14 @@ mod tests {
             ("delete.retention.ms", "5"),
             ("compression.type", "lz4"),
             ("max.message.bytes", "2048"),
+            ("message.timestamp.type", "LogAppendTime"),
             ("farol.sync", "50ms"),
         ])
         .unwrap();
         assert_eq!(config.cleanup, CleanupPolicy::CompactAndDelete);
         assert_eq!(config.compression, Compression::Lz4);
         assert_eq!(config.max_message_bytes, 2048);
+        assert!(config.log_append_time);
         let options = config.partition_options();
         assert_eq!(options.sync, SyncPolicy::Interval(Duration::from_millis(50)));
         assert_eq!(options.retention.max_age, Some(Duration::from_secs(60)));

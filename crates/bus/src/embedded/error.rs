@@ -8,6 +8,9 @@ impl From<BrokerError> for BusError {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::UnknownTopicOrPartition(what) => BusError::UnknownTopicOrPartition(what),
+            BrokerError::UnknownTopicId(id) => {
+                BusError::UnknownTopicOrPartition(format!("topic with the id {id}"))
+            }
             BrokerError::TopicExists(topic) => BusError::TopicExists(topic),
             BrokerError::InvalidTopic { topic, problem } => BusError::InvalidTopic { topic, problem },
             BrokerError::TooLarge { what, bytes, limit } => BusError::TooLarge { what, bytes, limit },

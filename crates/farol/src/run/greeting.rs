@@ -12,6 +12,7 @@ pub fn text(settings: &Settings, started: &Started, elapsed: Duration) -> String
     let mut lines = vec![
         format!("Farol {}", env!("CARGO_PKG_VERSION")),
         format!("  dashboard  {}", started.dashboard),
+        format!("  kafka      {}", kafka(started)),
         format!("  data       {}", started.data_dir.display()),
         format!("  rules      {}", rules(settings, started)),
     ];
@@ -36,6 +37,10 @@ pub fn text(settings: &Settings, started: &Started, elapsed: Duration) -> String
     lines.push(String::new());
     lines.push(format!("Ready in {} ms. Ctrl-C stops.", elapsed.as_millis()));
     lines.join("\n")
+}
+
+fn kafka(started: &Started) -> String {
+    started.kafka.map_or_else(|| "off".to_owned(), |address| address.to_string())
 }
 
 fn rules(settings: &Settings, started: &Started) -> String {

@@ -1,6 +1,7 @@
 //! The list that starts the parts.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use farol_alert::RetrySchedule;
+use farol_broker::kafka::{Advertised, KafkaLimits, KafkaSettings};
 use farol_bus::Bus;
 use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_event::{EventType, Timestamp};
@@ -20,6 +22,7 @@ use farol_pipeline::{
 use farol_simulate::{BusSink, SensorSimulators, Sink, demo_fleet, numbered_fleet};
 use farol_view::Store;
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -29,11 +32,14 @@ use super::rules_watch;
 use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
 use crate::settings::Settings;
+use crate::settings::value::ListenOrOff;
 
 /// What the greeting tells of.
 pub struct Started {
     /// The dashboard's address.
     pub dashboard: String,
+    /// Where Kafka clients connect, if they may.
+    pub kafka: Option<SocketAddr>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// What opening the log found.
@@ -75,12 +81,14 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     announce(&events, stops).await;
 
     let address = start_http(settings, demo, &dir, &bus, &store, parts, stops).await?;
+    let kafka = start_kafka(settings, &bus, stops).await?;
     watch_rules(&rules, events, stops)?;
     let simulated_sensors = if demo { start_simulators(settings, &bus, stops).await? } else { 0 };
 
     let cleared = if new_folder { &[] } else { store.cleared_at_open() };
     Ok(Started {
         dashboard: format!("http://{address}"),
+        kafka,
         data_dir: dir,
         recovery,
         disk_full: bus.stats().log.waiting_for_space.is_some(),
@@ -264,6 +272,53 @@ fn in_setting_names(error: ServeError) -> anyhow::Error {
         }
         other => other.into(),
     }
+}
+
+async fn start_kafka(
+    settings: &Settings,
+    bus: &Arc<EmbeddedBus>,
+    stops: &mut Stops,
+) -> anyhow::Result<Option<SocketAddr>> {
+    const ADVICE: &str =
+        "choose another with --kafka-listen (setting kafka.listen, FAROL_KAFKA_LISTEN), or `off` for none";
+    let kafka = &settings.kafka;
+    let ListenOrOff::On(listen) = &kafka.listen else { return Ok(None) };
+    let address = listen.resolve().with_context(|| format!("`{listen}` has no address"))?;
+    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use by another program, perhaps a Kafka broker\n  stop that one, or {ADVICE}"
+        ),
+        _ => anyhow::anyhow!("can't listen on {address}: {error}\n  {ADVICE}"),
+    })?;
+    let connections = usize::try_from(kafka.connections.get())?;
+    let limits = KafkaLimits {
+        connections,
+        connections_per_address: connections,
+        request_bytes: usize::try_from(kafka.request_limit.0)?,
+        ..KafkaLimits::default()
+    };
+    let advertise = kafka.advertise.as_ref().map(|address| Advertised {
+        host: address.host.clone(),
+        port: (address.port != 0).then_some(address.port),
+    });
+    let kafka_settings = KafkaSettings {
+        advertise,
+        auto_create_topics: kafka.auto_create_topics,
+        limits,
+        ..KafkaSettings::default()
+    };
+    let stop = CancellationToken::new();
+    let handle = farol_broker::kafka::serve(bus.broker().clone(), kafka_settings, listener, stop.clone())
+        .with_context(|| format!("can't serve Kafka clients on {address}"))?;
+    let bound = handle.local_addr();
+    stops.push("Kafka", async move {
+        stop.cancel();
+        match handle.join().await {
+            0 => Vec::new(),
+            cut_off => vec![format!("{cut_off} connections were cut off with requests under way")],
+        }
+    });
+    Ok(Some(bound))
 }
 
 fn watch_rules(rules: &Arc<RulesHandle>, events: SystemEvents, stops: &mut Stops) -> anyhow::Result<()> {

@@ -101,8 +101,6 @@ pub struct TopicDefaults {
 }
 
 const NO_KAFKA: &str = "this version has the embedded log only and can't use Kafka; remove it, or the readings would go to another place than you think";
-const NO_KAFKA_PORT: &str =
-    "this version doesn't serve the Kafka protocol; remove it, and send readings over HTTP";
 const NO_POSTGRES: &str =
     "this version stores its views in SQLite in the data folder and can't use PostgreSQL; remove it";
 
@@ -128,6 +126,24 @@ pub fn keys() -> Vec<Key> {
             "[]",
             "Names that the Host header may carry beside localhost: of a reverse proxy or tunnel in front.",
         ),
+        Key::new(
+            "kafka.listen",
+            "\"127.0.0.1:9092\"",
+            "Address and port for Kafka clients, on loopback; `off` for none.",
+        ),
+        Key::new(
+            "kafka.advertise",
+            "",
+            "Where Kafka clients are told to connect, if that is another address than the one that they reach.",
+        )
+        .example("\"farol.example.org:9092\""),
+        Key::new(
+            "kafka.auto_create_topics",
+            "false",
+            "Whether a topic that a Kafka client asks for is made when it isn't there.",
+        ),
+        Key::new("kafka.connections", "4096", "Open connections of Kafka clients; more are closed at once."),
+        Key::new("kafka.request_limit", "\"100MiB\"", "Largest request of a Kafka client."),
         Key::new(
             "log.sync",
             "\"always\"",
@@ -207,7 +223,6 @@ pub fn keys() -> Vec<Key> {
         ),
         Key::new("telemetry.format", "\"text\"", "How log lines look: `text` or `json`."),
         Key::new("kafka.brokers", "", "Not in this version.").founding("KAFKA_BROKERS").unavailable(NO_KAFKA),
-        Key::new("kafka.listen", "", "Not in this version.").unavailable(NO_KAFKA_PORT),
         Key::new("database.url", "", "Not in this version.")
             .founding("DATABASE_URL")
             .unavailable(NO_POSTGRES)

@@ -322,6 +322,48 @@ impl SettingValue for ListenAddress {
     }
 }
 
+/// Where a server listens that need not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenOrOff {
+    /// Nowhere.
+    Off,
+    /// There.
+    On(ListenAddress),
+}
+
+impl ListenOrOff {
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Off => true,
+            Self::On(address) => address.is_loopback(),
+        }
+    }
+}
+
+impl fmt::Display for ListenOrOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::On(address) => address.fmt(f),
+        }
+    }
+}
+
+impl SettingValue for ListenOrOff {
+    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+        const PROBLEM: &str = "an address with a port, for example \"127.0.0.1:9092\", or \"off\"";
+        match raw {
+            RawValue::Bare(text) | RawValue::Text(text) if text == "off" => Ok(Self::Off),
+            _ => ListenAddress::from_raw(raw).map(Self::On).map_err(|_| PROBLEM),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {

@@ -35,6 +35,8 @@ pub async fn eventually<T>(limit: Duration, what: &str, mut condition: impl Asyn
 pub fn farol(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farol"));
     command.env_clear().current_dir(folder).stdin(Stdio::null());
+    // Many run at once, and one machine has one port 9092.
+    command.env("FAROL_KAFKA_LISTEN", "127.0.0.1:0");
     command
 }
 
@@ -82,6 +84,8 @@ pub struct Farol {
     out: Lines,
     errors: Lines,
     pub address: String,
+    /// Where Kafka clients connect.
+    pub kafka: String,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -107,7 +111,7 @@ impl Farol {
         let out = Lines::follow(child.stdout.take().unwrap());
         let errors = Lines::follow(child.stderr.take().unwrap());
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let mut farol = Self { child, out, errors, address: String::new(), client };
+        let mut farol = Self { child, out, errors, address: String::new(), kafka: String::new(), client };
         eventually(SOON, "farol is ready", async || {
             let ended = farol.child.try_wait().unwrap();
             assert!(ended.is_none(), "farol ended: {ended:?}\n{}\n{}", farol.out.text(), farol.errors.text());
@@ -115,11 +119,12 @@ impl Farol {
         })
         .await;
         let text = farol.out.text();
-        let address = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("dashboard"))
-            .expect("an address is printed");
-        farol.address = address.trim().to_owned();
+        let said = |name| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+            line.expect("an address is printed").trim().to_owned()
+        };
+        farol.address = said("dashboard");
+        farol.kafka = said("kafka");
         farol
     }
 

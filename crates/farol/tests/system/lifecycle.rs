@@ -46,7 +46,7 @@ async fn a_stop_goes_through_every_part_in_order_and_says_so() {
         .collect();
     assert_eq!(
         parts,
-        ["simulators", "rules watch", "HTTP", "farewell", "pipeline", "store", "log"],
+        ["simulators", "rules watch", "Kafka", "HTTP", "farewell", "pipeline", "store", "log"],
         "{printed}"
     );
     assert!(printed.ends_with("\nstopped"), "{printed}");
@@ -142,6 +142,15 @@ async fn a_port_in_use_is_named_with_a_way_out() {
     let error = text(&run.stderr);
     assert!(
         error.contains(&format!("{address} is in use by another program")) && error.contains("--listen"),
+        "{error}"
+    );
+    let run =
+        output(farol(folder.path()).args(["run", "--listen", "127.0.0.1:0", "--kafka-listen", &address]));
+    assert_eq!(run.status.code(), Some(1));
+    let error = text(&run.stderr);
+    assert!(
+        error.contains(&format!("{address} is in use by another program"))
+            && error.contains("--kafka-listen"),
         "{error}"
     );
     // What had started was stopped in order, so the next start has nothing to recover.

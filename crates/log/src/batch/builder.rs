@@ -171,6 +171,22 @@ pub(crate) fn with_base_offset(bytes: &Bytes, base_offset: i64) -> Bytes {
     out.freeze()
 }
 
+/// A batch whose records' timestamps are the time of the append: a copy with another header and checksum.
+pub(crate) fn with_append_time(mut header: BatchHeader, bytes: &Bytes, timestamp_ms: i64) -> Batch {
+    header.set_append_time(timestamp_ms);
+    let mut out = BytesMut::from(&**bytes);
+    // A parsed header can be encoded again: both of its changed fields hold any value.
+    let mut write = |header: &BatchHeader| {
+        if let (Ok(encoded), Some(place)) = (header.encode(), out.first_chunk_mut::<HEADER_BYTES>()) {
+            *place = encoded;
+        }
+        crc32c::crc32c(out.get(CRC_COVERS_FROM..).unwrap_or_default())
+    };
+    header.crc = write(&header);
+    write(&header);
+    Batch { header, bytes: out.freeze() }
+}
+
 /// What comes before the headers of an encoded record.
 pub(crate) struct RecordFields<'a> {
     pub(crate) timestamp_delta: i64,

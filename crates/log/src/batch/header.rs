@@ -116,6 +116,12 @@ impl BatchHeader {
         self.attributes & ATTRIBUTE_LOG_APPEND_TIME != 0
     }
 
+    /// Makes `timestamp_ms` the timestamp of all records.
+    pub(crate) fn set_append_time(&mut self, timestamp_ms: i64) {
+        self.attributes |= ATTRIBUTE_LOG_APPEND_TIME;
+        self.max_timestamp_ms = timestamp_ms;
+    }
+
     /// Whether the batch belongs to a Kafka transaction.
     pub fn is_transactional(&self) -> bool {
         self.attributes & ATTRIBUTE_TRANSACTIONAL != 0

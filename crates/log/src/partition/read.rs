@@ -77,6 +77,24 @@ impl PartitionInner {
     }
 }
 
+impl PartitionInner {
+    pub(super) fn max_timestamp_ms(&self) -> Result<Option<i64>, ReadError> {
+        let view = self.view.read().clone();
+        let mut newest = None;
+        for segment in &view.segments {
+            let of_segment = if view.committed_bytes(segment) == 0 {
+                continue;
+            } else if segment.base_offset() == view.committed.segment_base {
+                view.committed.max_timestamp_ms
+            } else {
+                segment.max_timestamp_ms().map_err(|error| scan_failed(segment, error))?
+            };
+            newest = newest.max(Some(of_segment));
+        }
+        Ok(newest)
+    }
+}
+
 /// The segments that may hold an offset and what follows it, from one look at the partition.
 struct SegmentsFrom {
     start_offset: i64,

@@ -1,0 +1,218 @@
+//! What a handler sees of its request, what it may answer, and a row of the table of APIs.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Server;
+use super::connection::Connection;
+use crate::broker::Broker;
+
+/// A future that a connection can hold.
+pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A request beside its content. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) server: Arc<Server>,
+    /// Whose request it is.
+    pub(super) connection: Arc<Connection>,
+    /// The version of the API that the client speaks.
+    pub(super) version: i16,
+    /// What the client calls itself; may be empty.
+    pub(super) client_id: StrBytes,
+}
+
+impl Call {
+    /// The broker.
+    pub(super) fn broker(&self) -> &Broker {
+        &self.server.broker
+    }
+}
+
+/// What a handler answers.
+pub(super) enum Answer<R> {
+    /// This.
+    Now(R),
+    /// What comes of the future, which is polled from when every earlier request of the connection is answered, and dropped
+    /// when the connection ends.
+    Later(Boxed<R>),
+    /// Nothing is sent (a producer with `acks=0`); the request counts as under way until the future ends.
+    Silent(Boxed<()>),
+    /// The connection ends, for this reason, after the earlier requests' answers.
+    Close(&'static str),
+}
+
+impl<R> From<R> for Answer<R> {
+    fn from(response: R) -> Self {
+        Self::Now(response)
+    }
+}
+
+impl<R> Answer<R> {
+    /// What comes of `future`.
+    pub(super) fn later(future: impl Future<Output = R> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+/// An answer as it goes over the wire.
+pub(super) enum Reply {
+    /// Bytes, in pieces.
+    Send(Frame),
+    /// None.
+    Nothing,
+    /// The connection ends.
+    Close(&'static str),
+}
+
+/// One frame to send: its pieces, length prefix included, and what must be given back when they are sent.
+pub(super) struct Frame {
+    pub(super) pieces: Vec<Bytes>,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// An answer on its way.
+pub(super) enum Pending {
+    /// There it is.
+    Ready(Reply),
+    /// It comes.
+    Waiting(Boxed<Reply>),
+}
+
+/// How a response becomes a frame. Only responses with records in them differ from the codec's way.
+pub(super) trait ToFrame {
+    /// The frame for `call`, or why there is none: a fault of the handler, not of the client.
+    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String>;
+}
+
+impl<R: Encodable + HeaderVersion> ToFrame for R {
+    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String> {
+        let mut bytes = BytesMut::new();
+        begin_frame(&mut bytes, correlation_id, R::header_version(call.version));
+        self.encode(&mut bytes, call.version).map_err(|error| error.to_string())?;
+        Ok(Frame { pieces: vec![end_frame(bytes, 0)?], permit: None })
+    }
+}
+
+/// Leaves room for the length prefix and writes the response header.
+pub(super) fn begin_frame(bytes: &mut BytesMut, correlation_id: i32, header_version: i16) {
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&correlation_id.to_be_bytes());
+    if header_version >= 1 {
+        // No tagged fields.
+        bytes.extend_from_slice(&[0]);
+    }
+}
+
+/// Writes the length prefix of a frame of which `more` bytes follow in other pieces.
+pub(super) fn end_frame(mut bytes: BytesMut, more: usize) -> Result<Bytes, String> {
+    const PREFIX_BYTES: usize = 4;
+    let length = bytes.len().saturating_sub(PREFIX_BYTES).saturating_add(more);
+    let prefix = i32::try_from(length).map_err(|_| format!("{length} bytes don't fit a frame"))?;
+    if let Some(place) = bytes.get_mut(..PREFIX_BYTES) {
+        place.copy_from_slice(&prefix.to_be_bytes());
+    }
+    Ok(bytes.freeze())
+}
+
+/// One API that is served: a row of the table.
+pub(super) struct Api {
+    pub(super) key: ApiKey,
+    /// Versions that are served.
+    pub(super) min_version: i16,
+    pub(super) max_version: i16,
+    /// The lowest version that clients are told of.
+    pub(super) advertised_min_version: i16,
+    /// Whether it is served before the client has said who it is.
+    pub(super) before_authentication: bool,
+    handle: Handle,
+}
+
+type Handle = Box<dyn Fn(Call, i32, Bytes) -> Boxed<Result<Pending, String>> + Send + Sync>;
+
+impl Api {
+    /// An API with the versions that are served, and its handler.
+    pub(super) fn new<Q, R, H, F>(versions: std::ops::RangeInclusive<i16>, handler: H) -> Self
+    where
+        Q: Request + Send + 'static,
+        R: ToFrame + Send + 'static,
+        H: Fn(Call, Q) -> F + Copy + Send + Sync + 'static,
+        F: Future<Output = Answer<R>> + Send + 'static,
+    {
+        let key = ApiKey::try_from(Q::KEY).expect("the codec knows the keys of its own requests");
+        debug_assert!(*versions.start() >= Q::VERSIONS.min && *versions.end() <= Q::VERSIONS.max, "{key:?}");
+        let handle: Handle = Box::new(move |call, correlation_id, mut body| {
+            Box::pin(async move {
+                let request = Q::decode(&mut body, call.version).map_err(|error| error.to_string())?;
+                let answer = handler(call.clone(), request).await;
+                Ok(pending(answer, call, correlation_id))
+            })
+        });
+        Self {
+            key,
+            min_version: *versions.start(),
+            max_version: *versions.end(),
+            advertised_min_version: *versions.start(),
+            before_authentication: false,
+            handle,
+        }
+    }
+
+    /// Says lower versions than are served.
+    pub(super) fn advertised_from(mut self, version: i16) -> Self {
+        self.advertised_min_version = version;
+        self
+    }
+
+    /// Is served before the client has said who it is.
+    pub(super) fn before_authentication(mut self) -> Self {
+        self.before_authentication = true;
+        self
+    }
+
+    /// Whether a version is served.
+    pub(super) fn serves(&self, version: i16) -> bool {
+        (self.min_version..=self.max_version).contains(&version)
+    }
+
+    /// Decodes a request, whose shape was checked, and runs the handler up to its answer. The error says why the request
+    /// can't be read.
+    pub(super) fn handle(
+        &self,
+        call: Call,
+        correlation_id: i32,
+        body: Bytes,
+    ) -> Boxed<Result<Pending, String>> {
+        (self.handle)(call, correlation_id, body)
+    }
+}
+
+fn pending<R: ToFrame + Send + 'static>(answer: Answer<R>, call: Call, correlation_id: i32) -> Pending {
+    match answer {
+        Answer::Now(response) => Pending::Ready(reply(response, &call, correlation_id)),
+        Answer::Later(future) => {
+            Pending::Waiting(Box::pin(async move { reply(future.await, &call, correlation_id) }))
+        }
+        Answer::Silent(future) => Pending::Waiting(Box::pin(async move {
+            future.await;
+            Reply::Nothing
+        })),
+        Answer::Close(reason) => Pending::Ready(Reply::Close(reason)),
+    }
+}
+
+fn reply<R: ToFrame>(response: R, call: &Call, correlation_id: i32) -> Reply {
+    match response.to_frame(call, correlation_id) {
+        Ok(frame) => Reply::Send(frame),
+        Err(problem) => {
+            tracing::error!(problem, version = call.version, "a Kafka answer could not be encoded");
+            Reply::Close("its answer could not be encoded")
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The table of the APIs that are served. ApiVersions answers from it, dispatch looks into it.
+//!
+//! The lowest versions are those of KIP-896, which every client since 2017 speaks; the highest those of the codec or, where
+//! that says so, what this broker can honour.
+
+use super::api::Api;
+use super::{api_versions, fetch, list_offsets, metadata, produce};
+
+/// Every API that is served, by key.
+pub(super) struct Apis {
+    rows: Vec<Api>,
+    /// Where the row of a key is.
+    places: Vec<Option<usize>>,
+}
+
+/// The rows.
+fn rows() -> Vec<Api> {
+    vec![
+        // Versions 0 to 2 carry older batch formats and are refused, but must be claimed: without them librdkafka takes the
+        // broker for one that knows no compression (KAFKA-18659).
+        Api::new(3..=13, produce::produce).advertised_from(0),
+        Api::new(4..=17, fetch::fetch),
+        Api::new(1..=10, list_offsets::list_offsets),
+        Api::new(0..=13, metadata::metadata),
+        Api::new(0..=4, api_versions::api_versions).before_authentication(),
+    ]
+}
+
+impl Apis {
+    /// The table.
+    pub(super) fn new() -> Self {
+        let mut rows = rows();
+        rows.sort_by_key(|row| row.key as i16);
+        let mut places = Vec::new();
+        for (place, row) in rows.iter().enumerate() {
+            let key = usize::try_from(row.key as i16).unwrap_or(0);
+            if places.len() <= key {
+                places.resize(key + 1, None);
+            }
+            if let Some(slot) = places.get_mut(key) {
+                *slot = Some(place);
+            }
+        }
+        Self { rows, places }
+    }
+
+    /// Every row, by key.
+    pub(super) fn rows(&self) -> &[Api] {
+        &self.rows
+    }
+
+    /// The row of a key as it came, and where it is in [`Apis::rows`].
+    pub(super) fn find(&self, key: i16) -> Option<(usize, &Api)> {
+        let place = (*self.places.get(usize::try_from(key).ok()?)?)?;
+        Some((place, self.rows.get(place)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_key_and_no_key_is_twice() {
+        let apis = Apis::new();
+        for (place, row) in apis.rows().iter().enumerate() {
+            assert_eq!(apis.find(row.key as i16).map(|(found, _)| found), Some(place), "{:?}", row.key);
+            assert!(row.min_version <= row.max_version && row.advertised_min_version <= row.min_version);
+        }
+        for key in [-1, i16::MIN, 4, 1000, i16::MAX] {
+            assert!(apis.find(key).is_none(), "{key}");
+        }
+    }
+}

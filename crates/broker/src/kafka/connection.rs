@@ -1,0 +1,330 @@
+//! One connection: takes requests in order, answers them in order.
+//!
+//! Both halves run in one task. Up to [`super::KafkaLimits::pipelined_requests`] requests wait for their answers; then no
+//! further one is read, and TCP holds the client up. Answers that are ready go out in one write.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages::{ApiKey, RequestHeader};
+use kafka_protocol::protocol::Decodable;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use super::api::{Call, Frame, Pending, Reply};
+use super::frame::{FrameReader, Incoming, NoFrame, allowance};
+use super::{api_versions, shape, stats};
+
+/// Bytes of answers that are gathered for one write.
+const GATHER_BYTES: usize = 256 * 1024;
+/// Pieces of one write.
+const GATHER_PIECES: usize = 64;
+
+/// What the handlers of a connection's requests share.
+pub(super) struct Connection {
+    /// Where the client is.
+    pub(super) peer: SocketAddr,
+    /// The address that the client has reached.
+    pub(super) local: SocketAddr,
+    /// Cancelled when the connection has ended.
+    pub(super) gone: CancellationToken,
+    /// Requests that aren't answered.
+    pending: AtomicUsize,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// The client closed it.
+    #[error("closed by the client")]
+    Closed,
+    /// The network failed.
+    #[error("{0}")]
+    Io(std::io::Error),
+    /// A request that can't be read, or that nobody serves.
+    #[error("{0}")]
+    Invalid(String),
+    /// Half a request took too long.
+    #[error("half a request was waited for too long")]
+    StalledRequest,
+    /// The client didn't take an answer.
+    #[error("an answer was not taken in time")]
+    StalledAnswer,
+    /// Nothing came for too long.
+    #[error("idle for too long")]
+    Idle,
+    /// A handler wanted it.
+    #[error("{0}")]
+    Said(&'static str),
+    /// The server stops.
+    #[error("the server stops")]
+    Stopped,
+}
+
+/// A request's answer on its way, with the request's share of the budget.
+struct Due {
+    pending: Pending,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, gone: CancellationToken::new(), pending: AtomicUsize::new(0) }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<R, W>(
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    reader: R,
+    writer: W,
+) -> Ended
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let (due, answers) = mpsc::channel(server.settings.limits.pipelined_requests.max(1));
+    let mut writing = std::pin::pin!(write(&server, &connection, answers, writer));
+    let ended = {
+        let reading = std::pin::pin!(read(&server, &connection, due, reader));
+        tokio::select! {
+            ended = reading => ended,
+            ended = &mut writing => return ended,
+        }
+    };
+    match ended {
+        // Nobody is there any more to answer.
+        Ended::Closed | Ended::Io(_) => ended,
+        // The earlier requests are answered before the end.
+        ended => match writing.await {
+            Ended::Closed => ended,
+            other => other,
+        },
+    }
+}
+
+/// Takes requests until there is a reason to end.
+async fn read<R: AsyncRead + Unpin>(
+    server: &Arc<Server>,
+    connection: &Arc<Connection>,
+    due: mpsc::Sender<Due>,
+    reader: R,
+) -> Ended {
+    let limits = &server.settings.limits;
+    let mut frames = FrameReader::new(reader, limits.request_bytes, limits.transfer, limits.idle);
+    loop {
+        let is_idle = || connection.pending.load(Ordering::Relaxed) == 0;
+        let next = tokio::select! {
+            next = frames.next(&server.admission.requests, is_idle) => next,
+            () = server.stopping.cancelled() => return Ended::Stopped,
+        };
+        let Incoming { bytes, permit } = match next {
+            Ok(incoming) => incoming,
+            Err(reason) => return reason.into(),
+        };
+        stats::add(&server.counters.bytes_in, bytes.len() as u64);
+        connection.pending.fetch_add(1, Ordering::Relaxed);
+        let pending = match dispatch(server, connection, bytes).await {
+            Ok(pending) => pending,
+            Err(problem) => return Ended::Invalid(problem),
+        };
+        if due.send(Due { pending, _permit: permit }).await.is_err() {
+            return Ended::Closed;
+        }
+    }
+}
+
+/// Runs the handler of a request up to its answer. The error says why there is none.
+async fn dispatch(
+    server: &Arc<Server>,
+    connection: &Arc<Connection>,
+    mut bytes: Bytes,
+) -> Result<Pending, String> {
+    let cut = || "a request without its header".to_owned();
+    let key = bytes.get(..2).and_then(|mut field| field.try_get_i16().ok()).ok_or_else(cut)?;
+    let version = bytes.get(2..4).and_then(|mut field| field.try_get_i16().ok()).ok_or_else(cut)?;
+    let correlation_id = bytes.get(4..8).and_then(|mut field| field.try_get_i32().ok()).ok_or_else(cut)?;
+    let Some((place, api)) = server.apis.find(key) else {
+        return Err(format!("a request with API key {key}, which nobody serves"));
+    };
+    let call = |version, client_id| Call {
+        server: Arc::clone(server),
+        connection: Arc::clone(connection),
+        version,
+        client_id,
+    };
+    server.counters.request(place);
+    if !api.serves(version) {
+        // A client that is newer than this server learns the versions there are, and asks again.
+        if api.key == ApiKey::ApiVersions {
+            let call = call(0, Default::default());
+            return Ok(api_versions::unsupported_version(&call, correlation_id));
+        }
+        return Err(format!("{:?} with version {version}, which isn't served", api.key));
+    }
+    let limits = &server.settings.limits;
+    if api.key != ApiKey::Produce && bytes.len() > limits.control_request_bytes {
+        return Err(format!("{:?} of {} bytes", api.key, bytes.len()));
+    }
+    let unreadable = |problem: String| format!("{:?} version {version}: {problem}", api.key);
+    let header = RequestHeader::decode(&mut bytes, api.key.request_header_version(version))
+        .map_err(|error| unreadable(error.to_string()))?;
+    shape::check(api.key, version, &bytes).map_err(|error| unreadable(error.to_string()))?;
+    let call = call(version, header.client_id.unwrap_or_default());
+    tracing::trace!(peer = %connection.peer, api = ?api.key, version, client_id = %call.client_id, "Kafka request");
+    api.handle(call, correlation_id, bytes).await.map_err(unreadable)
+}
+
+/// Writes answers until no further one comes.
+async fn write<W: AsyncWrite + Unpin>(
+    server: &Arc<Server>,
+    connection: &Arc<Connection>,
+    mut answers: mpsc::Receiver<Due>,
+    mut writer: W,
+) -> Ended {
+    let mut outgoing = Outgoing::default();
+    loop {
+        let due = if outgoing.is_empty() { answers.recv().await } else { answers.try_recv().ok() };
+        let Some(mut due) = due else {
+            if outgoing.is_empty() {
+                return Ended::Closed;
+            }
+            if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
+                return ended;
+            }
+            continue;
+        };
+        let reply = match &mut due.pending {
+            Pending::Ready(_) => None,
+            Pending::Waiting(future) => {
+                let ready = tokio::select! {
+                    biased;
+                    reply = future.as_mut() => Some(reply),
+                    () = std::future::ready(()) => None,
+                };
+                match ready {
+                    Some(reply) => Some(reply),
+                    // What is gathered must not wait for it.
+                    None => {
+                        if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
+                            return ended;
+                        }
+                        Some(future.as_mut().await)
+                    }
+                }
+            }
+        };
+        let reply = match (reply, due.pending) {
+            (Some(reply), _) | (None, Pending::Ready(reply)) => reply,
+            (None, Pending::Waiting(future)) => future.await,
+        };
+        match reply {
+            Reply::Send(frame) => outgoing.add(frame),
+            Reply::Nothing => {
+                connection.pending.fetch_sub(1, Ordering::Relaxed);
+            }
+            Reply::Close(reason) => {
+                if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
+                    return ended;
+                }
+                return Ended::Said(reason);
+            }
+        }
+        if outgoing.is_full()
+            && let Err(ended) = outgoing.send(server, connection, &mut writer).await
+        {
+            return ended;
+        }
+    }
+}
+
+/// Answers that are gathered for one write.
+#[derive(Default)]
+struct Outgoing {
+    pieces: VecDeque<Bytes>,
+    permits: Vec<OwnedSemaphorePermit>,
+    bytes: usize,
+    answers: usize,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= GATHER_BYTES || self.pieces.len() >= GATHER_PIECES
+    }
+
+    fn add(&mut self, frame: Frame) {
+        for piece in frame.pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            self.bytes = self.bytes.saturating_add(piece.len());
+            self.pieces.push_back(piece);
+        }
+        self.permits.extend(frame.permit);
+        self.answers += 1;
+    }
+
+    async fn send<W: AsyncWrite + Unpin>(
+        &mut self,
+        server: &Server,
+        connection: &Connection,
+        writer: &mut W,
+    ) -> Result<(), Ended> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + allowance(server.settings.limits.transfer, self.bytes);
+        while !self.pieces.is_empty() {
+            let slices: Vec<IoSlice<'_>> =
+                self.pieces.iter().take(GATHER_PIECES).map(|piece| IoSlice::new(piece)).collect();
+            let written = match timeout_at(deadline, writer.write_vectored(&slices)).await {
+                Ok(Ok(0)) => return Err(Ended::Io(std::io::ErrorKind::WriteZero.into())),
+                Ok(Ok(written)) => written,
+                Ok(Err(error)) => return Err(Ended::Io(error)),
+                Err(_) => return Err(Ended::StalledAnswer),
+            };
+            self.advance(written);
+        }
+        match timeout_at(deadline, writer.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Ended::Io(error)),
+            Err(_) => return Err(Ended::StalledAnswer),
+        }
+        stats::add(&server.counters.bytes_out, self.bytes as u64);
+        connection.pending.fetch_sub(self.answers, Ordering::Relaxed);
+        *self = Self::default();
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                return;
+            }
+            written -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+impl From<NoFrame> for Ended {
+    fn from(reason: NoFrame) -> Self {
+        match reason {
+            NoFrame::Closed => Self::Closed,
+            NoFrame::Io(error) => Self::Io(error),
+            NoFrame::Length(length) => Self::Invalid(format!("a frame of {length} bytes")),
+            NoFrame::Idle => Self::Idle,
+            NoFrame::Stalled => Self::StalledRequest,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Fetch: batches out of partitions, as they lie, and the long poll for those that aren't there yet.
+//!
+//! A fetch reads each partition from its offset on until it has `max_bytes`, or at least one batch. If that gives less than
+//! `min_bytes`, it waits: every append to one of its partitions wakes it, and it reads on from where it was, never twice.
+//! A failure of one partition is answered at once. Records are never looked into, and go into the answer as pieces of their
+//! own, without a copy.
+
+pub(super) mod answer;
+pub(super) mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farol_log::{Partition, Subscription, Verify};
+use kafka_protocol::messages::FetchRequest;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep_until};
+
+use self::answer::FetchAnswer;
+use self::sessions::{Plan, Target};
+use super::Server;
+use super::api::{Answer, Call};
+use super::error_code::Failure;
+use super::frame::FREE_BYTES;
+use crate::broker::Broker;
+use crate::error::BrokerError;
+use crate::partition::TopicPartition;
+
+/// Longest wait that a client may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+/// So few records at the end of a partition are in the page cache and read at once; more are read off the async threads.
+const INLINE_RECORDS: i64 = 256;
+
+/// Which records a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// All.
+    ReadUncommitted,
+    /// Only those of no transaction or of a decided one.
+    ReadCommitted,
+}
+
+impl From<i8> for Isolation {
+    fn from(level: i8) -> Self {
+        if level == 1 { Self::ReadCommitted } else { Self::ReadUncommitted }
+    }
+}
+
+/// After the last offset that a reader may see.
+pub(super) fn last_readable(partition: &Partition, _isolation: Isolation) -> i64 {
+    partition.end_offset()
+}
+
+/// What was read of one partition.
+pub(super) struct PartitionRead {
+    pub(super) target: Target,
+    pub(super) outcome: Result<Reading, Failure>,
+}
+
+/// A partition that is being read.
+pub(super) struct Reading {
+    partition: Partition,
+    name: TopicPartition,
+    next_offset: i64,
+    pub(super) high_watermark: i64,
+    pub(super) last_stable_offset: i64,
+    pub(super) log_start_offset: i64,
+    pub(super) records: Vec<Bytes>,
+    pub(super) bytes: usize,
+}
+
+/// How much may be read.
+#[derive(Clone, Copy)]
+struct Bounds {
+    isolation: Isolation,
+    /// Bytes of the whole answer.
+    max_bytes: usize,
+    min_bytes: usize,
+}
+
+/// Finds the session, then reads, and waits if there is too little.
+pub(super) async fn fetch(call: Call, request: FetchRequest) -> Answer<FetchAnswer> {
+    let non_negative = |number: i32| usize::try_from(number).unwrap_or(0);
+    let max_bytes = non_negative(request.max_bytes).min(call.server.settings.limits.fetch_bytes);
+    let bounds = Bounds {
+        isolation: Isolation::from(request.isolation_level),
+        max_bytes,
+        min_bytes: non_negative(request.min_bytes).min(max_bytes),
+    };
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
+    let plan = match call.server.fetch_sessions.plan(call.version, request) {
+        Ok(plan) => plan,
+        Err(error) => return FetchAnswer::refused(error).into(),
+    };
+    Answer::later(async move {
+        let began = Instant::now();
+        gather(&call.server, plan, bounds, began + wait).await
+    })
+}
+
+async fn gather(server: &Arc<Server>, plan: Plan, bounds: Bounds, deadline: Instant) -> FetchAnswer {
+    let mut round = Round::begin(&server.broker, plan.targets, bounds);
+    let mut permit = None;
+    let news = Arc::new(Notify::new());
+    let mut subscriptions: Option<Vec<Subscription>> = None;
+    loop {
+        round = round.read(server, &mut permit).await;
+        if round.is_enough() || Instant::now() >= deadline || server.stopping.is_cancelled() {
+            break;
+        }
+        if subscriptions.is_none() {
+            // Whatever came before the listeners are there is found by reading once more.
+            subscriptions = Some(round.subscribe(&news));
+            continue;
+        }
+        tokio::select! {
+            () = news.notified() => {}
+            () = sleep_until(deadline) => {}
+            () = server.stopping.cancelled() => {}
+            () = server.broker.closing().cancelled() => break,
+        }
+    }
+    FetchAnswer::new(plan.session, round.reads, permit)
+}
+
+/// The partitions of a fetch and what was read of them so far.
+struct Round {
+    reads: Vec<PartitionRead>,
+    bounds: Bounds,
+    bytes: usize,
+}
+
+impl Round {
+    fn begin(broker: &Broker, targets: Vec<Target>, bounds: Bounds) -> Self {
+        let read = |target: Target| {
+            let outcome = Reading::new(broker, &target);
+            PartitionRead { target, outcome }
+        };
+        Self { reads: targets.into_iter().map(read).collect(), bounds, bytes: 0 }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.bytes >= self.bounds.min_bytes || self.reads.iter().any(|read| read.outcome.is_err())
+    }
+
+    fn readings(&self) -> impl Iterator<Item = &Reading> {
+        self.reads.iter().filter_map(|read| read.outcome.as_ref().ok())
+    }
+
+    fn subscribe(&self, news: &Arc<Notify>) -> Vec<Subscription> {
+        let subscribe = |reading: &Reading| {
+            let news = Arc::clone(news);
+            reading.partition.on_advance(move |_| news.notify_one())
+        };
+        self.readings().map(subscribe).collect()
+    }
+
+    /// Reads on in every partition, within what all answers together may hold.
+    async fn read(mut self, server: &Arc<Server>, permit: &mut Option<OwnedSemaphorePermit>) -> Self {
+        let behind = self.readings().map(|reading| reading.behind(self.bounds.isolation));
+        let behind = behind.fold(0i64, i64::saturating_add);
+        if behind == 0 {
+            self.look();
+            return self;
+        }
+        let wanted = self.bounds.max_bytes.saturating_sub(self.bytes);
+        let (allowed, share) = reserve(server, wanted);
+        let before = self.bytes;
+        let round = if behind <= INLINE_RECORDS {
+            self.read_now(allowed);
+            self
+        } else {
+            let reading = tokio::task::spawn_blocking(move || {
+                self.read_now(allowed);
+                self
+            });
+            // A panic of the reader is passed on: there is no answer without it.
+            reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        };
+        keep(permit, share, round.bytes.saturating_sub(before));
+        round
+    }
+
+    /// Notes how far the partitions reach, without reading.
+    fn look(&mut self) {
+        for read in &mut self.reads {
+            if let Ok(reading) = &mut read.outcome {
+                reading.look(self.bounds.isolation);
+            }
+        }
+    }
+
+    /// Reads at most `allowed` bytes, but at least one batch if the answer has none.
+    fn read_now(&mut self, allowed: usize) {
+        let mut left = allowed;
+        for read in &mut self.reads {
+            let Ok(reading) = &mut read.outcome else { continue };
+            let of_partition = read.target.max_bytes.saturating_sub(reading.bytes);
+            let first = self.bytes == 0;
+            if !first && left.min(of_partition) == 0 {
+                reading.look(self.bounds.isolation);
+                continue;
+            }
+            match reading.read(self.bounds.isolation, left.min(of_partition), first) {
+                Ok(bytes) => {
+                    self.bytes = self.bytes.saturating_add(bytes);
+                    left = left.saturating_sub(bytes);
+                }
+                Err(failure) if reading.bytes == 0 => read.outcome = Err(failure),
+                // What came before it is answered now; the next fetch meets the failure.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn new(broker: &Broker, target: &Target) -> Result<Self, Failure> {
+        broker.check_open()?;
+        let topic = match target.topic_id {
+            Some(id) => broker.topic_by_id(id)?,
+            None => broker.topic(&target.name)?,
+        };
+        let partition = topic.partition(target.index)?.clone();
+        let name = TopicPartition::new(Arc::clone(topic.name()), target.index);
+        let (start, end) = (partition.start_offset(), partition.end_offset());
+        if !(start..=end).contains(&target.offset) {
+            let offset = target.offset;
+            return Err(BrokerError::OffsetOutOfRange { partition: name, offset, start, end }.into());
+        }
+        Ok(Self {
+            partition,
+            name,
+            next_offset: target.offset,
+            high_watermark: end,
+            last_stable_offset: end,
+            log_start_offset: start,
+            records: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Offsets that can be read and weren't.
+    fn behind(&self, isolation: Isolation) -> i64 {
+        last_readable(&self.partition, isolation).saturating_sub(self.next_offset).max(0)
+    }
+
+    fn look(&mut self, _isolation: Isolation) {
+        self.high_watermark = self.partition.end_offset();
+        self.last_stable_offset = last_readable(&self.partition, Isolation::ReadCommitted);
+        self.log_start_offset = self.partition.start_offset();
+    }
+
+    /// Reads on. A batch that is larger than `max_bytes` is only taken if `at_least_one`.
+    fn read(&mut self, isolation: Isolation, max_bytes: usize, at_least_one: bool) -> Result<usize, Failure> {
+        self.look(isolation);
+        if self.behind(isolation) == 0 {
+            return Ok(0);
+        }
+        let read = self.partition.read(self.next_offset, max_bytes.max(1), Verify::Headers);
+        let fetched = read.map_err(|error| BrokerError::from_read(&self.name, self.next_offset, &error))?;
+        let bytes = fetched.batches.len();
+        if bytes > max_bytes && !at_least_one {
+            return Ok(0);
+        }
+        self.next_offset = fetched.next_offset;
+        if bytes > 0 {
+            self.records.push(fetched.batches);
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+/// How much may be read now, and the share of the budget for it. When the budget is nearly spent, because many clients are
+/// slow to take what was read for them, everybody gets a little.
+fn reserve(server: &Server, wanted: usize) -> (usize, Option<OwnedSemaphorePermit>) {
+    let answers = &server.admission.answers;
+    let allowed = wanted.min((answers.left() / 2).max(FREE_BYTES));
+    match answers.try_take(allowed) {
+        Some(share) => (allowed, Some(share)),
+        None => (wanted.min(FREE_BYTES), None),
+    }
+}
+
+/// Keeps `bytes` of a share, and gives the rest back.
+fn keep(permit: &mut Option<OwnedSemaphorePermit>, share: Option<OwnedSemaphorePermit>, bytes: usize) {
+    let Some(mut share) = share else { return };
+    let bytes = bytes.min(share.num_permits());
+    let Some(kept) = share.split(bytes) else { return };
+    match permit {
+        Some(permit) => permit.merge(kept),
+        None => *permit = Some(kept),
+    }
+}

@@ -1,0 +1,129 @@
+//! The server in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::admission::{Admission, Refused};
+use super::apis::Apis;
+use super::connection::Ended;
+
+/// The server in numbers, since its start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KafkaStats {
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections that were taken.
+    pub connections_taken: u64,
+    /// Connections refused because as many were open as may be, in total or of their address.
+    pub connections_refused: u64,
+    /// Connections ended because of a request that could not be read or that nobody serves.
+    pub invalid_requests: u64,
+    /// Connections ended because half a request, or room for it, was waited for too long.
+    pub stalled_requests: u64,
+    /// Connections ended because an answer was not taken in time.
+    pub stalled_answers: u64,
+    /// Connections ended because nothing came for too long.
+    pub idle: u64,
+    /// Bytes of requests.
+    pub bytes_in: u64,
+    /// Bytes of answers.
+    pub bytes_out: u64,
+    /// Bytes of requests that aren't answered, and of Fetch answers that aren't sent.
+    pub in_flight_bytes: usize,
+    /// By API, those that were asked for.
+    pub apis: Vec<ApiStats>,
+}
+
+/// One API in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiStats {
+    /// Its name: `Produce`.
+    pub name: String,
+    /// Requests.
+    pub requests: u64,
+}
+
+/// The live counters behind [`KafkaStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    taken: AtomicU64,
+    refused: AtomicU64,
+    invalid_requests: AtomicU64,
+    stalled_requests: AtomicU64,
+    stalled_answers: AtomicU64,
+    idle: AtomicU64,
+    cut_off: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    requests: Vec<AtomicU64>,
+}
+
+impl Counters {
+    pub(super) fn new(apis: &Apis) -> Self {
+        Self { requests: apis.rows().iter().map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// A connection was not taken.
+    pub(super) fn refuse(&self, _: Refused) {
+        add(&self.refused, 1);
+    }
+
+    /// A request for the API at this place of the table.
+    pub(super) fn request(&self, place: usize) {
+        if let Some(counter) = self.requests.get(place) {
+            add(counter, 1);
+        }
+    }
+
+    /// A connection ended.
+    pub(super) fn end(&self, ended: &Ended) {
+        add(&self.taken, 1);
+        match ended {
+            Ended::Invalid(_) => add(&self.invalid_requests, 1),
+            Ended::StalledRequest => add(&self.stalled_requests, 1),
+            Ended::StalledAnswer => add(&self.stalled_answers, 1),
+            Ended::Idle => add(&self.idle, 1),
+            Ended::Closed | Ended::Io(_) | Ended::Stopped | Ended::Said(_) => {}
+        }
+    }
+
+    /// Connections were cut off at the stop.
+    pub(super) fn count_cut_off(&self, connections: usize) {
+        add(&self.cut_off, connections as u64);
+    }
+
+    /// How many were.
+    pub(super) fn cut_off(&self) -> usize {
+        usize::try_from(get(&self.cut_off)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn snapshot(&self, apis: &Apis, admission: &Admission) -> KafkaStats {
+        let connections = admission.open();
+        let by_api = apis
+            .rows()
+            .iter()
+            .zip(&self.requests)
+            .map(|(row, counter)| ApiStats { name: format!("{:?}", row.key), requests: get(counter) });
+        KafkaStats {
+            connections,
+            connections_taken: get(&self.taken) + connections as u64,
+            connections_refused: get(&self.refused),
+            invalid_requests: get(&self.invalid_requests),
+            stalled_requests: get(&self.stalled_requests),
+            stalled_answers: get(&self.stalled_answers),
+            idle: get(&self.idle),
+            bytes_in: get(&self.bytes_in),
+            bytes_out: get(&self.bytes_out),
+            in_flight_bytes: admission.requests.taken() + admission.answers.taken(),
+            apis: by_api.filter(|api| api.requests > 0).collect(),
+        }
+    }
+}
+
+/// Moves a counter.
+pub(super) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,9 @@
+//! The Kafka protocol server over real sockets, on a real log in a temporary folder, spoken to with the codec's client side.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc, missing_docs)]
+
+mod client;
+mod connections;
+mod consume;
+mod produce;
+mod versions;
