@@ -64,10 +64,10 @@ use transaction::KafkaTransactionalProducer;
 
 /// How long one request to the cluster may take, reconnecting included.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// How long a sent record may wait for its acknowledgement before the send is given up.
+/// How long a sent record may wait for its acknowledgement before the send is given up, unless [`KafkaOptions::send_limit`] says otherwise.
 pub const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// A transaction that is open for longer is aborted by the coordinator: bounds how long a dead worker's holds readers up.
-pub const TRANSACTION_LIMIT: Duration = Duration::from_secs(15);
+pub const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 /// What may wait to be sent, per producer.
 pub const PRODUCER_QUEUE_KIB: usize = 32 * 1024;
 /// How many own rebalances a slow receiver may be behind.
@@ -82,6 +82,8 @@ pub struct KafkaOptions {
     pub client_id: String,
     /// User and password for SASL PLAIN; without them the connection is not authenticated.
     pub credentials: Option<Credentials>,
+    /// How long a sent record may wait for its acknowledgement before the send is given up.
+    pub send_limit: Duration,
 }
 
 /// User and password.
@@ -105,7 +107,12 @@ pub struct KafkaBus {
 impl KafkaOptions {
     /// A cluster without authentication.
     pub fn new(brokers: impl Into<String>, client_id: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), client_id: client_id.into(), credentials: None }
+        Self {
+            brokers: brokers.into(),
+            client_id: client_id.into(),
+            credentials: None,
+            send_limit: SEND_LIMIT,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
-use super::{KafkaOptions, PRODUCER_QUEUE_KIB, SEND_LIMIT, TRANSACTION_LIMIT};
+use super::{KafkaOptions, PRODUCER_QUEUE_KIB, TRANSACTION_LIMIT};
 use crate::engine::{BusError, ConsumerSettings, OffsetReset};
 
 /// How often a consumer learns where its partitions end.
@@ -116,7 +116,7 @@ pub(super) fn producer_config(options: &KafkaOptions, client_id: &str) -> Client
         ("acks", "all".to_owned()),
         ("partitioner", "murmur2_random".to_owned()),
         ("linger.ms", "1".to_owned()),
-        ("message.timeout.ms", millis(SEND_LIMIT).to_string()),
+        ("message.timeout.ms", millis(options.send_limit).to_string()),
         ("message.max.bytes", MAX_RECORD_BYTES.to_string()),
         ("queue.buffering.max.kbytes", PRODUCER_QUEUE_KIB.to_string()),
         ("queue.buffering.max.messages", "1000000".to_owned()),

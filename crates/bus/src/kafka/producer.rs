@@ -261,6 +261,9 @@ impl Producer for KafkaProducer {
         let settled = send.settled().await;
         match handed_over.and(settled) {
             Ok(places) => Ok(places),
+            Err(_) if let Some((fatal, reason)) = native.client().fatal_error() => {
+                Err(code_error(fatal, &format!("{topic}: {reason}")))
+            }
             Err(code) => Err(self.topics.explain(code, topic, largest(&records)).await),
         }
     }

@@ -214,7 +214,7 @@ fn open_native(options: &KafkaOptions, transactional_id: &str) -> Result<Arc<Nat
     let native: NativeProducer =
         client::create(&client::transactional_config(options, transactional_id), Reports)?;
     let what = format!("transactional id {transactional_id}");
-    native.init_transactions(CALL_LIMIT * 2).map_err(|error| bus_error(&error, &what))?;
+    native.init_transactions(CALL_LIMIT).map_err(|error| bus_error(&error, &what))?;
     Ok(Arc::new(native))
 }
 
