@@ -6,6 +6,10 @@
 //! | --- | --- |
 //! | `s:` + sensor id | the newest state of that series, as the detector serialises it |
 //! | `m` | the marker, JSON: up to which offset every series' state is written, and under which rules |
+//! | `b` | the barrier, without content: whoever takes the partition over has written it and reads up to it |
+//!
+//! The barrier is there because the end of a partition is no fixed place: a transaction of the previous owner may be decided and not yet
+//! be visible there. Committed records before the barrier are all visible as soon as the barrier itself is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect_worker::{DeadLetter, Records, WorkerDeps};
 use crate::rules::RulesInForce;
+use crate::system_events::now;
 use crate::topics::DETECTOR_STATE;
 
 /// How much of a dead letter's value is kept, in bytes.
@@ -46,6 +51,7 @@ struct Marker {
 
 const MARKER_VERSION: u32 = 1;
 const MARKER_KEY: &[u8] = b"m";
+const BARRIER_KEY: &[u8] = b"b";
 const SERIES_PREFIX: &[u8] = b"s:";
 
 /// What processing brought: records to be sent, and series whose state must go with them.
@@ -112,7 +118,10 @@ impl DetectPartition {
         let mut consumer = deps.bus.consumer(ConsumerSettings::standalone(format!("{worker}-state"))).await?;
         let state = TopicPartition::new(DETECTOR_STATE, partition.partition);
         let mut marker = None;
-        read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, None, |record| {
+        let barrier = loaded.record(Bytes::from_static(BARRIER_KEY), Bytes::new(), now());
+        let written = deps.events.producer().send(DETECTOR_STATE, vec![barrier]).await?;
+        let end = written.first().map_or(0, |barrier| barrier.offset + 1);
+        read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, end, |record| {
             loaded.restore(record, &mut marker, deps.started_at);
         })
         .await?;
@@ -120,7 +129,9 @@ impl DetectPartition {
         let from =
             marker.filter(|m: &Marker| m.rules_fingerprint == rules.fingerprint).map(|m| m.flushed_through);
         if let Some(from) = from.filter(|from| *from < next_offset) {
-            let (start, end) = (StartAt::Offset(from), Some(next_offset));
+            let ends = deps.bus.offsets(std::slice::from_ref(partition), OffsetSpec::Latest).await?;
+            let end = ends.get(partition).map_or(next_offset, |end| next_offset.min(*end));
+            let start = StartAt::Offset(from);
             read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
                 if let Ok(reading) = parse(record) {
                     // What comes of it was published when the offsets were committed. A refused series was refused then, too.
@@ -293,38 +304,27 @@ fn parse(record: &ConsumedRecord) -> Result<Reading<'_>, String> {
     Reading::parse(value, record.timestamp()).map_err(|e| e.to_string())
 }
 
-/// Reads records of one partition from `start` up to `end` (not included), or to the end that the partition has now.
+/// Reads records of one partition from `start` up to `end` (not included).
 async fn read_range(
     bus: &dyn Bus,
     consumer: &mut dyn Consumer,
     partition: &TopicPartition,
     start: StartAt,
-    end: Option<i64>,
+    end: i64,
     mut apply: impl FnMut(&ConsumedRecord) + Send,
 ) -> Result<(), BusError> {
-    let ask = std::slice::from_ref(partition);
-    let offset_of = |offsets: std::collections::BTreeMap<TopicPartition, i64>| {
-        offsets.get(partition).copied().unwrap_or(0)
-    };
-    let latest = offset_of(bus.offsets(ask, OffsetSpec::Latest).await?);
-    let earliest = offset_of(bus.offsets(ask, OffsetSpec::Earliest).await?);
-    let end = end.map_or(latest, |end| end.min(latest));
-    let mut next = match start {
-        StartAt::Offset(offset) => offset.max(earliest),
-        StartAt::Earliest => earliest,
-        StartAt::Latest => latest,
-    };
-    consumer.assign(vec![(partition.clone(), StartAt::Offset(next))]).await?;
-    while next < end {
+    consumer.assign(vec![(partition.clone(), start)]).await?;
+    while consumer.position(partition).is_some_and(|next| next < end) {
         if let Polled::Records(batches) = consumer.poll(LOAD_POLL).await? {
-            // Retention may take the rest away while it is being read.
-            if batches.is_empty() && offset_of(bus.offsets(ask, OffsetSpec::Earliest).await?) >= end {
-                break;
+            if batches.is_empty() {
+                // Retention may take the rest away while it is being read.
+                let earliest = bus.offsets(std::slice::from_ref(partition), OffsetSpec::Earliest).await?;
+                if earliest.get(partition).is_some_and(|earliest| *earliest >= end) {
+                    break;
+                }
             }
-            for batch in &batches {
-                batch.records.iter().filter(|r| r.offset < end).for_each(&mut apply);
-                next = batch.next_offset;
-            }
+            let records = batches.iter().flat_map(|batch| &batch.records);
+            records.filter(|record| record.offset < end).for_each(&mut apply);
         }
     }
     Ok(())

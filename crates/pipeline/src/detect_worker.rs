@@ -87,7 +87,32 @@ pub(crate) struct WorkerDeps {
     pub(crate) settings: WorkerSettings,
     /// When this process began to take readings.
     pub(crate) started_at: Timestamp,
+    /// Who is told what happens to workers.
+    pub(crate) observer: Observer,
 }
+
+/// What happens to a worker.
+#[derive(Debug)]
+pub enum WorkerNews<'a> {
+    /// It has connected and waits for partitions.
+    Joining,
+    /// These partitions are its, and their state is restored.
+    Gained(&'a [TopicPartition]),
+    /// These are no longer its.
+    Lost(&'a [TopicPartition]),
+    /// It evaluates other rules from now on.
+    Rules(&'a RulesInForce),
+    /// It has failed and is started again after a pause.
+    Failed {
+        /// Why.
+        error: &'a BusError,
+        /// The pause.
+        retry_in: Duration,
+    },
+}
+
+/// Somebody who is told what happens to workers, by the worker's name.
+pub type Observer = Arc<dyn Fn(&str, WorkerNews<'_>) + Send + Sync>;
 
 /// One run of one worker, from joining the group to leaving it.
 pub(crate) struct DetectWorker {
@@ -158,9 +183,14 @@ impl DetectWorker {
             .await?;
         let topic = settings.topics.sensor_data.clone();
         consumer.subscribe(&[&topic]).await?;
+        self.tell(WorkerNews::Joining);
         let outcome = self.work(consumer.as_mut(), producer.as_mut(), stop).await;
         let closed = consumer.close().await;
         outcome.and(closed)
+    }
+
+    fn tell(&self, news: WorkerNews<'_>) {
+        (self.deps.observer)(&self.name, news);
     }
 
     async fn work(
@@ -186,9 +216,10 @@ impl DetectWorker {
                     self.heartbeat().await;
                 }
                 Polled::Revoked(lost) => {
-                    for partition in lost {
+                    for partition in &lost {
                         self.forget(partition.partition);
                     }
+                    self.tell(WorkerNews::Lost(&lost));
                     self.heartbeat().await;
                 }
                 Polled::Records(batches) => {
@@ -211,6 +242,7 @@ impl DetectWorker {
     }
 
     async fn take_over(&mut self, assignment: Assignment) -> Result<(), BusError> {
+        let mut gained = Vec::with_capacity(assignment.partitions.len());
         for (partition, offset) in assignment.partitions {
             let began = Instant::now();
             let state =
@@ -219,7 +251,9 @@ impl DetectWorker {
                 worker = %self.name, %partition, offset, series = state.series(), took = ?began.elapsed(), "took over"
             );
             self.partitions.insert(partition.partition, state);
+            gained.push(partition);
         }
+        self.tell(WorkerNews::Gained(&gained));
         Ok(())
     }
 
@@ -290,7 +324,7 @@ impl DetectWorker {
             if let Some(state) = self.partitions.get_mut(&partition.partition) {
                 state.settle(at, &mut outcome);
                 // While readings wait to be read, silence proves nothing.
-                if state.next_offset() >= end {
+                if consumer.position(&partition).is_some_and(|position| position >= end) {
                     state.tick(at, &mut outcome);
                 }
             }
@@ -324,6 +358,7 @@ impl DetectWorker {
             partition.rules_changed(&current, at, &mut outcome);
         }
         self.rules = current;
+        self.tell(WorkerNews::Rules(&self.rules));
         self.commit(consumer, producer, outcome, Flush::All).await?;
         Ok(())
     }

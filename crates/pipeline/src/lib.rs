@@ -7,7 +7,8 @@
 //!   [`workers`] starts and stops them;
 //! * the **views** ([`view_runner`]) read topics and write a store, content and position in one transaction.
 //!
-//! Beside them: [`rules`] (the rules in force, replaced without a restart), [`notifier`] (alerts to webhooks and the
+//! Beside them: [`rules`] (the rules in force, replaced without a restart), [`published_rules`] (the same for workers in other
+//! processes), [`notifier`] (alerts to webhooks and the
 //! log, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
 //! the views) and [`topics`].
 //!
@@ -19,6 +20,7 @@ pub mod detect_worker;
 mod heartbeat;
 pub mod housekeeping;
 pub mod notifier;
+pub mod published_rules;
 pub mod rebalances;
 pub mod rules;
 mod supervision;
@@ -36,15 +38,16 @@ use farol_view::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use detect_worker::WorkerSettings;
+pub use detect_worker::{Observer, WorkerNews, WorkerSettings};
 pub use housekeeping::ViewRetention;
 pub use notifier::NotifierSettings;
+pub use published_rules::RulesFollower;
 pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
 pub use system_events::SystemEvents;
-pub use topics::{TopicNames, TopicOverride, default_topics, ensure_topics};
+pub use topics::{TopicNames, TopicOverride, create_missing_topics, default_topics, ensure_topics};
 pub use view_runner::{ViewProgress, ViewsProgress};
 pub use webhook::{WebhookSettings, WebhookSettingsError};
-pub use workers::{WorkerError, WorkerState, WorkerStatus, Workers};
+pub use workers::{LoneWorker, WorkerError, WorkerState, WorkerStatus, Workers};
 
 /// How the pipeline runs.
 #[derive(Debug, Clone)]
@@ -120,6 +123,8 @@ impl Pipeline {
             };
             tasks.spawn(run.run(followers.child_token()));
         }
+        let (producer, published) = (Arc::clone(events.producer()), Arc::clone(&rules));
+        tasks.spawn(published_rules::publish_rules(producer, published, followers.child_token()));
         notifier::start(settings.notifier, &bus, &names, &events, &tasks, &followers)?;
         tasks.spawn(housekeeping::prune(store, settings.retention, followers.child_token()));
         let deps = detect_worker::WorkerDeps {
@@ -128,6 +133,11 @@ impl Pipeline {
             events: events.clone(),
             settings: settings.worker,
             started_at: system_events::now(),
+            observer: Arc::new(|worker, news| {
+                if let WorkerNews::Failed { error, retry_in } = news {
+                    tracing::error!(worker, %error, ?retry_in, "worker failed; it will be started again");
+                }
+            }),
         };
         let workers = Workers::start_all(Arc::new(deps), &settings.workers)?;
         stop_on_error.disarm();

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use farol_detect::{RuleProblems, RuleSet, defaults};
 use farol_event::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// The largest rules file that is read, in bytes.
@@ -71,6 +72,8 @@ pub struct RulesHandle {
     sources: RuleSources,
     current: ArcSwap<RulesInForce>,
     problem: Mutex<Option<String>>,
+    /// The version in force, for whoever waits for another one.
+    version: watch::Sender<u64>,
 }
 
 impl RulesHandle {
@@ -80,8 +83,39 @@ impl RulesHandle {
     /// Every problem in every file; there are no older rules to stay in force.
     pub fn load(sources: RuleSources, now: Timestamp) -> Result<Self, RulesError> {
         let rules = read(&sources)?;
-        let current = ArcSwap::from_pointee(RulesInForce::new(1, rules, now));
-        Ok(Self { sources, current, problem: Mutex::new(None) })
+        Ok(Self { sources, ..Self::of(rules, now) })
+    }
+
+    /// Rules that come from elsewhere; see [`RulesHandle::replace`].
+    pub fn of(rules: RuleSet, now: Timestamp) -> Self {
+        Self {
+            sources: RuleSources::default(),
+            current: ArcSwap::from_pointee(RulesInForce::new(1, rules, now)),
+            problem: Mutex::new(None),
+            version: watch::Sender::new(1),
+        }
+    }
+
+    /// Puts other rules in force. False if they are the same.
+    pub fn replace(&self, rules: RuleSet, now: Timestamp) -> bool {
+        let _one_at_a_time = self.problem.lock();
+        let current = self.current();
+        if fingerprint(&rules) == current.fingerprint {
+            return false;
+        }
+        self.put_in_force(&current, rules, now);
+        true
+    }
+
+    /// Tells of every version that is put in force from now on.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn put_in_force(&self, current: &RulesInForce, rules: RuleSet, now: Timestamp) {
+        let version = current.version + 1;
+        self.current.store(Arc::new(RulesInForce::new(version, rules, now)));
+        self.version.send_replace(version);
     }
 
     /// The rules in force.
@@ -122,7 +156,7 @@ impl RulesHandle {
                     problem: None,
                 };
                 if !changes.is_empty() {
-                    self.current.store(Arc::new(RulesInForce::new(current.version + 1, rules, now)));
+                    self.put_in_force(&current, rules, now);
                 }
                 Some(change)
             }

@@ -31,6 +31,11 @@ impl SystemEvents {
         Ok(Self { producer: bus.producer("system-events").await? })
     }
 
+    /// The producer behind it, for other records that stand alone.
+    pub(crate) fn producer(&self) -> &Arc<dyn Producer> {
+        &self.producer
+    }
+
     /// Publishes one event and waits until it is durable.
     ///
     /// # Errors

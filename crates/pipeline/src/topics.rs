@@ -14,6 +14,11 @@ pub const SYSTEM_EVENTS: &str = "system-events";
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The detect processor's state; partition for partition that of [`SENSOR_DATA`].
 pub const DETECTOR_STATE: &str = "detector-state";
+/// The rules in force, for workers in other processes; see [`crate::published_rules`].
+pub const RULES: &str = "rules";
+
+/// The largest record of [`RULES`].
+const MAX_RULES_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
 /// Names of the two topics that can be renamed by settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,14 @@ pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOver
         topic(SYSTEM_EVENTS, partitions_of(SYSTEM_EVENTS, 3), &retain(30)),
         topic(DEAD_LETTERS, partitions_of(DEAD_LETTERS, 1), &retain(30)),
         topic(DETECTOR_STATE, sensor_partitions, &[("cleanup.policy", "compact".into())]),
+        topic(
+            RULES,
+            1,
+            &[
+                ("cleanup.policy", "compact".into()),
+                ("max.message.bytes", MAX_RULES_RECORD_BYTES.to_string()),
+            ],
+        ),
     ]
 }
 
@@ -62,6 +75,29 @@ pub struct TopicOverride {
     pub partitions: Option<i32>,
     /// Kafka topic configuration.
     pub config: BTreeMap<String, String>,
+}
+
+/// Creates the topics that don't exist yet, on somebody else's cluster: what is Farol's own in their configuration is left out, and topics
+/// that exist stay as they are.
+///
+/// # Errors
+/// Whatever the bus refuses, other than that a topic exists already.
+pub async fn create_missing_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Result<Vec<String>, BusError> {
+    let existing = bus.topics().await?;
+    let mut created = Vec::new();
+    for mut spec in topics {
+        if existing.iter().any(|topic| *topic.name == *spec.name) {
+            continue;
+        }
+        spec.config.retain(|key, _| !key.starts_with("farol."));
+        let name = spec.name.clone();
+        match bus.create_topic(spec).await {
+            Ok(()) => created.push(name),
+            Err(BusError::TopicExists(_)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(created)
 }
 
 /// Creates the topics that don't exist yet, and gives those that exist the configuration of the settings. The number of partitions

@@ -7,17 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farol_bus::BusError;
+use farol_bus::{Bus, BusError};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::detect_worker::{DetectWorker, WorkerDeps};
+use crate::detect_worker::{DetectWorker, Observer, WorkerDeps, WorkerNews, WorkerSettings};
+use crate::rules::RulesHandle;
 use crate::supervision::caught;
+use crate::system_events::{SystemEvents, now};
 
 /// The longest pause before a failed worker is started again.
-pub const MAX_PAUSE: Duration = Duration::from_secs(30);
+pub const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The first pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often in a row a worker may be told that another one has its name before it gives up.
+const MAX_FENCED: u32 = 3;
 
 /// Whether a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -124,7 +130,9 @@ impl Workers {
         let spawned = std::thread::Builder::new().name(worker.clone()).spawn(move || {
             // Whatever ends the thread, a panic included, the worker counts as stopped afterwards.
             let _stopped = StoppedOnDrop(state);
-            runtime.block_on(run_until_stopped(&deps, &worker, &stop));
+            if let Err(error) = runtime.block_on(run_until_stopped(&deps, &worker, &stop)) {
+                tracing::error!(worker, %error, "worker has stopped: another one of the same name runs somewhere");
+            }
         });
         if let Err(error) = spawned {
             slot.state.send_replace(WorkerState::Stopped);
@@ -184,26 +192,68 @@ impl Drop for StoppedOnDrop {
     }
 }
 
-async fn run_until_stopped(deps: &Arc<WorkerDeps>, name: &str, stop: &CancellationToken) {
-    let mut pause = Duration::from_millis(200);
-    let mut errors = 0;
+/// One worker, run by a process that has nothing else: no views, no store.
+pub struct LoneWorker {
+    /// Its name among the group's members; also what its transactions are known by, so no two may have the same.
+    pub name: String,
+    /// Where readings come from and alerts go to.
+    pub bus: Arc<dyn Bus>,
+    /// The rules in force.
+    pub rules: Arc<RulesHandle>,
+    /// How it behaves.
+    pub settings: WorkerSettings,
+    /// Who is told what happens to it.
+    pub observer: Observer,
+}
+
+impl LoneWorker {
+    /// Runs until told to stop, then commits and leaves its group. Whatever fails is tried again.
+    ///
+    /// # Errors
+    /// [`BusError::Fenced`] when somebody else uses its name; or that the bus gives no producer.
+    pub async fn run(self, stop: &CancellationToken) -> Result<(), BusError> {
+        let deps = WorkerDeps {
+            events: SystemEvents::new(self.bus.as_ref()).await?,
+            bus: self.bus,
+            rules: self.rules,
+            settings: self.settings,
+            started_at: now(),
+            observer: self.observer,
+        };
+        Box::pin(run_until_stopped(&Arc::new(deps), &self.name, stop)).await
+    }
+}
+
+async fn run_until_stopped(
+    deps: &Arc<WorkerDeps>,
+    name: &str,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    let mut pause = FIRST_PAUSE;
+    let (mut errors, mut fenced) = (0, 0);
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
         match caught(DetectWorker::new(Arc::clone(deps), name, errors).run(stop)).await {
-            Ok(()) => return,
-            Err(BusError::Closed) if stop.is_cancelled() => return,
+            Ok(()) => return Ok(()),
+            Err(BusError::Closed) if stop.is_cancelled() => return Ok(()),
             Err(error) => {
                 errors += 1;
                 // A run that lasted was healthy: its failure is a new story.
                 if began.elapsed() > MAX_PAUSE {
-                    pause = Duration::from_millis(200);
+                    (pause, fenced) = (FIRST_PAUSE, 0);
                 }
-                tracing::error!(worker = name, %error, retry_in = ?pause, "worker failed; it will be started again");
+                // Once may be a transaction that took too long. Again and again, two of the same name throw each other out.
+                fenced += u32::from(matches!(error, BusError::Fenced(_)));
+                if fenced >= MAX_FENCED {
+                    return Err(error);
+                }
+                (deps.observer)(name, WorkerNews::Failed { error: &error, retry_in: pause });
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }
+    Ok(())
 }
