@@ -8,6 +8,10 @@ use clap_complete::Shell;
 use farol_simulate::Speed;
 use farol_simulate::load::Rate;
 
+pub mod kafka;
+
+pub use kafka::Worker;
+
 use crate::settings::layers::Flag;
 use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
 
@@ -67,11 +71,21 @@ pub enum Command {
         farol load --rate 20000 --batch 1 --connections 64")]
     Load(Load),
 
-    /// Send readings of simulated sensors to a running Farol
+    /// Send readings of simulated sensors to a running Farol, over HTTP or over the Kafka protocol
     #[command(after_help = "Examples:\n  \
         farol simulate --sensors 20\n  \
+        farol simulate --sensors 20 --brokers 127.0.0.1:9092\n  \
         SENSOR_ID=temp-sensor-001 SENSOR_TYPE=temperature SAMPLING_INTERVAL=3.0 farol simulate")]
     Simulate(Simulate),
+
+    /// Run the rules in a process of its own, as a member of the workers' group
+    #[command(after_help = "Examples:\n  \
+        farol run --workers 0                  somewhere: the log, the views, the dashboard\n  \
+        farol worker                           beside it, as many as wanted\n  \
+        farol worker --brokers plant-7:9092 --consumer-id line-3\n  \
+        CONSUMER_ID=consumer-1 KAFKA_BROKERS=127.0.0.1:9092 farol worker\n\n\
+        It evaluates the rules that `farol run` publishes, and follows their changes. Ctrl-C commits and leaves the group.")]
+    Worker(Worker),
 
     /// Look at rule files
     #[command(subcommand)]
@@ -277,8 +291,13 @@ pub struct Simulate {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    #[command(flatten)]
-    pub target: Target,
+    /// Address of the running Farol, to send over HTTP [default: the settings' http.listen]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "brokers")]
+    pub url: Option<String>,
+
+    /// Kafka brokers, to send over the Kafka protocol instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
 }
 
 /// Durations are written as in the settings.
@@ -345,6 +364,14 @@ impl Cli {
                 let rules =
                     (!run.rules.is_empty()).then(|| RawValue::List(run.rules.iter().map(path).collect()));
                 add("rules.files", "--rules", rules);
+            }
+            Command::Simulate(simulate) => {
+                add("kafka.brokers", "--brokers", simulate.brokers.as_deref().map(bare));
+            }
+            Command::Worker(worker) => {
+                add("kafka.brokers", "--brokers", worker.brokers.brokers.as_deref().map(bare));
+                add("pipeline.group", "--group", worker.group.as_deref().map(bare));
+                add("pipeline.consumer_id", "--consumer-id", worker.consumer_id.as_deref().map(bare));
             }
             Command::View(ViewCommand::List(folder) | ViewCommand::Rebuild { folder, .. }) => {
                 add("data.dir", "--data", folder.data.as_ref().map(path));

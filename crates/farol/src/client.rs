@@ -6,22 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use farol_bus::Bus as _;
 use farol_simulate::load::StopAfter;
 use farol_simulate::series::ColumnChoice;
 use farol_simulate::{
-    HttpSink, LoadOptions, PlainProgress, Progress, ReplayOptions, SensorSimulators, SensorSpec, ServerUrl,
-    Sink, TerminalProgress, demo_fleet, load, numbered_fleet, replay,
+    BusSink, HttpSink, LoadOptions, PlainProgress, Progress, ReplayOptions, SensorSimulators, SensorSpec,
+    ServerUrl, Sink, TerminalProgress, demo_fleet, load, numbered_fleet, replay,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli;
 use crate::settings::{Settings, SimulateSettings};
 use crate::terminal::say;
+use crate::{cli, kafka};
 
 /// Sends a recorded series.
 pub fn replay(arguments: cli::Replay, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let server = server(&arguments.target, settings)?;
+    let server = server(arguments.target.url.as_deref(), settings)?;
     let options = ReplayOptions {
         columns: ColumnChoice { time: arguments.time_column, value: arguments.value_column },
         unit: arguments.unit,
@@ -55,7 +56,7 @@ pub fn load(arguments: cli::Load, settings: &Settings) -> anyhow::Result<ExitCod
         acknowledged: arguments.acknowledged,
         alert_probes_per_second: arguments.alert_probes,
         sensor_topic: sensor_topic(settings),
-        ..LoadOptions::new(server(&arguments.target, settings)?)
+        ..LoadOptions::new(server(arguments.target.url.as_deref(), settings)?)
     };
     let json = arguments.json;
     until_interrupted(|shutdown| async move {
@@ -71,7 +72,6 @@ pub fn load(arguments: cli::Load, settings: &Settings) -> anyhow::Result<ExitCod
 
 /// Sends readings of simulated sensors.
 pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let server = server(&arguments.target, settings)?;
     let fleet = match arguments.sensors {
         Some(count) => numbered_fleet(count)?,
         None => configured_sensor(&settings.simulate)?.map_or_else(demo_fleet, |sensor| vec![sensor]),
@@ -80,7 +80,15 @@ pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Resul
     let simulators = SensorSimulators::new(fleet, arguments.seed)?;
     let limit = arguments.duration;
     until_interrupted(|shutdown| async move {
-        say(format_args!("{count} sensors send to {server}; Ctrl-C stops"));
+        let (sink, target) = match &settings.kafka.brokers {
+            Some(_) if arguments.url.is_none() => kafka_sink(settings).await?,
+            _ => {
+                let server = server(arguments.url.as_deref(), settings)?;
+                let target = server.to_string();
+                (Sink::Http(HttpSink::new(server)), target)
+            }
+        };
+        say(format_args!("{count} sensors send to {target}; Ctrl-C stops"));
         let stop_in_time = shutdown.clone();
         if let Some(limit) = limit {
             tokio::spawn(async move {
@@ -88,7 +96,7 @@ pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Resul
                 stop_in_time.cancel();
             });
         }
-        let summary = simulators.run(Sink::Http(HttpSink::new(server)), shutdown).await?;
+        let summary = simulators.run(sink, shutdown).await?;
         say(format_args!(
             "{} sensors: {} readings accepted, {} rejected, {} skipped",
             summary.sensors, summary.accepted, summary.rejected, summary.skipped
@@ -114,9 +122,9 @@ fn configured_sensor(settings: &SimulateSettings) -> anyhow::Result<Option<Senso
 }
 
 /// The Farol that is meant: named on the command line, or the one of the same settings.
-fn server(target: &cli::Target, settings: &Settings) -> anyhow::Result<ServerUrl> {
-    let url = match &target.url {
-        Some(url) => url.clone(),
+fn server(url: Option<&str>, settings: &Settings) -> anyhow::Result<ServerUrl> {
+    let url = match url {
+        Some(url) => url.to_owned(),
         None => format!("http://{}", settings.http.listen),
     };
     let server: ServerUrl = url.parse()?;
@@ -124,6 +132,18 @@ fn server(target: &cli::Target, settings: &Settings) -> anyhow::Result<ServerUrl
         Some(token) => server.with_token(token)?,
         None => server,
     })
+}
+
+/// Where simulated readings go over the Kafka protocol, and its name for people.
+async fn kafka_sink(settings: &Settings) -> anyhow::Result<(Sink, String)> {
+    let bus = kafka::bus(settings, "simulators")?;
+    let sink = BusSink {
+        producer: bus.producer("simulators").await?,
+        sensor_topic: settings.topic("sensor-data").into(),
+        system_topic: settings.topic("system-events").into(),
+    };
+    let target = format!("topic {} at {}", sink.sensor_topic, bus.brokers());
+    Ok((Sink::Bus(sink), target))
 }
 
 fn sensor_topic(settings: &Settings) -> String {
@@ -140,7 +160,7 @@ fn progress() -> Arc<dyn Progress> {
 }
 
 /// Runs a command until it ends; the first Ctrl-C (or SIGTERM) asks it to stop in order, the second ends the process.
-fn until_interrupted<F>(command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
+pub fn until_interrupted<F>(command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {

@@ -9,6 +9,7 @@
 mod cli;
 mod client;
 mod data_folder;
+mod kafka;
 mod paper;
 mod rules_check;
 mod run;
@@ -25,7 +26,7 @@ use clap::Parser as _;
 use cli::{Cli, Command, RulesCommand, ViewCommand};
 use settings::listing::{Explanations, example, listing};
 use settings::problem::Problems;
-use settings::{Settings, Sources};
+use settings::{Role, Settings, Sources};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -53,8 +54,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
-    let sources =
-        Sources { file: cli.common.config.clone(), environment: environment(), flags: cli.setting_flags() };
+    let role = if matches!(cli.command, Command::Run(_)) { Role::Server } else { Role::Client };
+    let sources = Sources {
+        file: cli.common.config.clone(),
+        environment: environment(),
+        flags: cli.setting_flags(),
+        role,
+    };
     let (settings, given) = Settings::load(sources)?;
     telemetry::start(&settings.telemetry)?;
     match cli.command {
@@ -62,6 +68,7 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(arguments) => client::replay(arguments, &settings),
         Command::Load(arguments) => client::load(arguments, &settings),
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
+        Command::Worker(arguments) => kafka::worker::run(&arguments, &settings, &given),
         Command::View(ViewCommand::List(_)) => view_commands::list(&settings),
         Command::View(ViewCommand::Rebuild { name, .. }) => view_commands::rebuild(&name, &settings),
         Command::Settings { explain, .. } => {

@@ -97,6 +97,12 @@ pub struct KafkaSettings {
     pub connections: Count<65536>,
     /// Largest request.
     pub request_limit: ByteSize,
+    /// Where commands that are clients connect; `None` means to the Farol of these settings.
+    pub brokers: Option<Vec<ListenAddress>>,
+    /// Who they say they are.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
 }
 
 /// Section `log`.
@@ -211,6 +217,18 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Settings given on the command line.
     pub flags: Vec<Flag>,
+    /// What they are for.
+    pub role: Role,
+}
+
+/// What settings are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Farol itself, which keeps its own log.
+    Server,
+    /// Anything else.
+    #[default]
+    Client,
 }
 
 impl Settings {
@@ -226,12 +244,13 @@ impl Settings {
         }
         lay_environment(&mut raw, &keys, &sources.environment, &mut problems);
         lay_flags(&mut raw, sources.flags);
+        let role = sources.role;
         refuse_unavailable(&keys, &raw, &mut problems);
 
         let mut resolver = Resolver { keys: &keys, raw: &raw, given: Given::new(), problems };
         let settings = resolver.settings();
         let Resolver { given, mut problems, .. } = resolver;
-        settings.check_relations(&raw, &mut problems);
+        settings.check_relations(role, &raw, &mut problems);
         if problems.is_empty() { Ok((settings, given)) } else { Err(Problems(problems)) }
     }
 
@@ -240,9 +259,34 @@ impl Settings {
         self.topics.iter().find(|topic| topic.key == key).map_or("", |topic| topic.name.as_str())
     }
 
+    /// Brokers of somebody else are nothing to a Farol that is one.
+    fn check_brokers(&self, role: Role, origin: &dyn Fn(&str) -> Origin, problems: &mut Vec<Problem>) {
+        let kafka = &self.kafka;
+        if kafka.brokers.as_ref().is_some_and(Vec::is_empty) {
+            problems
+                .push(Problem::new(origin("kafka.brokers"), "kafka.brokers: it names no broker".to_owned()));
+        }
+        let own = match &kafka.listen {
+            ListenOrOff::On(listen) => std::slice::from_ref(listen),
+            ListenOrOff::Off => &[],
+        };
+        if role == Role::Server && kafka.brokers.as_deref().is_some_and(|brokers| brokers != own) {
+            let message = "kafka.brokers: `farol run` keeps its own log and can't use other brokers; remove it, or the readings would go to \
+                           another place than you think (it is for `farol worker` and the other clients; where `farol run` listens is kafka.listen)";
+            problems.push(Problem::new(origin("kafka.brokers"), message.to_owned()));
+        }
+        for (one, other) in [("kafka.username", "kafka.password"), ("kafka.password", "kafka.username")] {
+            let given = |name: &str| !matches!(origin(name), Origin::Default);
+            if given(one) && !given(other) {
+                problems.push(Problem::new(origin(one), format!("{one}: it needs {other} as well")));
+            }
+        }
+    }
+
     /// What must hold between settings.
-    fn check_relations(&self, raw: &Raw, problems: &mut Vec<Problem>) {
+    fn check_relations(&self, role: Role, raw: &Raw, problems: &mut Vec<Problem>) {
         let origin = |name: &str| raw.get(name).map_or(Origin::Default, |value| value.origin.clone());
+        self.check_brokers(role, &origin, problems);
         if !self.http.listen.is_loopback() && self.http.token.is_none() {
             let message = format!(
                 "http.listen: `{}` can be reached from other machines, and no `http.token` is set; set one (FAROL_HTTP_TOKEN), \
@@ -379,6 +423,9 @@ impl Resolver<'_> {
                 auto_create_topics: self.value("kafka.auto_create_topics"),
                 connections: self.value("kafka.connections"),
                 request_limit: self.value("kafka.request_limit"),
+                brokers: self.optional("kafka.brokers"),
+                username: self.optional("kafka.username"),
+                password: self.optional("kafka.password"),
             },
             log: LogSettings { sync: log_sync, segment_size: self.value("log.segment_size") },
             topics: schema::TOPICS.iter().map(|topic| self.topic(topic, log_sync)).collect(),

@@ -70,7 +70,7 @@ impl Key {
 }
 
 /// The topics that Farol makes, with partitions and retention where they differ from each other.
-pub const TOPICS: [TopicDefaults; 5] = [
+pub const TOPICS: [TopicDefaults; 6] = [
     TopicDefaults {
         name: "sensor-data",
         renamed_by: Some(("SENSOR_TOPIC", "\"readings\"")),
@@ -86,6 +86,7 @@ pub const TOPICS: [TopicDefaults; 5] = [
     TopicDefaults { name: "system-events", renamed_by: None, partitions: "3", retention: "\"30d\"" },
     TopicDefaults { name: "dead-letters", renamed_by: None, partitions: "1", retention: "\"30d\"" },
     TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
+    TopicDefaults { name: "rules", renamed_by: None, partitions: "", retention: "" },
 ];
 
 /// What a topic starts with.
@@ -100,7 +101,6 @@ pub struct TopicDefaults {
     pub retention: &'static str,
 }
 
-const NO_KAFKA: &str = "this version has the embedded log only and can't use Kafka; remove it, or the readings would go to another place than you think";
 const NO_POSTGRES: &str =
     "this version stores its views in SQLite in the data folder and can't use PostgreSQL; remove it";
 
@@ -144,6 +144,20 @@ pub fn keys() -> Vec<Key> {
         ),
         Key::new("kafka.connections", "4096", "Open connections of Kafka clients; more are closed at once."),
         Key::new("kafka.request_limit", "\"100MiB\"", "Largest request of a Kafka client."),
+        Key::new(
+            "kafka.brokers",
+            "",
+            "Kafka brokers that `farol worker`, `topics`, `groups`, `consume`, `produce` and `simulate` connect to; without it, the Farol of these settings.",
+        )
+        .example("[\"127.0.0.1:9092\"]")
+        .founding("KAFKA_BROKERS"),
+        Key::new(
+            "kafka.username",
+            "",
+            "User that these commands give to brokers that ask for one (SASL PLAIN, without TLS).",
+        )
+        .example("\"farol\""),
+        Key::new("kafka.password", "", "Its password.").example("\"secret\"").secret(),
         Key::new(
             "log.sync",
             "\"always\"",
@@ -222,7 +236,6 @@ pub fn keys() -> Vec<Key> {
             "What is logged on the terminal: a level, or `target=level` with commas between.",
         ),
         Key::new("telemetry.format", "\"text\"", "How log lines look: `text` or `json`."),
-        Key::new("kafka.brokers", "", "Not in this version.").founding("KAFKA_BROKERS").unavailable(NO_KAFKA),
         Key::new("database.url", "", "Not in this version.")
             .founding("DATABASE_URL")
             .unavailable(NO_POSTGRES)

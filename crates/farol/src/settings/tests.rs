@@ -9,7 +9,7 @@ fn load(file: &str, variables: &[(&str, &str)], flags: Vec<Flag>) -> Result<(Set
     std::fs::write(&path, file).expect("written");
     let environment =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Settings::load(Sources { file: Some(path.clone()), environment, flags })
+    Settings::load(Sources { file: Some(path.clone()), environment, flags, role: Role::Server })
         .map_err(|problems| problems.to_string().replace(path.to_str().expect("UTF-8"), "farol.toml"))
 }
 
@@ -18,7 +18,7 @@ fn every_default_can_be_read() {
     let (settings, given) = load("", &[], vec![]).expect("no problems");
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:5000");
     assert_eq!(settings.pipeline.workers.get(), 3);
-    assert_eq!(settings.topics.len(), 5);
+    assert_eq!(settings.topics.len(), 6);
     assert!(settings.webhook.is_none());
     assert!(given.is_empty());
 }
@@ -66,7 +66,7 @@ fn all_problems_are_reported_at_once_with_their_places() {
         "farol.toml:7: log.sync: `3` is not a sync policy",
         "environment FAROL_PIPELINE_WORKER: there is no setting of this name (did you mean `FAROL_PIPELINE_WORKERS`?)",
         "environment FAROL_PIPELINE_WORKERS: pipeline.workers: `many` is not a whole number",
-        "environment KAFKA_BROKERS: kafka.brokers: this version has the embedded log only",
+        "environment KAFKA_BROKERS: kafka.brokers: `farol run` keeps its own log",
     ] {
         assert!(problems.contains(expected), "missing: {expected}\nin: {problems}");
     }
@@ -129,7 +129,7 @@ fn the_two_topics_of_the_founding_documents_can_have_other_names() {
     let (settings, _) = load("topics.alerts.name = \"alarms\"", &[("SENSOR_TOPIC", "readings")], vec![])
         .expect("no problems");
     let names: Vec<&str> = settings.topics.iter().map(|topic| topic.name.as_str()).collect();
-    assert_eq!(names, ["readings", "alarms", "system-events", "dead-letters", "detector-state"]);
+    assert_eq!(names, ["readings", "alarms", "system-events", "dead-letters", "detector-state", "rules"]);
     let problems =
         load("", &[("SENSOR_TOPIC", "a b"), ("ALERT_TOPIC", "system-events")], vec![]).expect_err("refused");
     assert!(

@@ -18,7 +18,7 @@ fn wrong_settings_are_all_named_at_once_and_nothing_starts() {
         "farol.toml:2: there is no setting `http.listn` (did you mean `http.listen`?)",
         "farol.toml:4: pipeline.workers",
         "FAROL_HTTP_BODY_LIMITS: there is no setting of this name (did you mean `FAROL_HTTP_BODY_LIMIT`?)",
-        "KAFKA_BROKERS: kafka.brokers: this version has the embedded log only",
+        "KAFKA_BROKERS: kafka.brokers: `farol run` keeps its own log",
     ] {
         assert!(error.contains(expected), "missing: {expected}\nin: {error}");
     }

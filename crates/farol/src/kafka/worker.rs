@@ -1,0 +1,273 @@
+//! `farol worker`: the detect processor in a process of its own. It needs the bus and nothing else: no store, no data folder.
+//!
+//! Which rules it evaluates it says when it starts: those that `farol run` publishes, whose changes it follows, or those of
+//! `--rules`; it then compares them with the published ones, if there are any, and says so when they differ.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use farol_bus::kafka::KafkaBus;
+use farol_bus::{Bus, BusError, TopicPartition};
+use farol_detect::RuleSet;
+use farol_event::Timestamp;
+use farol_pipeline::{
+    LoneWorker, Observer, RuleSources, RulesFollower, RulesHandle, TopicNames, WorkerNews, WorkerSettings,
+    create_missing_topics, default_topics,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::value::show_duration;
+use crate::settings::{Given, Settings};
+use crate::terminal::say;
+use crate::{cli, client};
+
+/// How long a broker may take to answer the first question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// The pauses between tries: the first, and the longest that they double to.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Runs a worker until a signal ends it.
+pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyhow::Result<ExitCode> {
+    let name = name(settings, given);
+    let bus = super::bus(settings, &name)?;
+    let own = (!arguments.rules.is_empty()).then(|| own_rules(arguments, settings)).transpose()?;
+    client::until_interrupted(|stop| async move {
+        say(format_args!("worker {name} of group {}, brokers {}", settings.pipeline.group, bus.brokers()));
+        if !connected(&bus, &stop).await {
+            return Ok(ExitCode::SUCCESS);
+        }
+        make_topics(bus.as_ref(), settings).await?;
+        let rules = match own {
+            Some(rules) => rules,
+            None => match published(&bus, &name, &stop).await {
+                Some(rules) => Arc::new(RulesHandle::of(rules, now())),
+                None => return Ok(ExitCode::SUCCESS),
+            },
+        };
+        let source = if arguments.rules.is_empty() { Source::Published } else { Source::Files };
+        let following =
+            tokio::spawn(follow(Arc::clone(&bus), name.clone(), Arc::clone(&rules), source, stop.clone()));
+        let worker = LoneWorker {
+            name: name.clone(),
+            bus,
+            rules,
+            settings: WorkerSettings {
+                group: settings.pipeline.group.clone(),
+                topics: topic_names(settings),
+                ..WorkerSettings::default()
+            },
+            observer: observer(),
+        };
+        let ended = worker.run(&stop).await;
+        following.abort();
+        match ended {
+            Ok(()) => {
+                told("has committed and left the group");
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(BusError::Fenced(reason)) => Err(anyhow::anyhow!(
+                "another worker of the group is called `{name}`, and the two throw each other out ({reason})\n  \
+                 give one of them another name with --consumer-id (CONSUMER_ID)"
+            )),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// Where the rules in force come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Published,
+    Files,
+}
+
+/// The given name, or one that no other process has.
+fn name(settings: &Settings, given: &Given) -> String {
+    let id = &settings.pipeline.consumer_id;
+    if given.contains_key("pipeline.consumer_id") {
+        return id.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().unwrap_or_default();
+    format!("{id}-{}{}{}", host, if host.is_empty() { "" } else { "-" }, std::process::id())
+}
+
+fn own_rules(arguments: &cli::Worker, settings: &Settings) -> anyhow::Result<Arc<RulesHandle>> {
+    let sources = RuleSources { defaults: settings.rules.defaults, files: arguments.rules.clone() };
+    let rules = RulesHandle::load(sources, now())?;
+    let files: Vec<String> = arguments.rules.iter().map(|file| file.display().to_string()).collect();
+    let built_in = if settings.rules.defaults { " and the built-in thresholds" } else { "" };
+    say(format_args!(
+        "rules: {} from {}{built_in}, read once; rules that `farol run` publishes are not used",
+        rules.current().rules.len(),
+        files.join(", ")
+    ));
+    Ok(Arc::new(rules))
+}
+
+fn topic_names(settings: &Settings) -> TopicNames {
+    TopicNames {
+        sensor_data: settings.topic("sensor-data").to_owned(),
+        alerts: settings.topic("alerts").to_owned(),
+    }
+}
+
+/// A cluster that no Farol has prepared gets the topics that a worker reads and writes, but the one of rules: without it, a worker
+/// without `--rules` knows that nobody publishes any.
+async fn make_topics(bus: &dyn Bus, settings: &Settings) -> anyhow::Result<()> {
+    let mut topics = default_topics(&topic_names(settings), &std::collections::BTreeMap::new());
+    topics.retain(|topic| topic.name != farol_pipeline::topics::RULES);
+    let created = create_missing_topics(bus, topics).await?;
+    if !created.is_empty() {
+        told(&format!("has made the topics {}", created.join(", ")));
+    }
+    Ok(())
+}
+
+/// Waits until a broker answers. False if told to stop first.
+async fn connected(bus: &Arc<KafkaBus>, stop: &CancellationToken) -> bool {
+    let mut pause = PAUSES.0;
+    loop {
+        let answered = tokio::select! {
+            answered = bus.check(ANSWER_LIMIT) => answered,
+            () = stop.cancelled() => return false,
+        };
+        let Err(error) = answered else { return true };
+        told(&format!(
+            "{} does not answer: {error}; trying again in {}",
+            bus.brokers(),
+            show_duration(pause)
+        ));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            () = stop.cancelled() => return false,
+        }
+    }
+}
+
+/// Waits for published rules. `None` if told to stop first.
+async fn published(bus: &Arc<KafkaBus>, name: &str, stop: &CancellationToken) -> Option<RuleSet> {
+    let mut waiting = false;
+    loop {
+        let found = tokio::select! {
+            found = first_published(bus.as_ref(), name) => found,
+            () = tokio::time::sleep(ANSWER_LIMIT) => Err(BusError::Unavailable("no rules yet".to_owned())),
+            () = stop.cancelled() => return None,
+        };
+        match found {
+            Ok(rules) => {
+                say(format_args!(
+                    "rules: {}, as `farol run` publishes them at {}; changes are followed",
+                    rules.len(),
+                    bus.brokers()
+                ));
+                return Some(rules);
+            }
+            Err(error) if !waiting => {
+                waiting = true;
+                tracing::debug!(%error, "no published rules");
+                told(&format!(
+                    "waits for rules: nobody publishes any at {}; start `farol run` there, or give --rules FILE",
+                    bus.brokers()
+                ));
+            }
+            Err(error) => tracing::debug!(%error, "no published rules"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSES.0) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+}
+
+async fn first_published(bus: &KafkaBus, name: &str) -> Result<RuleSet, BusError> {
+    RulesFollower::open(bus, &format!("{name}-rules")).await?.next().await
+}
+
+/// Follows what is published: puts it in force, or says that it is something else.
+async fn follow(
+    bus: Arc<KafkaBus>,
+    name: String,
+    rules: Arc<RulesHandle>,
+    source: Source,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        // Without a topic nobody publishes rules, and without a broker the worker says so.
+        if let Err(error) = follow_once(bus.as_ref(), &name, &rules, source).await {
+            tracing::debug!(%error, "published rules are not followed at present");
+        }
+        tokio::time::sleep(PAUSES.1).await;
+    }
+}
+
+async fn follow_once(
+    bus: &KafkaBus,
+    name: &str,
+    rules: &RulesHandle,
+    source: Source,
+) -> Result<(), BusError> {
+    let mut follower = RulesFollower::open(bus, &format!("{name}-rules")).await?;
+    loop {
+        let newest = follower.next().await?;
+        match source {
+            Source::Published => {
+                rules.replace(newest, now());
+            }
+            Source::Files => {
+                let differ = !newest.changes_since(&rules.current().rules).is_empty();
+                if differ {
+                    told(
+                        "evaluates other rules than `farol run` publishes: its dashboard shows those, not these",
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Tells the terminal what happens.
+fn observer() -> Observer {
+    let owned = Mutex::new(BTreeSet::<TopicPartition>::new());
+    Arc::new(move |_, news| {
+        let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+        match news {
+            WorkerNews::Joining => {
+                owned.clear();
+                told("joins the group and waits for partitions");
+            }
+            WorkerNews::Gained(partitions) => {
+                owned.extend(partitions.iter().cloned());
+                told(&format!("gained {} (now {})", names(partitions), owned.len()));
+            }
+            WorkerNews::Lost(partitions) => {
+                owned.retain(|partition| !partitions.contains(partition));
+                told(&format!("lost {} (now {})", names(partitions), owned.len()));
+            }
+            WorkerNews::Rules(rules) => {
+                told(&format!("evaluates other rules from now on: {} in force", rules.rules.len()));
+            }
+            WorkerNews::Failed { error, retry_in } => {
+                owned.clear();
+                told(&format!("{error}; trying again in {}", show_duration(retry_in)));
+            }
+        }
+    })
+}
+
+fn names(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One line with the time in front of it.
+fn told(news: &str) {
+    let now = now().to_string();
+    let time = now.get(11..19).unwrap_or(&now);
+    say(format_args!("{time}Z  {news}"));
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
