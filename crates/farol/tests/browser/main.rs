@@ -7,4 +7,5 @@ mod dashboard;
 #[allow(dead_code, reason = "the system tests use the rest of it")]
 #[path = "../system/farol.rs"]
 mod farol;
+mod story;
 mod webdriver;

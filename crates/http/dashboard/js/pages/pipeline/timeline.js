@@ -14,6 +14,8 @@ const MINUTE = 60000;
 const SPANS = { "2m": 2 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 1440 * MINUTE };
 const STEPS = [15e3, 30e3, MINUTE, 2 * MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, 60 * MINUTE, 180 * MINUTE, 360 * MINUTE];
 const TICKS = 8;
+/** The end of the axis belongs to the word for now. */
+const NOW_SHARE = 0.07;
 /** So many lanes are drawn; a group with more partitions has them in its list of members. */
 const LANE_LIMIT = 64;
 
@@ -78,7 +80,7 @@ function Signs({ signs, place, chosen }) {
         data-testid="sign" data-generation=${each.generation} aria-pressed=${keyOf(each) === chosen.value} aria-label=${tellOf(each)}
         onFocus=${() => { chosen.value = keyOf(each); }} onPointerEnter=${() => { chosen.value = keyOf(each); }}><${Sign} sign=${gravest(each)} /></button>`)}
     </div>
-    <span class="lane-now now-head small muted" aria-hidden="true"><span>${t("timeline.owner")}</span><span>${t("timeline.committed")}</span><span>${t("timeline.lag")}</span></span></div>`;
+    <span class="lane-now now-head small muted" aria-hidden="true"><span>${t("timeline.owner")}</span><span>${t("timeline.committed")}<span class="end-offset"> / ${t("timeline.end")}</span></span><span>${t("timeline.lag")}</span></span></div>`;
 }
 
 function Lane({ name, segments, now, from, to, place, signs, chosen }) {
@@ -114,7 +116,7 @@ function Axis({ from, to, place }) {
   const step = STEPS.find((each) => (to - from) / each <= TICKS) ?? STEPS.at(-1);
   const zone = new Date(to).getTimezoneOffset() * MINUTE;
   const ticks = [];
-  for (let at = Math.ceil((from - zone) / step) * step + zone; at < to - step / 4; at += step) ticks.push(at);
+  for (let at = Math.ceil((from - zone) / step) * step + zone; at < to - (to - from) * NOW_SHARE; at += step) ticks.push(at);
   const write = step < MINUTE ? format.clock : format.clockMinutes;
   return html`<div class="lane-row axis" aria-hidden="true"><span class="lane-label"></span>
     <div class="track">${ticks.map((at) => html`<span key=${at} class="tick" style=${{ left: place(at) }}>${write(at)}</span>`)}<span class="tick now">${t("time.now")}</span></div><span class="lane-now"></span></div>`;
