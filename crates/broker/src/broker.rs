@@ -1,7 +1,9 @@
 //! The open broker.
 
+mod topics;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use farol_log::{
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -39,6 +41,8 @@ pub struct BrokerOptions {
     pub sync: SyncPolicy,
     /// Bytes of appends that may be on their way to the disk; more wait their turn.
     pub max_in_flight_bytes: usize,
+    /// Most partitions of all topics together: each has a folder, open files and some memory.
+    pub max_partitions: usize,
 }
 
 /// An open broker. Cheap to clone; all clones are the same one.
@@ -49,7 +53,9 @@ pub struct Broker {
 
 struct Inner {
     log: Log,
+    dir: PathBuf,
     sync: SyncPolicy,
+    max_partitions: usize,
     cluster_id: Uuid,
     topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
     catalog: Mutex<Catalog>,
@@ -59,6 +65,7 @@ struct Inner {
     max_in_flight_bytes: u32,
     in_flight: Arc<Semaphore>,
     offset_resets: AtomicU64,
+    topic_changes: watch::Sender<u64>,
     closing: CancellationToken,
     deadlines: JoinHandle<()>,
 }
@@ -73,7 +80,7 @@ impl BrokerOptions {
     /// The defaults for a data folder: everything durable before it is acknowledged.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let log = LogOptions::new(dir);
-        Self { sync: SyncPolicy::Always, max_in_flight_bytes: log.queue_bytes, log }
+        Self { sync: SyncPolicy::Always, max_in_flight_bytes: log.queue_bytes, max_partitions: 10_000, log }
     }
 }
 
@@ -90,7 +97,8 @@ impl Broker {
         // The queue then always has room for what the semaphore lets through.
         let max_in_flight = options.max_in_flight_bytes.clamp(1, options.log.queue_bytes.max(1));
         let (log, report) = Log::open(options.log)?;
-        let catalog = Catalog::read(file_system, &dir)?;
+        let mut catalog = Catalog::read(file_system, &dir)?;
+        topics::end_deletions(&log, &mut catalog);
 
         let mut topics = BTreeMap::new();
         for (name, listed) in catalog.topics() {
@@ -115,7 +123,9 @@ impl Broker {
         let max_in_flight_bytes = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
         let inner = Inner {
             log,
+            dir,
             sync: options.sync,
+            max_partitions: options.max_partitions,
             cluster_id: catalog.cluster_id(),
             topics: RwLock::new(topics),
             catalog: Mutex::new(catalog),
@@ -125,6 +135,7 @@ impl Broker {
             max_in_flight_bytes,
             in_flight: Arc::new(Semaphore::new(usize::try_from(max_in_flight_bytes).unwrap_or(usize::MAX))),
             offset_resets: AtomicU64::new(0),
+            topic_changes: watch::Sender::new(0),
             closing: CancellationToken::new(),
             deadlines,
         };
@@ -169,58 +180,6 @@ impl Broker {
         if self.is_closed() { Err(BrokerError::Closed) } else { Ok(()) }
     }
 
-    /// Makes a topic; it is durable when this returns. Blocks for the disk.
-    ///
-    /// # Errors
-    /// [`BrokerError::TopicExists`], [`BrokerError::InvalidTopic`], [`BrokerError::Catalog`],
-    /// [`BrokerError::CreatePartition`].
-    pub fn create_topic(
-        &self,
-        name: &str,
-        partitions: i32,
-        config: BTreeMap<String, String>,
-    ) -> Result<(), BrokerError> {
-        self.check_open()?;
-        // Held throughout, so that two calls for one name don't both make it.
-        let mut catalog = self.inner.catalog.lock();
-        if self.inner.topics.read().contains_key(name) {
-            return Err(BrokerError::TopicExists(name.to_owned()));
-        }
-        Topic::check(name, partitions, &config, self.inner.sync)?;
-        let listed = ListedTopic { id: Uuid::new_v4(), partitions, config };
-        catalog.set(name, listed.clone())?;
-        let topic = match Topic::open(&self.inner.log, name, listed, self.inner.sync) {
-            Ok(topic) => topic,
-            Err(error) => {
-                if let Err(unlisting) = catalog.remove(name) {
-                    tracing::warn!(topic = name, %unlisting, "a topic that could not be made stays listed");
-                }
-                return Err(error);
-            }
-        };
-        self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
-        Ok(())
-    }
-
-    /// Gives a topic another configuration, in place of all that it had. Its partitions follow at once.
-    ///
-    /// # Errors
-    /// [`BrokerError::UnknownTopicOrPartition`], [`BrokerError::InvalidTopic`], [`BrokerError::Catalog`]; the topic is then
-    /// as it was.
-    pub fn configure_topic(&self, name: &str, config: BTreeMap<String, String>) -> Result<(), BrokerError> {
-        self.check_open()?;
-        // Held throughout, so that list and topic agree whoever else configures it.
-        let mut catalog = self.inner.catalog.lock();
-        let topic = self.topic(name)?;
-        let (id, partitions) = (topic.id(), topic.partition_count());
-        Topic::check(name, partitions, &config, self.inner.sync)?;
-        let listed = ListedTopic { id, partitions, config };
-        catalog.set(name, listed.clone())?;
-        let topic = Topic::open(&self.inner.log, name, listed, self.inner.sync)?;
-        self.inner.topics.write().insert(Arc::clone(topic.name()), Arc::new(topic));
-        Ok(())
-    }
-
     /// Every topic, the broker's own included, by name.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
         self.inner.topics.read().values().cloned().collect()
@@ -245,6 +204,11 @@ impl Broker {
     pub fn topic_by_id(&self, id: Uuid) -> Result<Arc<Topic>, BrokerError> {
         let topics = self.inner.topics.read();
         topics.values().find(|topic| topic.id() == id).cloned().ok_or(BrokerError::UnknownTopicId(id))
+    }
+
+    /// The folder of the log.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
     }
 
     /// Names the data folder, for ever.

@@ -19,14 +19,33 @@ pub enum BrokerError {
     /// A topic of that name exists.
     #[error("topic `{0}` exists already")]
     TopicExists(String),
-    /// The name, partition count or configuration of a topic is not acceptable.
+    /// A topic can't have this name.
     #[error("topic `{topic}`: {problem}")]
-    InvalidTopic {
+    InvalidTopicName {
+        /// The name, or its beginning.
+        topic: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A topic can't have so many partitions.
+    #[error("topic `{topic}`: {problem}")]
+    InvalidPartitionCount {
         /// Which topic.
         topic: String,
         /// What is wrong.
         problem: String,
     },
+    /// A topic can't have this configuration.
+    #[error("topic `{topic}`: {problem}")]
+    InvalidTopicConfig {
+        /// Which topic.
+        topic: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A topic of the broker's own, with which nobody else may do this.
+    #[error("topic `{0}` is the broker's own")]
+    InternalTopic(String),
     /// A bound was passed.
     #[error("{bytes} bytes are more than the {limit} that one {what} may have")]
     TooLarge {
@@ -98,6 +117,14 @@ pub enum BrokerError {
     /// A partition's folder could not be made.
     #[error("making a partition of topic `{topic}`")]
     CreatePartition {
+        /// The topic.
+        topic: String,
+        /// What failed.
+        source: PartitionError,
+    },
+    /// A partition could not be deleted.
+    #[error("deleting a partition of topic `{topic}`")]
+    DeletePartition {
         /// The topic.
         topic: String,
         /// What failed.

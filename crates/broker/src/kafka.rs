@@ -52,6 +52,8 @@ mod admission;
 mod api;
 mod api_versions;
 mod apis;
+mod cluster;
+mod configs;
 mod connection;
 mod error_code;
 mod fetch;
@@ -59,9 +61,13 @@ mod frame;
 mod list_offsets;
 mod metadata;
 mod produce;
+mod records;
 mod shape;
 mod stats;
+mod topic_partitions;
+mod topics;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,6 +100,8 @@ pub struct KafkaSettings {
     pub auto_create_topics: bool,
     /// Partitions of a topic that is made without saying how many.
     pub default_partitions: Option<i32>,
+    /// Topics whose partitions and configuration are decided elsewhere: clients may neither change nor delete them.
+    pub managed_topics: BTreeSet<String>,
     /// The bounds.
     pub limits: KafkaLimits,
 }

@@ -5,7 +5,7 @@
 //!
 //! # Limits
 //!
-//! One process, one copy of the data. [`MAX_PARTITIONS`] partitions a topic; a record, a request, a name and the bytes
+//! One process, one copy of the data. [`MAX_PARTITIONS`] partitions a topic, [`BrokerOptions::max_partitions`] in all; a record, a request, a name and the bytes
 //! on their way have bounds with names ([`TopicConfig::max_message_bytes`], [`Broker::max_request_bytes`],
 //! [`MAX_NAME_BYTES`], [`BrokerOptions::max_in_flight_bytes`]).
 //!
@@ -54,5 +54,8 @@ pub use groups::{GroupSnapshot, MAX_NAME_BYTES, MemberNews, Membership, OffsetCo
 pub use member::{Member, MemberSettings};
 pub use partition::TopicPartition;
 pub use stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
-pub use topic::{CleanupPolicy, MAX_PARTITIONS, OFFSETS_TOPIC, Topic, TopicConfig};
+pub use topic::{
+    CONFIG_KEYS, CleanupPolicy, ConfigKey, ConfigKind, Effect, MAX_PARTITIONS, OFFSETS_TOPIC, Topic,
+    TopicConfig,
+};
 pub use transaction::TransactionalId;

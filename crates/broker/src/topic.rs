@@ -10,6 +10,7 @@ use farol_log::{Log, Partition, PartitionId, SyncPolicy};
 use uuid::Uuid;
 
 pub(crate) use catalog::{Catalog, ListedTopic};
+pub use config::keys::{CONFIG_KEYS, ConfigKey, ConfigKind, Effect};
 pub use config::{CleanupPolicy, TopicConfig};
 
 use crate::error::BrokerError;
@@ -39,12 +40,16 @@ impl Topic {
         overrides: &BTreeMap<String, String>,
         default_sync: SyncPolicy,
     ) -> Result<TopicConfig, BrokerError> {
-        let invalid = |problem| BrokerError::InvalidTopic { topic: shorten(name), problem };
-        check_name(name).map_err(invalid)?;
-        if !(1..=MAX_PARTITIONS).contains(&partitions) {
-            return Err(invalid(format!("{partitions} partitions are not between 1 and {MAX_PARTITIONS}")));
+        let topic = shorten(name);
+        if let Err(problem) = check_name(name) {
+            return Err(BrokerError::InvalidTopicName { topic, problem });
         }
-        TopicConfig::parse(overrides, default_sync).map_err(invalid)
+        if !(1..=MAX_PARTITIONS).contains(&partitions) {
+            let problem = format!("{partitions} partitions are not between 1 and {MAX_PARTITIONS}");
+            return Err(BrokerError::InvalidPartitionCount { topic, problem });
+        }
+        TopicConfig::parse(overrides, default_sync)
+            .map_err(|problem| BrokerError::InvalidTopicConfig { topic, problem })
     }
 
     /// Opens the partitions of a listed topic, making those that are missing.
@@ -60,7 +65,7 @@ impl Topic {
         let partitions = (0..partitions)
             .map(|partition| {
                 let id = PartitionId::new(&format!("{name}-{partition}")).map_err(|error| {
-                    BrokerError::InvalidTopic { topic: name.to_owned(), problem: error.to_string() }
+                    BrokerError::InvalidTopicName { topic: name.to_owned(), problem: error.to_string() }
                 })?;
                 if let Some(open) = log.partition(&id) {
                     open.set_options(options.clone());
@@ -86,6 +91,12 @@ impl Topic {
     /// Its configuration, defaults filled in.
     pub fn config(&self) -> &TopicConfig {
         &self.config
+    }
+
+    /// What a key of its configuration is now, as its setting would be written.
+    pub fn config_value(&self, key: &ConfigKey) -> String {
+        let set = self.overrides.get(key.name).map(|value| value.trim().to_owned());
+        set.unwrap_or_else(|| self.config.unset_value(key))
     }
 
     /// Its configuration where it differs from the defaults, by Kafka's names.

@@ -113,12 +113,13 @@ impl EmbeddedBus {
     /// # Errors
     /// [`EmbeddedError`].
     pub fn open(options: EmbeddedOptions) -> Result<(Arc<Self>, RecoverySummary), EmbeddedError> {
-        let mut log = LogOptions::new(options.dir);
+        let BrokerOptions { mut log, max_partitions, .. } = BrokerOptions::new(options.dir);
         log.maintenance_interval = options.maintenance_interval;
         Self::open_over(BrokerOptions {
             log,
             sync: options.sync,
             max_in_flight_bytes: options.max_in_flight_bytes,
+            max_partitions,
         })
     }
 

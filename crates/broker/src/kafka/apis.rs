@@ -4,7 +4,9 @@
 //! that says so, what this broker can honour.
 
 use super::api::Api;
-use super::{api_versions, fetch, list_offsets, metadata, produce};
+use super::{
+    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, topic_partitions, topics,
+};
 
 /// Every API that is served, by key.
 pub(super) struct Apis {
@@ -23,6 +25,18 @@ fn rows() -> Vec<Api> {
         Api::new(1..=10, list_offsets::list_offsets),
         Api::new(0..=13, metadata::metadata),
         Api::new(0..=4, api_versions::api_versions).before_authentication(),
+        Api::new(2..=7, topics::create_topics),
+        Api::new(1..=6, topics::delete_topics),
+        Api::new(0..=3, topics::create_partitions),
+        Api::new(0..=0, topic_partitions::describe_topic_partitions),
+        Api::new(0..=2, records::delete_records),
+        Api::new(2..=4, records::offset_for_leader_epoch),
+        Api::new(1..=4, configs::describe_configs),
+        Api::new(0..=2, configs::alter_configs),
+        Api::new(0..=1, configs::incremental_alter_configs),
+        Api::new(0..=2, cluster::describe_cluster),
+        Api::new(1..=4, cluster::describe_log_dirs),
+        Api::new(1..=3, cluster::describe_acls),
     ]
 }
 

@@ -49,7 +49,11 @@ pub(super) fn code(error: &BrokerError) -> ResponseError {
         BrokerError::UnknownTopicOrPartition(_) => ResponseError::UnknownTopicOrPartition,
         BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
-        BrokerError::InvalidTopic { .. } => ResponseError::InvalidConfig,
+        BrokerError::InvalidTopicName { .. } | BrokerError::InternalTopic(_) => {
+            ResponseError::InvalidTopicException
+        }
+        BrokerError::InvalidPartitionCount { .. } => ResponseError::InvalidPartitions,
+        BrokerError::InvalidTopicConfig { .. } => ResponseError::InvalidConfig,
         BrokerError::TooLarge { what: "record" | "batch", .. } => ResponseError::MessageTooLarge,
         BrokerError::TooLarge { .. } => ResponseError::RecordListTooLarge,
         BrokerError::Fenced(_) => ResponseError::IllegalGeneration,
@@ -58,7 +62,8 @@ pub(super) fn code(error: &BrokerError) -> ResponseError {
         BrokerError::Poisoned { .. }
         | BrokerError::Read { .. }
         | BrokerError::Catalog { .. }
-        | BrokerError::CreatePartition { .. } => ResponseError::KafkaStorageError,
+        | BrokerError::CreatePartition { .. }
+        | BrokerError::DeletePartition { .. } => ResponseError::KafkaStorageError,
         BrokerError::Corrupt { .. } => ResponseError::CorruptMessage,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::Encode(error) => of_batch(error),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -14,12 +13,10 @@ use uuid::Uuid;
 
 use super::api::{Answer, Call};
 use super::error_code::Failure;
+use super::topics::DEFAULT_PARTITIONS;
 use super::{NODE_ID, Server};
 use crate::error::BrokerError;
 use crate::topic::Topic;
-
-/// Partitions of a topic that is made without saying how many, if the settings don't say either.
-const DEFAULT_PARTITIONS: i32 = 1;
 
 /// Answers with the topics that were asked for, or with all.
 pub(super) async fn metadata(call: Call, request: MetadataRequest) -> Answer<MetadataResponse> {
@@ -84,13 +81,7 @@ async fn one(call: &Call, wanted: &MetadataRequestTopic, create: bool) -> Metada
     };
     match found {
         Ok(topic) => described(&topic),
-        Err(error) => {
-            let mut failure = Failure::from(&error);
-            if matches!(error, BrokerError::InvalidTopic { .. }) {
-                failure.error = ResponseError::InvalidTopicException;
-            }
-            refused(Uuid::nil(), Some(name), &failure)
-        }
+        Err(error) => refused(Uuid::nil(), Some(name), &error.into()),
     }
 }
 

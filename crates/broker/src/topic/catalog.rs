@@ -1,7 +1,9 @@
 //! The file that lists the topics: `topics.json` in the data folder.
 //!
 //! It is replaced as a whole: written beside, synced, renamed, folder synced. A topic is listed before its partitions
-//! are made, and partitions that are missing are made at the next start, so a crash between leaves a whole topic.
+//! are made, and partitions that are missing are made at the next start, so a crash between leaves a whole topic. A topic
+//! that is deleted leaves the list, and is listed among those being deleted until the last of its partitions is gone; what a
+//! crash leaves of it goes at the next start.
 //!
 //! Version 2 gives the cluster and each topic a random id, which clients use to tell a topic from a later one of the same
 //! name. A list of version 1 gets its ids when it is read, and is replaced.
@@ -40,6 +42,9 @@ struct Content {
     version: u32,
     cluster_id: Uuid,
     topics: BTreeMap<String, ListedTopic>,
+    /// Topics whose partitions are being deleted, with how many there were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    deleting: BTreeMap<String, i32>,
 }
 
 /// What every version begins with.
@@ -73,6 +78,7 @@ pub(crate) struct Catalog {
     dir: PathBuf,
     cluster_id: Uuid,
     topics: BTreeMap<String, ListedTopic>,
+    deleting: BTreeMap<String, i32>,
 }
 
 impl Catalog {
@@ -85,28 +91,34 @@ impl Catalog {
             Ok(Some(text)) => text,
             Ok(None) => return Err(unusable(format!("it is larger than {MAX_FILE_BYTES} bytes"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut catalog = Self { file_system, dir, cluster_id: Uuid::nil(), topics: BTreeMap::new() };
+                let mut catalog = Self::empty(file_system, dir);
                 catalog.begin(BTreeMap::new())?;
                 return Ok(catalog);
             }
             Err(source) => return Err(OpenError::ReadCatalog { path, source }),
         };
         let content = parse(&text).map_err(unusable)?;
-        let mut catalog = Self { file_system, dir, cluster_id: Uuid::nil(), topics: BTreeMap::new() };
+        let mut catalog = Self::empty(file_system, dir);
         match content {
             Parsed::Current(content) => {
                 catalog.cluster_id = content.cluster_id;
                 catalog.topics = content.topics;
+                catalog.deleting = content.deleting;
             }
             Parsed::V1(topics) => catalog.begin(topics)?,
         }
         Ok(catalog)
     }
 
+    fn empty(file_system: Arc<dyn FileSystem>, dir: PathBuf) -> Self {
+        let (topics, deleting) = (BTreeMap::new(), BTreeMap::new());
+        Self { file_system, dir, cluster_id: Uuid::nil(), topics, deleting }
+    }
+
     /// Gives the cluster its id.
     fn begin(&mut self, topics: BTreeMap<String, ListedTopic>) -> Result<(), OpenError> {
         self.cluster_id = Uuid::new_v4();
-        self.replace(topics).map_err(OpenError::Topic)
+        self.replace(topics, BTreeMap::new()).map_err(OpenError::Topic)
     }
 
     /// Names this data folder for ever.
@@ -123,22 +135,40 @@ impl Catalog {
     pub(crate) fn set(&mut self, name: &str, topic: ListedTopic) -> Result<(), BrokerError> {
         let mut topics = self.topics.clone();
         topics.insert(name.to_owned(), topic);
-        self.replace(topics)
+        self.replace(topics, self.deleting.clone())
     }
 
-    /// Takes a topic off the list again.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<(), BrokerError> {
-        let mut topics = self.topics.clone();
-        topics.remove(name);
-        self.replace(topics)
+    /// Topics of whose partitions there may be something left, with how many there were.
+    pub(crate) fn deleting(&self) -> &BTreeMap<String, i32> {
+        &self.deleting
     }
 
-    fn replace(&mut self, topics: BTreeMap<String, ListedTopic>) -> Result<(), BrokerError> {
-        let content = Content { version: VERSION, cluster_id: self.cluster_id, topics };
+    /// Takes a topic off the list, durably: from now on it is gone, whatever of its partitions is left.
+    pub(crate) fn begin_deletion(&mut self, name: &str) -> Result<(), BrokerError> {
+        let (mut topics, mut deleting) = (self.topics.clone(), self.deleting.clone());
+        if let Some(topic) = topics.remove(name) {
+            deleting.insert(name.to_owned(), topic.partitions);
+        }
+        self.replace(topics, deleting)
+    }
+
+    /// Notes that nothing is left of a topic.
+    pub(crate) fn end_deletion(&mut self, name: &str) -> Result<(), BrokerError> {
+        let mut deleting = self.deleting.clone();
+        deleting.remove(name);
+        self.replace(self.topics.clone(), deleting)
+    }
+
+    fn replace(
+        &mut self,
+        topics: BTreeMap<String, ListedTopic>,
+        deleting: BTreeMap<String, i32>,
+    ) -> Result<(), BrokerError> {
+        let content = Content { version: VERSION, cluster_id: self.cluster_id, topics, deleting };
         let path = self.dir.join(FILE_NAME);
         replace_file(&*self.file_system, &self.dir, &path, &content)
             .map_err(|source| BrokerError::Catalog { path, source })?;
-        self.topics = content.topics;
+        (self.topics, self.deleting) = (content.topics, content.deleting);
         Ok(())
     }
 }
@@ -226,9 +256,12 @@ mod tests {
         assert!(catalog.topics().is_empty());
         catalog.set("a", listed(1)).unwrap();
         catalog.set("b", listed(3)).unwrap();
-        catalog.remove("a").unwrap();
+        catalog.begin_deletion("b").unwrap();
         let again = read(dir.path()).unwrap();
-        assert_eq!(again.topics(), &BTreeMap::from([("b".to_owned(), listed(3))]));
+        assert_eq!(again.topics(), &BTreeMap::from([("a".to_owned(), listed(1))]));
+        assert_eq!(again.deleting(), &BTreeMap::from([("b".to_owned(), 3)]));
+        catalog.end_deletion("b").unwrap();
+        assert!(read(dir.path()).unwrap().deleting().is_empty());
     }
 
     #[test]

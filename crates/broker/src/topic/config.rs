@@ -1,7 +1,6 @@
 //! Topic configuration by Kafka's names.
 //!
-//! Keys that Kafka knows and that make no difference on one machine are refused like unknown ones: a setting that is
-//! taken and not honoured would disappear silently.
+//! Those that are honoured; a further few are kept ([`keys`]), and all others refused.
 //!
 //! | key | values | default |
 //! | --- | --- | --- |
@@ -16,25 +15,18 @@
 //! | `message.timestamp.type` | `CreateTime`; `LogAppendTime` puts the time of the append in place of the sender's | `CreateTime` |
 //! | `farol.sync` | `always`, `never`, or an interval (`50ms`, `2s`) | the broker's |
 
+pub mod keys;
+
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use keys::{CONFIG_KEYS, ConfigKey};
+
 use farol_log::{Compaction, Compression, PartitionOptions, Retention, SyncPolicy};
 
-/// Every key, for the error about an unknown one.
-const KEYS: [&str; 10] = [
-    "cleanup.policy",
-    "retention.ms",
-    "retention.bytes",
-    "segment.bytes",
-    "segment.ms",
-    "delete.retention.ms",
-    "compression.type",
-    "max.message.bytes",
-    "message.timestamp.type",
-    "farol.sync",
-];
+/// The largest number that Kafka can say.
+const MAX_LIMIT: u64 = i64::MAX as u64;
 /// Kafka's default.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 /// A segment that is written for too long keeps old records alive; with a retention of R, they live up to 1.25 R.
@@ -128,10 +120,10 @@ impl TopicConfig {
             "retention.bytes" => self.retention_bytes = limit(key, value)?,
             "segment.bytes" => self.segment_bytes = number(key, value, 16 * 1024, 1024 * 1024 * 1024)?,
             "segment.ms" => {
-                self.segment_age = Some(Duration::from_millis(number(key, value, 1, u64::MAX / 1_000_000)?));
+                self.segment_age = Some(Duration::from_millis(number(key, value, 1, MAX_LIMIT)?));
             }
             "delete.retention.ms" => {
-                self.tombstone_grace = Duration::from_millis(number(key, value, 0, u64::MAX / 1_000_000)?);
+                self.tombstone_grace = Duration::from_millis(number(key, value, 0, MAX_LIMIT)?);
             }
             "compression.type" => {
                 self.compression = match value {
@@ -160,14 +152,31 @@ impl TopicConfig {
                     refused("`always`, `never` or an interval such as `50ms` or `2s` would do")
                 })?;
             }
-            _ => {
-                return Err(format!(
-                    "`{key}` is no configuration that is honoured; there are {}",
-                    KEYS.join(", ")
-                ));
-            }
+            _ => match ConfigKey::find(key) {
+                Some(kept) if kept.kind.fits(value) => {}
+                Some(kept) => return Err(refused(&format!("a value such as `{}` would do", kept.default))),
+                None => {
+                    let known: Vec<&str> = CONFIG_KEYS.iter().map(|key| key.name).collect();
+                    let known = known.join(", ");
+                    return Err(format!("`{key}` is no configuration that is honoured; there are {known}"));
+                }
+            },
         }
         Ok(())
+    }
+
+    /// What a key is that nobody has set.
+    pub(crate) fn unset_value(&self, key: &ConfigKey) -> String {
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(MAX_LIMIT).min(MAX_LIMIT);
+        match key.name {
+            "farol.sync" => match self.sync {
+                SyncPolicy::Always => "always".to_owned(),
+                SyncPolicy::Never => "never".to_owned(),
+                SyncPolicy::Interval(interval) => format!("{}ms", interval.as_millis()),
+            },
+            "segment.ms" => self.segment_age.map_or(MAX_LIMIT, millis).to_string(),
+            _ => key.default.to_owned(),
+        }
     }
 
     /// The same for the log.
@@ -205,7 +214,7 @@ fn limit(key: &str, value: &str) -> Result<Option<u64>, String> {
     if value == "-1" {
         return Ok(None);
     }
-    number(key, value, 0, u64::MAX / 1_000_000)
+    number(key, value, 0, MAX_LIMIT)
         .map(Some)
         .map_err(|_| format!("`{key}` is `{value}`; a whole number, or -1 for no limit, would do"))
 }
@@ -293,7 +302,27 @@ mod tests {
             let error = parse(&[(key, value)]).unwrap_err();
             assert!(error.contains(key) && error.contains(value) && error.contains(hint), "{error}");
         }
-        let error = parse(&[("min.insync.replicas", "2")]).unwrap_err();
-        assert!(error.contains("min.insync.replicas") && error.contains("retention.ms"), "{error}");
+        for unknown in ["retention", "min.compaction.lag.ms", "remote.storage.enable"] {
+            let error = parse(&[(unknown, "2")]).unwrap_err();
+            assert!(error.contains(unknown) && error.contains("retention.ms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_make_no_difference_are_checked_and_change_nothing() {
+        let plain = parse(&[]).unwrap();
+        let kept =
+            [("min.insync.replicas", "2"), ("unclean.leader.election.enable", "false"), ("flush.ms", "1")];
+        assert_eq!(parse(&kept).unwrap(), plain);
+        for (key, value) in [("min.insync.replicas", "two"), ("preallocate", "maybe"), ("flush.ms", "-2")] {
+            let error = parse(&[(key, value)]).unwrap_err();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_longest_time_that_kafka_can_say_is_for_ever_or_nearly() {
+        let config = parse(&[("retention.ms", "9223372036854775807")]).unwrap();
+        assert!(config.retention.is_none_or(|age| age > Duration::from_secs(1_000_000_000)));
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc, missing_docs)]
 
+mod admin;
 mod client;
 mod connections;
 mod consume;

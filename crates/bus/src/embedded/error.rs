@@ -12,7 +12,12 @@ impl From<BrokerError> for BusError {
                 BusError::UnknownTopicOrPartition(format!("topic with the id {id}"))
             }
             BrokerError::TopicExists(topic) => BusError::TopicExists(topic),
-            BrokerError::InvalidTopic { topic, problem } => BusError::InvalidTopic { topic, problem },
+            BrokerError::InvalidTopicName { topic, problem }
+            | BrokerError::InvalidPartitionCount { topic, problem }
+            | BrokerError::InvalidTopicConfig { topic, problem } => BusError::InvalidTopic { topic, problem },
+            BrokerError::InternalTopic(topic) => {
+                BusError::InvalidTopic { topic, problem: "it is the broker's own".to_owned() }
+            }
             BrokerError::TooLarge { what, bytes, limit } => BusError::TooLarge { what, bytes, limit },
             BrokerError::Fenced(fence) => BusError::Fenced(fence.to_string()),
             BrokerError::ProducerFenced { transactional_id } => {
@@ -23,7 +28,8 @@ impl From<BrokerError> for BusError {
             BrokerError::Closed => BusError::Closed,
             error @ (BrokerError::Read { .. }
             | BrokerError::Catalog { .. }
-            | BrokerError::CreatePartition { .. }) => BusError::Unavailable(with_sources(&error)),
+            | BrokerError::CreatePartition { .. }
+            | BrokerError::DeletePartition { .. }) => BusError::Unavailable(with_sources(&error)),
             error @ (BrokerError::Encode(_) | BrokerError::OffsetOutOfRange { .. }) => {
                 BusError::InvalidState(with_sources(&error))
             }

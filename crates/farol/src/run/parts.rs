@@ -304,6 +304,7 @@ async fn start_kafka(
     let kafka_settings = KafkaSettings {
         advertise,
         auto_create_topics: kafka.auto_create_topics,
+        managed_topics: settings.topics.iter().map(|topic| topic.name.clone()).collect(),
         limits,
         ..KafkaSettings::default()
     };
