@@ -46,8 +46,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use farol_broker::RebalanceRecord;
+use rdkafka::Offset;
 use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use tokio::sync::broadcast;
 
 use crate::engine::{
@@ -146,6 +147,26 @@ impl KafkaBus {
     /// The cluster that is asked.
     pub fn brokers(&self) -> &str {
         &self.options.brokers
+    }
+
+    /// Commits offsets for a group that has no members.
+    ///
+    /// # Errors
+    /// [`BusError::Fenced`] if it has some, or that the cluster can't be reached.
+    pub async fn reset_group(
+        &self,
+        group: &str,
+        offsets: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), BusError> {
+        let (options, group, offsets) = (self.options.clone(), group.to_owned(), offsets.clone());
+        blocking(move || {
+            let asking = client::offsets_client(&options, &group)?;
+            let offsets = offsets.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
+            let list = admin::list(offsets)?;
+            let committed = asking.commit(&list, CommitMode::Sync);
+            committed.map_err(|error| bus_error(&error, &format!("group {group}")))
+        })
+        .await
     }
 
     fn known_topics(&self) -> KnownTopics {

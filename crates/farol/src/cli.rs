@@ -10,7 +10,7 @@ use farol_simulate::load::Rate;
 
 pub mod kafka;
 
-pub use kafka::Worker;
+pub use kafka::{Consume, Groups, Produce, Topics, Worker};
 
 use crate::settings::layers::Flag;
 use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
@@ -86,6 +86,37 @@ pub enum Command {
         CONSUMER_ID=consumer-1 KAFKA_BROKERS=127.0.0.1:9092 farol worker\n\n\
         It evaluates the rules that `farol run` publishes, and follows their changes. Ctrl-C commits and leaves the group.")]
     Worker(Worker),
+
+    /// Look at topics, make and delete them, over the Kafka protocol
+    #[command(after_help = "Examples:\n  \
+        farol topics\n  \
+        farol topics describe sensor-data\n  \
+        farol topics create measurements --partitions 6 --topic-config retention.ms=86400000\n  \
+        farol topics list --json --brokers plant-7:9092")]
+    Topics(Topics),
+
+    /// Look at consumer groups, reset and delete them, over the Kafka protocol
+    #[command(after_help = "Examples:\n  \
+        farol groups\n  \
+        farol groups describe sensor-processors\n  \
+        farol groups reset my-readers --topic alerts --to earliest")]
+    Groups(Groups),
+
+    /// Print the records of a topic, one a line, over the Kafka protocol
+    #[command(after_help = "Examples:\n  \
+        farol consume alerts                                   new ones, as they come\n  \
+        farol consume alerts --from-beginning --pretty         all there are, readable\n  \
+        farol consume sensor-data --partition 0 --offset 100 --max-messages 5\n  \
+        farol consume sensor-data --from-beginning --json | jq .value.sensor_id\n  \
+        farol consume alerts --group my-readers                with others, each record once")]
+    Consume(Consume),
+
+    /// Send lines as records of a topic, over the Kafka protocol
+    #[command(after_help = "Examples:\n  \
+        farol produce notes                                    what is typed; Ctrl-D ends\n  \
+        farol produce sensor-data --key temp-1 readings.ndjson\n  \
+        printf 'temp-1:{\"sensor_id\":\"temp-1\",\"value\":42.5}\\n' | farol produce sensor-data --key-separator :")]
+    Produce(Produce),
 
     /// Look at rule files
     #[command(subcommand)]
@@ -367,6 +398,12 @@ impl Cli {
             }
             Command::Simulate(simulate) => {
                 add("kafka.brokers", "--brokers", simulate.brokers.as_deref().map(bare));
+            }
+            Command::Topics(Topics { brokers, .. })
+            | Command::Groups(Groups { brokers, .. })
+            | Command::Consume(Consume { brokers, .. })
+            | Command::Produce(Produce { brokers, .. }) => {
+                add("kafka.brokers", "--brokers", brokers.brokers.as_deref().map(bare));
             }
             Command::Worker(worker) => {
                 add("kafka.brokers", "--brokers", worker.brokers.brokers.as_deref().map(bare));

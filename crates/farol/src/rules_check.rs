@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use farol_detect::{Rule, RuleSet};
 use farol_pipeline::rules::read_files;
 
-use crate::terminal::say;
+use crate::terminal::{columns, say};
 
 /// Prints every problem and fails, or prints a table of the rules.
 pub fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
@@ -53,20 +53,7 @@ fn table(rules: &RuleSet) -> String {
             definition.select.clone(),
         ]
     }));
-    let mut widths = [0; 4];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut lines: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            let cells: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        })
-        .collect();
+    let mut lines = columns(&rows);
     lines.push(format!("{} rule{}, no problems", rules.len(), if rules.len() == 1 { "" } else { "s" }));
     lines.join("\n")
 }

@@ -34,9 +34,14 @@ pub(super) fn check(client: &BaseConsumer<Logging>, limit: Duration) -> Result<(
     match client.client().fetch_metadata(Some(""), limit) {
         // A topic without a name is refused, by a broker that is there.
         Ok(_) => Ok(()),
-        Err(error) => match bus_error(&error, "the brokers") {
-            BusError::Unavailable(problem) => Err(BusError::Unavailable(problem)),
-            _ => Ok(()),
+        Err(error) => match error.rdkafka_error_code() {
+            Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut) | None => {
+                Err(BusError::Unavailable("no connection".to_owned()))
+            }
+            Some(code) => match code_error(code, "the brokers") {
+                error @ BusError::InvalidState(_) => Err(error),
+                _ => Ok(()),
+            },
         },
     }
 }

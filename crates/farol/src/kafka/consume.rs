@@ -1,0 +1,264 @@
+//! `farol consume`: the records of a topic on standard output, one a line.
+//!
+//! Whoever reads may go (a closed pipe); then it stops, and that is no error. What others wrote is printed so that a terminal
+//! obeys none of it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use farol_bus::kafka::KafkaBus;
+use farol_bus::{
+    Bus as _, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled, StartAt,
+    TopicPartition,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{connect, extents, partitions_of, topic};
+use crate::cli;
+use crate::client::until_interrupted;
+use crate::settings::Settings;
+use crate::terminal::harmless;
+
+/// How long one poll waits; Ctrl-C doesn't wait for it.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Prints until told to stop, or until what was asked for is printed.
+pub fn run(arguments: cli::Consume, settings: &Settings) -> anyhow::Result<ExitCode> {
+    until_interrupted(|stop| async move {
+        let bus = connect(settings, "farol-consume").await?;
+        let (mut consumer, mut until) = match &arguments.group {
+            Some(group) => (member(&bus, group, &arguments).await?, None),
+            None => reader(&bus, &arguments).await?,
+        };
+        let printed = print(consumer.as_mut(), &arguments, &mut until, &stop).await;
+        consumer.close().await?;
+        printed.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// What is still to be printed before it is done; `None` goes on for ever.
+type Until = Option<BTreeMap<TopicPartition, i64>>;
+
+async fn member(bus: &KafkaBus, group: &str, arguments: &cli::Consume) -> anyhow::Result<Box<dyn Consumer>> {
+    let offset_reset = if arguments.from_beginning { OffsetReset::Earliest } else { OffsetReset::Latest };
+    topic(bus, &arguments.topic).await?;
+    let settings = ConsumerSettings { offset_reset, ..ConsumerSettings::member("farol-consume", group) };
+    let mut consumer = bus.consumer(settings).await?;
+    consumer.subscribe(&[&arguments.topic]).await?;
+    Ok(consumer)
+}
+
+async fn reader(bus: &KafkaBus, arguments: &cli::Consume) -> anyhow::Result<(Box<dyn Consumer>, Until)> {
+    let name = &arguments.topic;
+    let topic = topic(bus, name).await?;
+    let mut partitions = partitions_of(&topic.name, topic.partitions);
+    if let Some(partition) = arguments.partition {
+        partitions.retain(|p| p.partition == partition);
+        anyhow::ensure!(!partitions.is_empty(), "topic {name} has {} partitions, from 0", topic.partitions);
+    }
+    let extents = extents(bus, &partitions).await?;
+    let begin = match arguments.offset {
+        Some(offset) => StartAt::Offset(offset),
+        None if arguments.from_beginning => StartAt::Earliest,
+        None => StartAt::Latest,
+    };
+    let follow = arguments.follow || begin == StartAt::Latest;
+    let until = (!follow).then(|| extents.iter().map(|(p, (_, end))| (p.clone(), *end)).collect());
+    let mut consumer = bus.consumer(ConsumerSettings::standalone("farol-consume")).await?;
+    consumer.assign(partitions.into_iter().map(|partition| (partition, begin)).collect()).await?;
+    Ok((consumer, until))
+}
+
+async fn print(
+    consumer: &mut dyn Consumer,
+    arguments: &cli::Consume,
+    until: &mut Until,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut left = arguments.max_messages.unwrap_or(u64::MAX);
+    while left > 0 && !is_done(consumer, until) {
+        let polled = tokio::select! {
+            polled = consumer.poll(POLL) => polled?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let Polled::Records(batches) = polled else { continue };
+        let mut printed = BTreeMap::new();
+        let written = write(&batches, arguments, until.as_ref(), &mut left, &mut printed);
+        if arguments.group.is_some() && !printed.is_empty() {
+            consumer.commit(printed).await?;
+        }
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("can't write to standard output")?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether everything up to the ends that there were has been read.
+fn is_done(consumer: &dyn Consumer, until: &mut Until) -> bool {
+    until.as_mut().is_some_and(|until| {
+        until.retain(|partition, end| consumer.position(partition).is_some_and(|position| position < *end));
+        until.is_empty()
+    })
+}
+
+/// Writes records, and notes how far each partition was written.
+fn write(
+    batches: &[ConsumedBatch],
+    arguments: &cli::Consume,
+    until: Option<&BTreeMap<TopicPartition, i64>>,
+    left: &mut u64,
+    printed: &mut BTreeMap<TopicPartition, i64>,
+) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for batch in batches {
+        let end = until.map_or(i64::MAX, |until| until.get(&batch.partition).copied().unwrap_or(i64::MIN));
+        for record in batch.records.iter().filter(|record| record.offset < end) {
+            if *left == 0 {
+                break;
+            }
+            if arguments.form.json {
+                writeln!(out, "{}", as_json(&batch.partition, record)?)?;
+            } else {
+                writeln!(out, "{}", as_text(&batch.partition, record, arguments.pretty))?;
+            }
+            *left -= 1;
+            printed.insert(batch.partition.clone(), record.offset + 1);
+        }
+    }
+    out.flush()
+}
+
+/// Position, time, key, headers and value; a tombstone has no value.
+fn as_text(partition: &TopicPartition, record: &ConsumedRecord, pretty: bool) -> String {
+    let mut line = format!("{partition}@{}  {}", record.offset, record.timestamp());
+    if let Some(key) = &record.key {
+        line.push_str(&format!("  {}", harmless(&String::from_utf8_lossy(key))));
+    }
+    for (name, value) in &record.headers {
+        let value = String::from_utf8_lossy(value);
+        line.push_str(&format!("  {}={}", harmless(name), harmless(&value)));
+    }
+    let Some(value) = &record.value else { return line + "  (tombstone)" };
+    let json = serde_json::from_slice::<&RawValue>(value).ok();
+    match (json, serde_json::from_slice::<Value>(value)) {
+        (Some(_), Ok(value)) if pretty => format!("{line}\n{value:#}"),
+        (Some(json), _) => format!("{line}  {}", harmless(&without_spaces(json.get()))),
+        (None, _) => format!("{line}  {}", harmless(&String::from_utf8_lossy(value))),
+    }
+}
+
+/// JSON in one line, otherwise as its writer wrote it: its numbers may be more than this program could hold.
+fn without_spaces(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    json.chars()
+        .filter(|c| {
+            let kept = in_string || !c.is_ascii_whitespace();
+            (in_string, escaped) = match c {
+                '"' if !escaped => (!in_string, false),
+                '\\' if in_string => (true, !escaped),
+                _ => (in_string, false),
+            };
+            kept
+        })
+        .collect()
+}
+
+/// A record as `--json` prints it.
+#[derive(Serialize)]
+struct JsonRecord<'a> {
+    topic: &'a str,
+    partition: i32,
+    offset: i64,
+    timestamp: String,
+    key: Value,
+    headers: Vec<Value>,
+    value: Option<Box<RawValue>>,
+}
+
+fn as_json(partition: &TopicPartition, record: &ConsumedRecord) -> serde_json::Result<String> {
+    let headers = record.headers.iter().map(|(name, value)| json!([name, text_or_bytes(value)]));
+    let value = |value: &[u8]| match serde_json::from_slice::<&RawValue>(value) {
+        Ok(json) => RawValue::from_string(without_spaces(json.get())),
+        Err(_) => serde_json::value::to_raw_value(&text_or_bytes(value)),
+    };
+    serde_json::to_string(&JsonRecord {
+        topic: &partition.topic,
+        partition: partition.partition,
+        offset: record.offset,
+        timestamp: record.timestamp().to_string(),
+        key: record.key.as_deref().map_or(Value::Null, text_or_bytes),
+        headers: headers.collect(),
+        value: record.value.as_deref().map(value).transpose()?,
+    })
+}
+
+/// Text as it is; anything else as `{"base64": "…"}`.
+fn text_or_bytes(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: Option<&'static [u8]>, value: Option<&'static [u8]>) -> ConsumedRecord {
+        ConsumedRecord {
+            offset: 7,
+            timestamp_ms: 1_700_000_000_000,
+            key: key.map(Into::into),
+            value: value.map(Into::into),
+            headers: vec![("source".to_owned(), b"a\tb"[..].into())],
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_is_in_it() {
+        let partition = TopicPartition::new("t", 1);
+        let text = |record: &ConsumedRecord| as_text(&partition, record, false);
+        let json = record(Some(b"k"), Some(b"{ \"b\": 1,\n \"a\": [2] }"));
+        assert_eq!(text(&json), "t/1@7  2023-11-14T22:13:20.000000Z  k  source=a\\tb  {\"b\":1,\"a\":[2]}");
+        assert_eq!(
+            as_text(&partition, &json, true).lines().nth(1),
+            Some("{"),
+            "over several lines if that is wanted"
+        );
+        let other = text(&record(None, Some(b"two\nlines \x1b[0m \xff")));
+        assert!(other.ends_with("two\\nlines \\u{1b}[0m \u{fffd}"), "{other}");
+        assert!(text(&record(Some(b"gone"), None)).ends_with("(tombstone)"));
+    }
+
+    #[test]
+    fn json_keeps_what_is_no_text() {
+        let partition = TopicPartition::new("t", 1);
+        let json = |record: &ConsumedRecord| -> Value {
+            serde_json::from_str(&as_json(&partition, record).expect("a record")).expect("JSON")
+        };
+        let value = json(&record(Some(&[0xff, 0]), Some(b"plain")));
+        assert_eq!(value["key"], json!({ "base64": "/wA=" }));
+        assert_eq!((value["value"].as_str(), value["offset"].as_i64()), (Some("plain"), Some(7)));
+        assert_eq!(json(&record(None, None))["value"], Value::Null);
+    }
+
+    #[test]
+    fn json_is_one_line_with_its_numbers_and_strings_as_they_were() {
+        let partition = TopicPartition::new("t", 1);
+        let line = as_json(
+            &partition,
+            &record(None, Some(b"{ \"n\" : 123456789012345678901234567890,\n \"s\": \"a \\\" b\\\\\" }")),
+        );
+        let line = line.expect("a record");
+        assert!(line.ends_with(r#""value":{"n":123456789012345678901234567890,"s":"a \" b\\"}}"#), "{line}");
+    }
+}

@@ -1,0 +1,246 @@
+//! `farol groups`.
+//!
+//! Lag in records is the distance from what a group has committed to the end of the partition; lag in time is the age of the
+//! record that it would read next, so it is looked up in the log.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use farol_bus::kafka::KafkaBus;
+use farol_bus::{
+    Bus as _, BusError, ConsumerSettings, GroupDescription, OffsetSpec, Polled, StartAt, TopicPartition,
+};
+use farol_event::Timestamp;
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use super::{confirm, connect, extents, partitions_of};
+use crate::cli::{self, kafka::GroupsCommand};
+use crate::client::until_interrupted;
+use crate::settings::Settings;
+use crate::terminal::{columns, say};
+
+/// How long the look for the oldest unread records may take; where it finds none, the age isn't shown.
+const AGE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How many groups are asked at the same time.
+const GROUPS_AT_ONCE: usize = 8;
+
+/// Runs the command.
+pub fn run(arguments: cli::Groups, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let json = arguments.form.json;
+    until_interrupted(|_| async move {
+        let bus = connect(settings, "farol-groups").await?;
+        match arguments.command.unwrap_or(GroupsCommand::List) {
+            GroupsCommand::List => list(&bus, json).await?,
+            GroupsCommand::Describe { name } => describe(&bus, &name, json).await?,
+            GroupsCommand::Reset { name, topic, to, sure } => {
+                let to = place(&to)?;
+                if !confirm(&format!("have group {name} go on from another place in {topic}"), &sure)? {
+                    return Ok(ExitCode::FAILURE);
+                }
+                reset(&bus, &name, &topic, to, json).await?;
+            }
+            GroupsCommand::Delete { name, sure } => {
+                if !confirm(&format!("delete group {name} and what it has committed"), &sure)? {
+                    return Ok(ExitCode::FAILURE);
+                }
+                bus.delete_group(&name).await?;
+                if json { say(json!({ "deleted": name })) } else { say(format_args!("deleted {name}")) }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// How far a group is in one partition.
+struct Progress {
+    owner: Option<String>,
+    committed: Option<i64>,
+    end: i64,
+    lag: i64,
+    /// Where it would go on reading.
+    next: i64,
+}
+
+async fn progress(
+    bus: &KafkaBus,
+    group: &GroupDescription,
+) -> anyhow::Result<BTreeMap<TopicPartition, Progress>> {
+    let committed = bus.committed(&group.group).await?;
+    let mut owners: BTreeMap<TopicPartition, Option<String>> =
+        committed.keys().map(|partition| (partition.clone(), None)).collect();
+    for member in &group.members {
+        owners.extend(member.assignment.iter().map(|p| (p.clone(), Some(member.client_id.clone()))));
+    }
+    let all: Vec<_> = owners.keys().cloned().collect();
+    let extents = extents(bus, &all).await?;
+    let progress = |(partition, owner): (TopicPartition, Option<String>)| {
+        let (first, end) = extents.get(&partition).copied().unwrap_or_default();
+        let committed = committed.get(&partition).copied();
+        // What retention has deleted can't be read any more, and so isn't waited for.
+        let next = committed.map_or(first, |offset| offset.max(first));
+        (partition, Progress { owner, committed, end, lag: (end - next).max(0), next })
+    };
+    Ok(owners.into_iter().map(progress).collect())
+}
+
+async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
+    let mut rows = vec![["GROUP", "STATE", "MEMBERS", "PARTITIONS", "LAG"].map(str::to_owned)];
+    let mut listed = Vec::new();
+    let groups = bus.groups().await?;
+    let mut all = Vec::with_capacity(groups.len());
+    for part in groups.chunks(GROUPS_AT_ONCE) {
+        all.extend(try_join_all(part.iter().map(|group| progress(bus, group))).await?);
+    }
+    for (group, progress) in groups.iter().zip(all) {
+        let lag: i64 = progress.values().map(|progress| progress.lag).sum();
+        rows.push([
+            group.group.clone(),
+            group.state.clone(),
+            group.members.len().to_string(),
+            progress.len().to_string(),
+            lag.to_string(),
+        ]);
+        listed.push(json!({
+            "group": group.group, "state": group.state, "members": group.members.len(), "partitions": progress.len(),
+            "lag_records": lag,
+        }));
+    }
+    if json {
+        say(serde_json::to_string_pretty(&listed)?);
+    } else {
+        columns(&rows).into_iter().for_each(say);
+    }
+    Ok(())
+}
+
+async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> {
+    let group = find(bus, name).await?;
+    let progress = progress(bus, &group).await?;
+    let unread: Vec<_> = progress
+        .iter()
+        .filter(|(_, progress)| progress.lag > 0)
+        .map(|(partition, progress)| (partition.clone(), StartAt::Offset(progress.next)))
+        .collect();
+    let oldest = oldest(bus, unread).await?;
+    let now = Timestamp::from_system_time(SystemTime::now());
+    let age = |partition: &TopicPartition, progress: &Progress| {
+        if progress.lag == 0 {
+            return Some(0.0);
+        }
+        oldest.get(partition).map(|at| (now.since(*at).as_secs_f64() * 10.0).round() / 10.0)
+    };
+    if json {
+        let members: Vec<_> = group
+            .members
+            .iter()
+            .map(|member| {
+                json!({
+                    "member_id": member.member_id, "client_id": member.client_id,
+                    "partitions": member.assignment.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let partitions: Vec<_> = progress
+            .iter()
+            .map(|(partition, progress)| {
+                json!({
+                    "topic": &*partition.topic, "partition": partition.partition, "owner": progress.owner,
+                    "committed": progress.committed, "end": progress.end, "lag_records": progress.lag,
+                    "lag_seconds": age(partition, progress),
+                })
+            })
+            .collect();
+        let described = json!({
+            "group": group.group, "state": group.state, "members": members, "partitions": partitions,
+        });
+        say(serde_json::to_string_pretty(&described)?);
+        return Ok(());
+    }
+    say(format_args!("{}: {}, {} members", group.group, group.state, group.members.len()));
+    let mut rows =
+        vec![["PARTITION", "OWNER", "COMMITTED", "END", "LAG", "LAG IN SECONDS"].map(str::to_owned)];
+    rows.extend(progress.iter().map(|(partition, progress)| {
+        [
+            partition.to_string(),
+            progress.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
+            progress.committed.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
+            progress.end.to_string(),
+            progress.lag.to_string(),
+            age(partition, progress).map_or_else(|| "?".to_owned(), |age| format!("{age:.1}")),
+        ]
+    }));
+    columns(&rows).into_iter().for_each(say);
+    for member in group.members.iter().filter(|member| member.assignment.is_empty()) {
+        say(format_args!("{} owns no partition", member.client_id));
+    }
+    Ok(())
+}
+
+async fn find(bus: &KafkaBus, name: &str) -> anyhow::Result<GroupDescription> {
+    let found = bus.groups().await?.into_iter().find(|group| group.group == name);
+    found.with_context(|| format!("there is no group `{name}`; `farol groups` lists them"))
+}
+
+/// When the record at each place came.
+async fn oldest(
+    bus: &KafkaBus,
+    unread: Vec<(TopicPartition, StartAt)>,
+) -> Result<BTreeMap<TopicPartition, Timestamp>, BusError> {
+    let mut found = BTreeMap::new();
+    if unread.is_empty() {
+        return Ok(found);
+    }
+    let wanted = unread.len();
+    let settings = ConsumerSettings { max_bytes: 64 * 1024, ..ConsumerSettings::standalone("farol-groups") };
+    let mut consumer = bus.consumer(settings).await?;
+    consumer.assign(unread).await?;
+    let deadline = Instant::now() + AGE_LIMIT;
+    while found.len() < wanted && Instant::now() < deadline {
+        if let Polled::Records(batches) = consumer.poll(Duration::from_millis(200)).await? {
+            for batch in batches {
+                if let Some(first) = batch.records.first() {
+                    found.entry(batch.partition).or_insert_with(|| first.timestamp());
+                }
+            }
+        }
+    }
+    consumer.close().await?;
+    Ok(found)
+}
+
+fn place(text: &str) -> anyhow::Result<OffsetSpec> {
+    match text {
+        "earliest" => Ok(OffsetSpec::Earliest),
+        "latest" => Ok(OffsetSpec::Latest),
+        time => {
+            let time: Timestamp = time.parse().with_context(|| {
+                format!("`{time}` is not `earliest`, `latest` or a time such as 2026-11-24T08:00:00Z")
+            })?;
+            Ok(OffsetSpec::Timestamp(time.as_millis()))
+        }
+    }
+}
+
+async fn reset(bus: &KafkaBus, name: &str, topic: &str, to: OffsetSpec, json: bool) -> anyhow::Result<()> {
+    let described = super::topic(bus, topic).await?;
+    if let Some(group) = bus.groups().await?.into_iter().find(|group| group.group == name) {
+        anyhow::ensure!(
+            group.members.is_empty(),
+            "group {name} has {} members; stop them first",
+            group.members.len()
+        );
+    }
+    let offsets = bus.offsets(&partitions_of(&described.name, described.partitions), to).await?;
+    bus.reset_group(name, &offsets).await?;
+    if json {
+        let offsets: BTreeMap<_, _> = offsets.iter().map(|(p, offset)| (p.to_string(), offset)).collect();
+        say(json!({ "group": name, "offsets": offsets }));
+    } else {
+        offsets.iter().for_each(|(partition, offset)| say(format_args!("{partition} from {offset}")));
+    }
+    Ok(())
+}
