@@ -89,7 +89,7 @@ pub(crate) fn version(view: ViewName) -> i64 {
         ViewName::Sensors => 1,
         ViewName::Alerts => 1,
         ViewName::Events => 1,
-        ViewName::Pipeline => 2,
+        ViewName::Pipeline => 3,
     }
 }
 

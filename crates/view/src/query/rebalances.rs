@@ -145,8 +145,9 @@ impl RebalanceCost {
                 .collect()
         };
         let (had, has) = (owners(before), owners(after));
+        // A pause tells of a move even between members that go by the same name.
         let moved: BTreeSet<&String> =
-            had.symmetric_difference(&has).map(|(partition, _)| partition).collect();
+            had.symmetric_difference(&has).map(|(partition, _)| partition).chain(paused_ms.keys()).collect();
         Self {
             took_ms: u64::try_from(took).unwrap_or(u64::MAX),
             partitions_moved: moved.len() as u64,
@@ -254,9 +255,10 @@ mod tests {
         let at = |ms: i64| Timestamp::from_micros(ms * 1000).unwrap();
         let before = assignment(&[("a", &["t/0", "t/1"]), ("b", &["t/2"])]);
         let after = assignment(&[("b", &["t/1", "t/2"]), ("c", &["t/0", "t/3"])]);
-        let paused = BTreeMap::from([("t/0".to_owned(), 40), ("t/1".to_owned(), 7)]);
+        // The last one went from one `b` to another.
+        let paused = BTreeMap::from([("t/0".to_owned(), 40), ("t/1".to_owned(), 7), ("t/2".to_owned(), 8)]);
         let cost = RebalanceCost::of(at(1000), at(1250), &before, &after, &paused);
-        assert_eq!(cost, RebalanceCost { took_ms: 250, partitions_moved: 3, longest_pause_ms: 40 });
+        assert_eq!(cost, RebalanceCost { took_ms: 250, partitions_moved: 4, longest_pause_ms: 40 });
         let nothing = RebalanceCost::of(at(5), at(5), &after, &after, &BTreeMap::new());
         assert_eq!(nothing, RebalanceCost::default());
     }

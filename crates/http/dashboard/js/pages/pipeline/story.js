@@ -15,7 +15,8 @@ export const owners = (assignment) => new Map(Object.entries(assignment ?? {}).f
 export function moves({ before, after, paused_ms: paused }) {
   const [had, has] = [owners(before), owners(after)];
   const names = [...new Set([...had.keys(), ...has.keys()])].sort(byName);
-  const changed = names.filter((name) => had.get(name) !== has.get(name));
+  // A pause tells of a move even between members that go by the same name.
+  const changed = names.filter((name) => had.get(name) !== has.get(name) || paused?.[name] !== undefined);
   return {
     moved: changed.map((name) => ({ name, from: had.get(name) ?? null, to: has.get(name) ?? null, paused: paused?.[name] })),
     kept: names.length - changed.length,
