@@ -6,9 +6,10 @@ import { listen, suspect } from "./stream.js";
 
 /**
  * `path` null asks for nothing. Options: `query`, `every` (ms between polls, 0 = never), `on` (kinds of the stream that
- * make it ask again), `settle` (ms to wait after such a message, so that a burst costs one request).
+ * make it ask again), `only` (which of their messages do), `settle` (ms to wait after such a message, so that a burst
+ * costs one request).
  */
-export function useResource(path, { query = {}, every = 0, on = [], settle = 200 } = {}) {
+export function useResource(path, { query = {}, every = 0, on = [], only = () => true, settle = 200 } = {}) {
   const state = useSignal({ data: undefined, error: null, loading: true, key: null });
   const reload = useRef(() => {});
   const key = path === null ? null : `${path}?${JSON.stringify(query)}`;
@@ -17,7 +18,8 @@ export function useResource(path, { query = {}, every = 0, on = [], settle = 200
     if (path === null) return undefined;
     const loop = new Loop(state, key, (signal) => get(path, query, signal), every);
     reload.current = () => loop.now();
-    const stops = [...on, "refetch"].map((kind) => listen(kind, () => loop.soon(settle)));
+    const stops = on.map((kind) => listen(kind, (messages) => { if (messages.some(only)) loop.soon(settle); }));
+    stops.push(listen("refetch", () => loop.soon(settle)));
     document.addEventListener("visibilitychange", loop.visible);
     loop.now();
     return () => {

@@ -18,7 +18,8 @@ import { reassigned } from "./pipeline/members.js";
 import { keyOf, newestFirst, REBALANCES_LIMIT, Rebalances } from "./pipeline/rebalances.js";
 
 const PAGE_SIZE = 100;
-const LIVE = { on: ["pipeline"], settle: 150 };
+/** Heartbeats change nothing that the next poll wouldn't show soon enough; of many workers they would cost a request each. */
+const LIVE = { on: ["pipeline"], only: (message) => !message.type?.endsWith("_pulsou"), settle: 150 };
 
 export function PipelinePage({ id }) {
   const groups = useResource("/api/groups", { ...LIVE, every: 2000 });
