@@ -18,6 +18,8 @@ use serde_json::value::RawValue;
 use crate::severity::AlertLevel;
 use crate::timestamp::{Timestamp, TimestampError};
 
+mod plain;
+
 /// The longest accepted reading, in bytes of JSON.
 pub const MAX_READING_BYTES: usize = 64 * 1024;
 /// The longest accepted `sensor_id`, in bytes.
@@ -132,6 +134,14 @@ impl<'a> Reading<'a> {
         // Once for the whole text: the parser would check every piece of it by itself.
         let text =
             std::str::from_utf8(json).map_err(|e| ReadingError::Malformed(format!("not UTF-8: {e}")))?;
+        match plain::parse(text) {
+            Some(raw) => raw.check(arrival),
+            None => Self::parse_any_form(text, arrival),
+        }
+    }
+
+    /// With the general parser, which takes everything that is allowed and can say what isn't.
+    fn parse_any_form(text: &'a str, arrival: Timestamp) -> Result<Self, ReadingError> {
         let raw: RawReading<'a> =
             serde_json::from_str(text).map_err(|e| ReadingError::Malformed(e.to_string()))?;
         raw.check(arrival)

@@ -82,6 +82,14 @@ pub enum AlertLevel {
 }
 
 impl AlertLevel {
+    /// Every level, mildest first.
+    pub const ALL: [AlertLevel; 3] = [AlertLevel::Normal, AlertLevel::Warning, AlertLevel::Critical];
+
+    /// The level of a word of the wire.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == word)
+    }
+
     /// The lower-case word of the wire.
     pub fn as_str(self) -> &'static str {
         match self {
