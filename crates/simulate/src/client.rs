@@ -1,7 +1,5 @@
-//! A small HTTP/1.1 client over hyper: one keep-alive connection, one request at a time, no pool and no redirects.
-//!
-//! The connection's driver is polled by whoever waits for an answer instead of by a task of its own. That saves two task
-//! switches a request, which matters to a load generator that shares its processors with the server.
+//! A small HTTP/1.1 client: one keep-alive connection, one request at a time, no pool and no redirects. Requests with an
+//! answer go over [`Connection`]'s bare socket, answers without an end over hyper ([`EndlessAnswer`]).
 //!
 //! An error says whether the request may have reached the server ([`ClientError::may_have_arrived`]): the difference
 //! between sending it again freely and perhaps storing it twice.
@@ -15,13 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::http::{HeaderValue, Uri, header};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+mod connection;
+
+pub use connection::Connection;
 
 /// The longest accepted answer, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -207,6 +209,23 @@ impl RequestTemplate {
         Ok(Self { method, uri: server.uri(path)?, headers })
     }
 
+    /// Writes the head of a request with a body of so many bytes.
+    fn write_head(&self, body_bytes: usize, into: &mut Vec<u8>) {
+        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
+        for piece in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+            into.extend_from_slice(piece.as_bytes());
+        }
+        for (name, value) in &self.headers {
+            for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                into.extend_from_slice(piece);
+            }
+        }
+        if self.method != Method::GET {
+            into.extend_from_slice(format!("content-length: {body_bytes}\r\n").as_bytes());
+        }
+        into.extend_from_slice(b"\r\n");
+    }
+
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = self.method.clone();
@@ -216,103 +235,57 @@ impl RequestTemplate {
     }
 }
 
+/// Opens a socket, within [`CONNECT_TIMEOUT`].
+async fn connect(server: &ServerUrl) -> Result<TcpStream, ClientError> {
+    let failed = |source| ClientError::Connect { address: Arc::clone(&server.address), source };
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*server.address))
+        .await
+        .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+        .map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
 /// The connection's I/O; `None` when it is over.
 type Driver = Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>;
 
-/// One open connection. After an error it is of no use: open another.
-pub struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
+/// An answer whose body goes on for as long as the server likes, on a connection of its own.
+pub struct EndlessAnswer {
+    /// Its status.
+    pub status: StatusCode,
+    body: Incoming,
     driver: Driver,
 }
 
-impl Connection {
-    /// Opens a connection, within [`CONNECT_TIMEOUT`].
-    ///
-    /// # Errors
-    /// [`ClientError::Connect`].
-    pub async fn open(server: &ServerUrl) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::Connect { address: Arc::clone(&server.address), source };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&*server.address))
-            .await
-            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
-            .map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(std::io::Error::other(e)))?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)) })
-    }
-
-    /// Sends a request and waits for the whole answer.
-    ///
-    /// # Errors
-    /// See [`ClientError`]. Not cancel-safe: after an error or a dropped call the connection must not be used again.
-    pub async fn exchange(
-        &mut self,
-        template: &RequestTemplate,
-        body: Bytes,
-        limit: Duration,
-    ) -> Result<Answer, ClientError> {
-        let request = template.request(body);
-        let Self { sender, driver } = self;
-        let answering = async {
-            sender.ready().await.map_err(|_| ClientError::ClosedWhileIdle)?;
-            let response = match sender.try_send_request(request).await {
-                Ok(response) => response,
-                // hyper hands the request back exactly when nothing of it was written.
-                Err(mut failure) => {
-                    return Err(match failure.take_message() {
-                        Some(_) => ClientError::ClosedWhileIdle,
-                        None => ClientError::Broken(describe(&failure.into_error())),
-                    });
-                }
-            };
-            read_answer(response).await
-        };
-        match tokio::time::timeout(limit, drive(driver, answering)).await {
-            Ok(result) => result,
-            Err(_) => Err(ClientError::TimedOut(limit)),
-        }
-    }
-
+impl EndlessAnswer {
     /// Sends a request and returns as soon as the head of the answer is there; the body follows from
     /// [`EndlessAnswer::next_chunk`].
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn open_stream(
-        mut self,
+    pub async fn open(
+        server: &ServerUrl,
         template: &RequestTemplate,
         limit: Duration,
-    ) -> Result<EndlessAnswer, ClientError> {
+    ) -> Result<Self, ClientError> {
+        let stream = TokioIo::new(connect(server).await?);
+        let failed = |e| ClientError::Broken(describe(&e));
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(failed)?;
+        let mut driver: Driver = Some(Box::pin(connection));
         let request = template.request(Bytes::new());
-        let Self { sender, driver } = &mut self;
-        let answering = async {
-            sender.ready().await.map_err(|_| ClientError::ClosedWhileIdle)?;
-            sender.send_request(request).await.map_err(|e| ClientError::Broken(describe(&e)))
-        };
-        let response = tokio::time::timeout(limit, drive(driver, answering))
+        let answering = async { sender.send_request(request).await.map_err(failed) };
+        let response = tokio::time::timeout(limit, drive(&mut driver, answering))
             .await
             .map_err(|_| ClientError::TimedOut(limit))??;
-        let status = response.status();
-        Ok(EndlessAnswer { status, body: response.into_body(), connection: self })
+        Ok(Self { status: response.status(), body: response.into_body(), driver })
     }
-}
 
-/// An answer whose body goes on for as long as the server likes.
-pub struct EndlessAnswer {
-    /// Its status.
-    pub status: StatusCode,
-    body: Incoming,
-    connection: Connection,
-}
-
-impl EndlessAnswer {
     /// The next piece of the body, or `None` at its end. Cancel-safe.
     ///
     /// # Errors
     /// [`ClientError::Broken`].
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        let Self { body, connection, .. } = self;
+        let Self { body, driver, .. } = self;
         let reading = async {
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(|e| ClientError::Broken(describe(&e)))?.into_data() {
@@ -321,7 +294,7 @@ impl EndlessAnswer {
             }
             Ok(None)
         };
-        drive(&mut connection.driver, reading).await
+        drive(driver, reading).await
     }
 }
 
@@ -341,23 +314,6 @@ async fn drive<T>(
     }
     // The connection is over. What it had received is still to be had, and whatever else waits is told at once.
     wanted.await
-}
-
-async fn read_answer(response: Response<Incoming>) -> Result<Answer, ClientError> {
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|e| {
-        if e.is::<http_body_util::LengthLimitError>() {
-            ClientError::AnswerTooLong
-        } else {
-            ClientError::Broken(e.to_string())
-        }
-    })?;
-    Ok(Answer { status, retry_after, body: body.to_bytes() })
 }
 
 /// hyper's errors keep their cause apart; both matter.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::LoadError;
 use super::connection::{histogram, record};
 use super::summary::{AlertLatency, LatencySummary};
-use crate::client::{Connection, EndlessAnswer, RequestTemplate, ServerUrl};
+use crate::client::{ClientError, EndlessAnswer, RequestTemplate, ServerUrl};
 use crate::line::{LineIdentity, LineTemplate};
 use crate::sse::{ServerSentEvent, SseParser};
 use crate::upload::{UploadError, Uploader};
@@ -147,11 +147,10 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
 async fn open_stream(server: &ServerUrl) -> Result<EndlessAnswer, LoadError> {
     let template = RequestTemplate::get(server, "/api/stream?streams=alert")
         .map_err(|e| LoadError::Stream(e.to_string()))?;
-    let connection = Connection::open(server).await.map_err(LoadError::Connect)?;
-    let stream = connection
-        .open_stream(&template, STREAM_LIMIT)
-        .await
-        .map_err(|e| LoadError::Stream(e.to_string()))?;
+    let stream = EndlessAnswer::open(server, &template, STREAM_LIMIT).await.map_err(|e| match e {
+        ClientError::Connect { .. } => LoadError::Connect(e),
+        other => LoadError::Stream(other.to_string()),
+    })?;
     if stream.status != StatusCode::OK {
         return Err(LoadError::Stream(format!("the server answered {}", stream.status)));
     }
