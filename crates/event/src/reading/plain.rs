@@ -100,7 +100,7 @@ impl<'a> Scanner<'a> {
             return None;
         }
         let start = self.place();
-        let length = self.rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))?;
+        let length = end_of_string(self.rest)?;
         let (_, after) = self.rest.split_at_checked(length)?;
         let [b'"', after @ ..] = after else { return None };
         self.rest = after;
@@ -166,4 +166,28 @@ impl<'a> Scanner<'a> {
         self.rest = self.rest.get(values.byte_offset()..)?;
         Some(value)
     }
+}
+
+/// Where the first byte is that ends a plain string, rightly or not: a quote, a backslash, a control character. Looks at eight bytes at a
+/// time; texts are short, so calling a general search costs more than it saves.
+fn end_of_string(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH_BITS: u64 = ONES << 7;
+    /// The high bit of each byte that is below `bound`, which is at most 128; nothing of the bytes above the first such one.
+    fn below(eight: u64, bound: u64) -> u64 {
+        eight.wrapping_sub(ONES * bound) & !eight & HIGH_BITS
+    }
+    let mut passed = 0;
+    while let Some(eight) = bytes.get(passed..).and_then(<[u8]>::first_chunk) {
+        let eight = u64::from_le_bytes(*eight);
+        let found = below(eight, 0x20)
+            | below(eight ^ (ONES * u64::from(b'"')), 1)
+            | below(eight ^ (ONES * u64::from(b'\\')), 1);
+        if found != 0 {
+            return Some(passed + (found.trailing_zeros() / 8) as usize);
+        }
+        passed += 8;
+    }
+    let rest = bytes.get(passed..)?;
+    rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)).map(|place| passed + place)
 }
