@@ -35,7 +35,8 @@ async fn breach_fires_and_recovery_resolves_with_evidence() {
     .await;
     let in_view = eventually(LIMIT, async || {
         let alerts = plant.alerts_in_view().await;
-        alerts.iter().all(|a| a.status == AlertStatus::Resolved).then_some(alerts)
+        let resolved = alerts.iter().filter(|a| a.status == AlertStatus::Resolved).count();
+        (resolved == 2).then_some(alerts)
     })
     .await;
     assert_eq!(in_view.len(), 2);
