@@ -1,7 +1,7 @@
 //! Record batches: Kafka's format v2 (`magic` 2), the one format on disk, in the journal and on the wire.
 //!
-//! It is a codec: bytes in, bytes out, no I/O. It knows nothing of Kafka's requests, and understands the
-//! transactional and control attributes only so far as to report them.
+//! It is a codec: bytes in, bytes out, no I/O. It knows nothing of Kafka's requests. Of
+//! transactions it knows the attributes and the markers' bytes, not what they mean for a reader.
 //!
 //! # Layout
 //!
@@ -30,6 +30,7 @@
 
 mod builder;
 mod compression;
+mod control;
 mod header;
 mod record;
 pub(crate) mod rewrite;
@@ -37,8 +38,9 @@ mod varint;
 
 use bytes::Bytes;
 
-pub use builder::{BatchBuilder, DEFAULT_MAX_BATCH_BYTES, HeaderRef};
+pub use builder::{BatchBuilder, BatchProducer, DEFAULT_MAX_BATCH_BYTES, HeaderRef};
 pub use compression::Compression;
+pub use control::Marker;
 pub use header::{BatchHeader, HEADER_BYTES};
 pub use record::{Record, RecordHeader, Records};
 

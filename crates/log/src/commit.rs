@@ -7,7 +7,7 @@
 //!    partition whose write failed, refuses the requests that need it, and begins again with the others;
 //! 3. all batches together are written to the journal as one frame;
 //! 4. the journal is synced, if a partition's policy or an append to several partitions asks for it;
-//! 5. the batches become readable, waiting readers are told, the requests are answered.
+//! 5. the batches become readable, the requests are answered, waiting readers are told.
 //!
 //! A failure in 3 or 4 poisons the log: what the journal holds is unknown from there on, so nothing more is written
 //! until the folder is opened again. Readers never see anything that has not passed 4.
@@ -297,9 +297,6 @@ impl Shared {
     }
 
     fn announce(&self, admitted: Vec<Admitted>, touched: &[Touched]) {
-        for touched in touched {
-            run_guarded("a listener", || touched.partition.notify());
-        }
         let mut group_bytes = 0;
         for request in admitted {
             for (partition, batch) in &request.batches {
@@ -315,6 +312,10 @@ impl Shared {
                 group_bytes += bytes;
             }
             self.answer(request.on_appended, Ok(Appended { base_offsets: request.base_offsets }));
+        }
+        // After the callbacks, which may decide what a listener's reader gets to see.
+        for touched in touched {
+            run_guarded("a listener", || touched.partition.notify());
         }
         self.counters.groups.add(1);
         self.checkpoints.count_dirty(group_bytes, self.options.checkpoint_bytes);

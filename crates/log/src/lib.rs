@@ -27,6 +27,7 @@
 //!     00000000000000000000.log         record batches back to back, named by the first offset
 //!     00000000000000000000.index       offset → position, sparse; can be made again
 //!     00000000000000000000.timeindex   timestamp → offset, sparse; can be made again
+//!     NAME.companion                   what somebody keeps beside the segments ([`Partition::save_companion`])
 //! ```
 //!
 //! # Writing
@@ -111,11 +112,12 @@ pub use append::{
     Rejection,
 };
 pub use batch::{
-    Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Batches, Compression, Record, RecordHeader,
+    Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchProducer, Batches, Compression, Marker,
+    Record, RecordHeader,
 };
 pub use id::{PartitionId, PartitionIdError};
 pub use log::{CloseError, Log, PartitionError};
 pub use metrics::{LogMetrics, PartitionMetrics, SYNC_BUCKETS};
 pub use options::{Background, Compaction, LogOptions, PartitionOptions, Retention, SyncPolicy};
-pub use partition::{Fetched, Partition, ReadError, Subscription, TimestampOffset, Verify};
+pub use partition::{CompactionGuard, Fetched, Partition, ReadError, Subscription, TimestampOffset, Verify};
 pub use recovery::{OpenError, RecoveryReport, ReplayedPartition};

@@ -5,6 +5,7 @@
 //! (retention, compaction, deletion) replaces or removes whole segments below the checkpoint, one pass at a time.
 
 mod compact;
+mod companion;
 mod read;
 mod retain;
 pub(crate) mod writer;
@@ -19,7 +20,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{BatchError, Batches};
+use crate::batch::{BatchError, BatchHeader, Batches};
 use crate::fs::FileSystem;
 use crate::id::PartitionId;
 use crate::log::{PartitionError, Shared};
@@ -27,6 +28,7 @@ use crate::metrics::{PartitionCounters, PartitionMetrics};
 use crate::options::PartitionOptions;
 use crate::segment::Segment;
 
+pub use compact::CompactionGuard;
 pub(crate) use compact::finish_interrupted;
 pub use read::Verify;
 use writer::Writer;
@@ -117,6 +119,7 @@ pub(crate) struct PartitionInner {
     pub(crate) maintenance: Mutex<()>,
     /// Offset below which every key is unique already. Only an optimisation: 0 is always right.
     pub(crate) compacted_through: AtomicI64,
+    pub(crate) compaction_guard: RwLock<Option<Arc<dyn CompactionGuard>>>,
     pub(crate) deleted: AtomicBool,
     pub(crate) poison: OnceLock<Arc<str>>,
     pub(crate) counters: PartitionCounters,
@@ -175,6 +178,7 @@ impl PartitionInner {
             writer: Mutex::new(writer),
             maintenance: Mutex::default(),
             compacted_through: AtomicI64::new(0),
+            compaction_guard: RwLock::default(),
             deleted: AtomicBool::new(false),
             poison: OnceLock::new(),
             counters: PartitionCounters::default(),
@@ -231,6 +235,11 @@ impl Partition {
         *self.inner.options.write() = options;
     }
 
+    /// Tells compaction what it must know of transactions. The guard must not hold the partition, or neither is ever freed.
+    pub fn set_compaction_guard(&self, guard: Arc<dyn CompactionGuard>) {
+        *self.inner.compaction_guard.write() = Some(guard);
+    }
+
     /// First offset that can be read.
     pub fn start_offset(&self) -> i64 {
         self.inner.view.read().start_offset
@@ -271,8 +280,17 @@ impl Partition {
         self.inner.max_timestamp_ms()
     }
 
+    /// Calls `see` with the header of every batch that ends at or after `from_offset`, in order. Reads headers only, so
+    /// checksums are not verified.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn visit_headers(&self, from_offset: i64, see: impl FnMut(&BatchHeader)) -> Result<(), ReadError> {
+        self.inner.visit_headers(from_offset, see)
+    }
+
     /// Calls `listener` with the new end offset whenever records become readable, on the commit thread: it must be
-    /// quick and must not call the log.
+    /// quick and must not call the log. The callbacks of the appends that made them readable have been called before.
     pub fn on_advance(&self, listener: impl Fn(i64) + Send + Sync + 'static) -> Subscription {
         let number = self.inner.next_listener.fetch_add(1, Ordering::Relaxed);
         self.inner.listeners.write().push((number, Arc::new(listener)));

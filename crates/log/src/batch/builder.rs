@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::compression::Compression;
-use super::header::{BatchHeader, CRC_COVERS_FROM, HEADER_BYTES};
+use super::header::{ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL, BatchHeader, CRC_COVERS_FROM, HEADER_BYTES};
 use super::{Batch, BatchError, varint};
 
 /// Largest batch that a builder makes unless told otherwise; also the default limit for foreign batches.
@@ -21,6 +21,26 @@ pub struct BatchBuilder {
     record_count: i32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
+    producer: BatchProducer,
+}
+
+/// Who wrote a batch, for idempotence and transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchProducer {
+    /// Id of the producer, -1 if none.
+    pub producer_id: i64,
+    /// Its epoch, -1 if none.
+    pub producer_epoch: i16,
+    /// Sequence of the first record; -1 for batches that aren't counted.
+    pub base_sequence: i32,
+    /// Whether the batch belongs to a transaction.
+    pub is_transactional: bool,
+}
+
+impl BatchProducer {
+    /// Nobody in particular.
+    pub const NONE: Self =
+        Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, is_transactional: false };
 }
 
 /// One header of a record to encode: its key (UTF-8) and its value, if it has one.
@@ -47,7 +67,15 @@ impl BatchBuilder {
             record_count: 0,
             base_timestamp_ms: 0,
             max_timestamp_ms: i64::MIN,
+            producer: BatchProducer::NONE,
         }
+    }
+
+    /// Says who writes the batch.
+    #[must_use]
+    pub fn written_by(mut self, producer: BatchProducer) -> Self {
+        self.producer = producer;
+        self
     }
 
     /// Makes room for `bytes` more of records.
@@ -117,25 +145,35 @@ impl BatchBuilder {
     /// # Errors
     /// [`BatchError::Empty`] without records, [`BatchError::Compress`] if the compressor fails.
     pub fn build(self) -> Result<Batch, BatchError> {
+        self.build_with(0)
+    }
+
+    fn build_with(self, attributes: i16) -> Result<Batch, BatchError> {
         if self.record_count == 0 {
             return Err(BatchError::Empty);
         }
+        let transactional = if self.producer.is_transactional { ATTRIBUTE_TRANSACTIONAL } else { 0 };
         let header = BatchHeader {
             base_offset: 0,
             total_bytes: 0,
             partition_leader_epoch: 0,
             crc: 0,
-            attributes: self.compression.code(),
+            attributes: self.compression.code() | transactional | attributes,
             last_offset_delta: self.record_count - 1,
             base_timestamp_ms: self.base_timestamp_ms,
             max_timestamp_ms: self.max_timestamp_ms,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
+            producer_id: self.producer.producer_id,
+            producer_epoch: self.producer.producer_epoch,
+            base_sequence: self.producer.base_sequence,
             record_count: self.record_count,
         };
         finish(header, self.compression, self.buffer)
     }
+}
+
+/// The finished batch, as a control batch.
+pub(super) fn build_control(builder: BatchBuilder) -> Result<Batch, BatchError> {
+    builder.build_with(ATTRIBUTE_CONTROL)
 }
 
 /// Completes a batch whose `buffer` holds room for the header and then the plain records.

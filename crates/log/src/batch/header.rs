@@ -12,8 +12,8 @@ pub(crate) const CRC_COVERS_FROM: usize = 21;
 
 const ATTRIBUTE_COMPRESSION: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
-const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
-const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(crate) const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
+pub(crate) const ATTRIBUTE_CONTROL: i16 = 0x20;
 
 /// The fixed part of a record batch, in the order of its bytes. All integers are big-endian on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

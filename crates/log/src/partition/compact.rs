@@ -2,7 +2,12 @@
 //!
 //! A pass reads the keys of the closed segments that came since the last pass, then rewrites all closed segments without
 //! the records that have a newer one. Offsets stay; gaps appear. Neighbours that are small by now become one segment.
-//! Records without a key, and batches of Kafka transactions, always stay.
+//! Records without a key always stay.
+//!
+//! Whether a record of a transaction counts can't be told from the log alone, so the partition's [`CompactionGuard`] says it. A
+//! pass ends before the first transaction that is open. What an aborted transaction wrote goes, and is never the newest of a
+//! key. Markers stay until the guard needs them no more, and through the grace of a tombstone. Without a guard, batches of
+//! transactions stay.
 //!
 //! A tombstone stays through the pass that removes what it deletes, and goes in a later pass when its timestamp is older
 //! than the grace. So a tombstone never goes before the older records of its key have.
@@ -26,11 +31,27 @@ use super::PartitionInner;
 use super::read::scan_failed;
 use super::retain::is_older;
 use crate::batch::rewrite::{self, Filtered, RecordRef};
-use crate::batch::{Batch, BatchError, DEFAULT_MAX_DECOMPRESSED_BYTES};
+use crate::batch::{Batch, BatchError, BatchHeader, DEFAULT_MAX_DECOMPRESSED_BYTES};
 use crate::fs::{self, File, FileSystem, OpenMode};
 use crate::log::PartitionError;
 use crate::options::Compaction;
 use crate::segment::{self, ScanError, Segment};
+
+/// Knows the transactions of a compacted partition. Asked by the thread that compacts, about batches below
+/// [`CompactionGuard::stable_offset`].
+pub trait CompactionGuard: Send + Sync {
+    /// The first offset of the earliest open transaction, or the partition's end. It must never go back.
+    fn stable_offset(&self) -> i64;
+
+    /// Whether the transaction that wrote the batch was aborted.
+    fn is_aborted(&self, batch: &BatchHeader) -> bool;
+
+    /// Whether somebody may still need the marker at `offset`, although what its transaction wrote has been compacted.
+    fn needs_marker(&self, offset: i64) -> bool;
+
+    /// Nothing that an aborted transaction wrote is left below `offset`.
+    fn compacted_through(&self, offset: i64);
+}
 
 /// What one key costs in memory besides its bytes.
 const KEY_OVERHEAD_BYTES: usize = 64;
@@ -46,6 +67,7 @@ struct NewestOffsets {
 /// What decides whether a record stays.
 struct Rule<'a> {
     newest: &'a NewestOffsets,
+    guard: Option<&'a dyn CompactionGuard>,
     tombstone_grace: Duration,
     now_ms: i64,
 }
@@ -62,15 +84,24 @@ impl PartitionInner {
         if self.dirty_bytes() < compaction.min_dirty_bytes {
             return Ok(0);
         }
+        let guard = self.compaction_guard.read().clone();
+        let guard = guard.as_deref();
+        let stable_offset = guard.map_or(i64::MAX, CompactionGuard::stable_offset);
+        if stable_offset <= self.compacted_through.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
         self.close_active_segment(&log)?;
         let closed = self.closed_segments();
-        let newest = self.newest_offsets(&closed, &compaction)?;
-        let rule = Rule { newest: &newest, tombstone_grace: compaction.tombstone_grace, now_ms };
+        let newest = self.newest_offsets(&closed, &compaction, guard, stable_offset)?;
+        let rule = Rule { newest: &newest, guard, tombstone_grace: compaction.tombstone_grace, now_ms };
         let mut removed = 0;
         for group in groups(&closed, newest.covered_to, u64::from(segment_bytes)) {
             removed += self.rewrite(group, &rule)?;
         }
         self.compacted_through.store(newest.covered_to, Ordering::Relaxed);
+        if let Some(guard) = guard {
+            guard.compacted_through(newest.covered_to);
+        }
         self.counters.records_compacted.add(removed);
         Ok(removed)
     }
@@ -95,6 +126,8 @@ impl PartitionInner {
         &self,
         closed: &[Arc<Segment>],
         compaction: &Compaction,
+        guard: Option<&dyn CompactionGuard>,
+        stable_offset: i64,
     ) -> Result<NewestOffsets, PartitionError> {
         let through = self.compacted_through.load(Ordering::Relaxed);
         let closed_end = self.checkpointed.lock().segment_base;
@@ -102,12 +135,12 @@ impl PartitionInner {
             by_key: HashMap::new(),
             key_bytes: 0,
             covered_from: through,
-            covered_to: closed_end,
+            covered_to: closed_end.min(stable_offset),
         };
         let first_dirty =
             closed.partition_point(|segment| segment.base_offset() <= through).saturating_sub(1);
         for segment in closed.iter().skip(first_dirty) {
-            let complete = newest.note(segment, compaction.max_key_bytes);
+            let complete = newest.note(segment, guard, compaction.max_key_bytes);
             if !complete.map_err(|error| self.read_failed(scan_failed(segment, error)))? {
                 break;
             }
@@ -167,11 +200,20 @@ impl PartitionInner {
 
 impl NewestOffsets {
     /// Takes note of a segment's keys. `false` when memory is used up; `covered_to` says how far it went.
-    fn note(&mut self, segment: &Segment, max_key_bytes: usize) -> Result<bool, ScanError> {
+    fn note(
+        &mut self,
+        segment: &Segment,
+        guard: Option<&dyn CompactionGuard>,
+        max_key_bytes: usize,
+    ) -> Result<bool, ScanError> {
         let mut complete = true;
         let mut failed = None;
         segment.visit_batches(0, segment.len(), |position, batch| {
-            if is_untouchable(batch) || batch.header().last_offset() < self.covered_from {
+            if batch.header().base_offset >= self.covered_to {
+                complete = false;
+                return ControlFlow::Break(());
+            }
+            if !counts(batch, guard) || batch.header().last_offset() < self.covered_from {
                 return ControlFlow::Continue(());
             }
             let seen = rewrite::visit(batch, DEFAULT_MAX_DECOMPRESSED_BYTES, |record| {
@@ -205,7 +247,35 @@ impl NewestOffsets {
     }
 }
 
+/// What happens to a batch.
+enum Verdict {
+    Keep,
+    Drop,
+    /// Record by record.
+    Filter,
+}
+
 impl Rule<'_> {
+    fn verdict(&self, batch: &Batch) -> Verdict {
+        let header = batch.header();
+        if !header.is_control() && !header.is_transactional() {
+            return Verdict::Filter;
+        }
+        let Some(guard) = self.guard.filter(|_| header.base_offset < self.newest.covered_to) else {
+            return Verdict::Keep;
+        };
+        if !header.is_control() {
+            return if guard.is_aborted(header) { Verdict::Drop } else { Verdict::Filter };
+        }
+        let seen_before = header.base_offset < self.newest.covered_from;
+        let expired = is_older(header.max_timestamp_ms, self.tombstone_grace, self.now_ms);
+        if seen_before && expired && !guard.needs_marker(header.base_offset) {
+            Verdict::Drop
+        } else {
+            Verdict::Keep
+        }
+    }
+
     fn keeps(&self, record: &RecordRef<'_>) -> bool {
         let Some(key) = record.key else { return true };
         if self.newest.by_key.get(key).is_some_and(|newest| record.offset < *newest) {
@@ -242,10 +312,12 @@ impl Output<'_> {
     }
 
     fn take_batch(&mut self, batch: &Batch, rule: &Rule<'_>) -> Result<std::io::Result<()>, BatchError> {
-        let filtered = if is_untouchable(batch) {
-            Filtered::Whole
-        } else {
-            rewrite::filter(batch, DEFAULT_MAX_DECOMPRESSED_BYTES, |record| rule.keeps(&record))?
+        let filtered = match rule.verdict(batch) {
+            Verdict::Keep => Filtered::Whole,
+            Verdict::Drop => Filtered::Nothing,
+            Verdict::Filter => {
+                rewrite::filter(batch, DEFAULT_MAX_DECOMPRESSED_BYTES, |record| rule.keeps(&record))?
+            }
         };
         let count = |batch: &Batch| u64::try_from(batch.header().record_count).unwrap_or(0);
         Ok(match filtered {
@@ -268,9 +340,13 @@ impl Output<'_> {
     }
 }
 
-/// Whether a record of a transaction is the newest of its key can't be told from the log alone.
-fn is_untouchable(batch: &Batch) -> bool {
-    batch.header().is_control() || batch.header().is_transactional()
+/// Whether the records of a batch below the stable offset can be the newest of their keys.
+fn counts(batch: &Batch, guard: Option<&dyn CompactionGuard>) -> bool {
+    let header = batch.header();
+    if header.is_control() {
+        return false;
+    }
+    !header.is_transactional() || guard.is_some_and(|guard| !guard.is_aborted(header))
 }
 
 /// Neighbours that together stay within a segment's size and span of offsets, as far as they begin before `covered_to`.

@@ -56,6 +56,28 @@ impl PartitionInner {
         Ok(Fetched { batches: Bytes::new(), next_offset: end_offset, start_offset, end_offset })
     }
 
+    /// Calls `see` with the header of every batch that ends at or after `from_offset`.
+    pub(super) fn visit_headers(
+        &self,
+        from_offset: i64,
+        mut see: impl FnMut(&BatchHeader),
+    ) -> Result<(), ReadError> {
+        let view = self.view.read().clone();
+        let after = view.segments.partition_point(|segment| segment.base_offset() <= from_offset);
+        for segment in view.segments.get(after.saturating_sub(1)..).unwrap_or_default() {
+            let limit = view.committed_bytes(segment);
+            let position = indexed_position(segment, limit, from_offset)?;
+            segment
+                .scan(position, limit, |header| {
+                    if header.last_offset() >= from_offset {
+                        see(header);
+                    }
+                })
+                .map_err(|error| scan_failed(segment, error))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn offset_for_timestamp(
         &self,
         timestamp_ms: i64,
