@@ -4,12 +4,13 @@ mod topics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use farol_log::{
-    AppendRequest, Appended, Batch, Log, LogOptions, OnAppended, Partition, RecoveryReport, SyncPolicy,
+    AppendRequest, AppendResult, Appended, Batch, Log, LogOptions, OnAppended, Partition, RecoveryReport,
+    SyncPolicy,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -25,12 +26,16 @@ use crate::groups::{GroupSnapshot, Groups, InFlightCommit, OffsetCommit, Produce
 use crate::member::{Member, MemberSettings};
 use crate::offsets;
 use crate::partition::TopicPartition;
+use crate::producers::ProducerLimits;
+use crate::producers::registry::Registry;
 use crate::stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
 use crate::topic::{Catalog, ListedTopic, OFFSETS_TOPIC, Topic};
 use crate::transaction::TransactionalId;
+use crate::transactions::{ExpiryRounds, TRANSACTIONS_TOPIC, Transactions};
 
-/// Partitions of the topic of committed offsets. One, because it is small: a restart reads all of it.
-const OFFSETS_PARTITIONS: i32 = 1;
+/// Partitions of the topics of committed offsets and of transactional ids. One, because they are small: a restart reads all
+/// of them.
+const INTERNAL_PARTITIONS: i32 = 1;
 
 /// Settings of a broker.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub struct BrokerOptions {
     pub max_in_flight_bytes: usize,
     /// Most partitions of all topics together: each has a folder, open files and some memory.
     pub max_partitions: usize,
+    /// What partitions remember of idempotent and transactional producers.
+    pub producers: ProducerLimits,
 }
 
 /// An open broker. Cheap to clone; all clones are the same one.
@@ -68,6 +75,11 @@ struct Inner {
     topic_changes: watch::Sender<u64>,
     closing: CancellationToken,
     deadlines: JoinHandle<()>,
+    clock: Clock,
+    producers: Arc<Registry>,
+    snapshots: JoinHandle<()>,
+    transactions: Arc<Transactions>,
+    expiry: OnceLock<JoinHandle<()>>,
 }
 
 /// An append that has its place in the log's queue. Dropping it doesn't take it back.
@@ -80,7 +92,13 @@ impl BrokerOptions {
     /// The defaults for a data folder: everything durable before it is acknowledged.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let log = LogOptions::new(dir);
-        Self { sync: SyncPolicy::Always, max_in_flight_bytes: log.queue_bytes, max_partitions: 10_000, log }
+        Self {
+            sync: SyncPolicy::Always,
+            max_in_flight_bytes: log.queue_bytes,
+            max_partitions: 10_000,
+            producers: ProducerLimits::default(),
+            log,
+        }
     }
 }
 
@@ -105,19 +123,30 @@ impl Broker {
             let topic = Topic::open(&log, name, listed.clone(), options.sync).map_err(OpenError::Topic)?;
             topics.insert(Arc::clone(topic.name()), Arc::new(topic));
         }
-        let compacted = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
-        let offsets = ListedTopic {
-            id: internal_topic_id(&catalog, OFFSETS_TOPIC),
-            partitions: OFFSETS_PARTITIONS,
-            config: compacted,
+        let mut open_internal = |name| {
+            let listed = ListedTopic {
+                id: internal_topic_id(&catalog, name),
+                partitions: INTERNAL_PARTITIONS,
+                config: BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]),
+            };
+            let topic = Topic::open(&log, name, listed, options.sync)?;
+            let partition = topic.partition(0)?.clone();
+            topics.insert(Arc::clone(topic.name()), Arc::new(topic));
+            Ok(partition)
         };
-        let offsets_topic =
-            Topic::open(&log, OFFSETS_TOPIC, offsets, options.sync).map_err(OpenError::Topic)?;
-        let offsets_partition = offsets_topic.partition(0).map_err(OpenError::Topic)?.clone();
-        topics.insert(Arc::clone(offsets_topic.name()), Arc::new(offsets_topic));
+        let offsets_partition = open_internal(OFFSETS_TOPIC).map_err(OpenError::Topic)?;
+        let transactions_partition = open_internal(TRANSACTIONS_TOPIC).map_err(OpenError::Topic)?;
 
         let committed = offsets::load(&offsets_partition).map_err(OpenError::Offsets)?;
-        let groups = Arc::new(Groups::new(Clock::start(), committed));
+        let clock = Clock::start();
+        let producers = Arc::new(Registry::new(options.producers, clock));
+        let transactions =
+            Transactions::load(&transactions_partition, clock).map_err(OpenError::Transactions)?;
+        for partition in topics.values().flat_map(|topic| topic.partitions()) {
+            producers.open(partition, &transactions).map_err(OpenError::Producers)?;
+        }
+        let snapshots = runtime.spawn(Arc::clone(&producers).maintain());
+        let groups = Arc::new(Groups::new(clock, committed));
         let watched = Arc::clone(&groups);
         let deadlines = runtime.spawn(async move { watched.watch_deadlines().await });
         let max_in_flight_bytes = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
@@ -138,8 +167,15 @@ impl Broker {
             topic_changes: watch::Sender::new(0),
             closing: CancellationToken::new(),
             deadlines,
+            clock,
+            producers,
+            snapshots,
+            transactions: Arc::new(transactions),
+            expiry: OnceLock::new(),
         };
-        Ok((Self { inner: Arc::new(inner) }, report))
+        let broker = Self { inner: Arc::new(inner) };
+        broker.watch_transactions(&runtime);
+        Ok((broker, report))
     }
 
     /// Closes in order: refuses new calls and wakes who waits, lets appends on their way end, closes the log.
@@ -149,14 +185,23 @@ impl Broker {
     pub async fn close(&self) -> Result<(), farol_log::CloseError> {
         self.inner.closing.cancel();
         self.inner.deadlines.abort();
+        self.inner.snapshots.abort();
+        self.inner.expiry.get().inspect(|expiry| expiry.abort());
         // Whoever has all of the permits knows that no append is on its way.
         if let Ok(all) = self.inner.in_flight.acquire_many(self.inner.max_in_flight_bytes).await {
             all.forget();
             self.inner.in_flight.close();
         }
-        let log = self.inner.log.clone();
+        let (log, producers) = (self.inner.log.clone(), Arc::clone(&self.inner.producers));
+        let closing = move || {
+            // Snapshots never speak of what isn't durable. A log that can't checkpoint says so when it is closed.
+            if log.checkpoint().is_ok() {
+                producers.save_all();
+            }
+            log.close()
+        };
         // A panic of the closing thread is passed on: there is nothing else to do about it.
-        match tokio::task::spawn_blocking(move || log.close()).await {
+        match tokio::task::spawn_blocking(closing).await {
             Ok(closed) => closed,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -251,7 +296,7 @@ impl Broker {
         &self,
         batches: Vec<(Partition, Batch)>,
     ) -> Result<AppendUnderWay, BrokerError> {
-        self.begin(AppendRequest::new(batches), None).await
+        self.begin(AppendRequest::new(batches), |_| {}).await
     }
 
     /// Commits a member's offsets.
@@ -284,21 +329,23 @@ impl Broker {
         let deciding = Arc::clone(&commit);
         let request =
             AppendRequest::new(batches).with_precondition(move || deciding.decide().map_err(Into::into));
-        self.submit(request, Some(commit)).await.map(|_| ())
+        self.submit(request, move |outcome| commit.finish(outcome.is_ok())).await.map(|_| ())
     }
 
-    async fn submit(
+    /// Appends, and calls `on_decided` on the commit thread when the append has ended.
+    pub(crate) async fn submit(
         &self,
         request: AppendRequest,
-        commit: Option<Arc<InFlightCommit>>,
+        on_decided: impl FnOnce(&AppendResult) + Send + 'static,
     ) -> Result<Vec<i64>, BrokerError> {
-        self.begin(request, commit).await?.decided().await
+        self.begin(request, on_decided).await?.decided().await
     }
 
-    async fn begin(
+    /// Puts an append into the log's queue, and calls `on_decided` on the commit thread when it has ended.
+    pub(crate) async fn begin(
         &self,
         request: AppendRequest,
-        commit: Option<Arc<InFlightCommit>>,
+        on_decided: impl FnOnce(&AppendResult) + Send + 'static,
     ) -> Result<AppendUnderWay, BrokerError> {
         self.check_open()?;
         let bytes = request.total_bytes();
@@ -315,7 +362,7 @@ impl Broker {
             .await
             .map_err(|_| BrokerError::Closed)?;
         let (done, appended) = oneshot::channel();
-        let on_appended = completion(permit, commit, done);
+        let on_appended = completion(permit, on_decided, done);
         if let Err(full) = self.inner.log.try_append(request, on_appended) {
             // The semaphore is as large as the queue, so the queue is full only while the log counts down what it has
             // just decided. Waiting for that blocks, so it is done elsewhere.
@@ -390,6 +437,9 @@ impl Broker {
             in_flight_bytes: in_flight,
             offset_resets: self.inner.offset_resets.load(Ordering::Relaxed),
             fenced_commits: self.inner.groups.fenced_commits(),
+            producers: self.inner.producers.stats(),
+            open_transactions: self.inner.transactions.open_count(),
+            timed_out_transactions: self.inner.transactions.timed_out(),
         }
     }
 
@@ -426,6 +476,33 @@ impl Broker {
     pub(crate) fn groups(&self) -> &Arc<Groups> {
         &self.inner.groups
     }
+
+    pub(crate) fn producers(&self) -> &Arc<Registry> {
+        &self.inner.producers
+    }
+
+    pub(crate) fn transactions(&self) -> &Arc<Transactions> {
+        &self.inner.transactions
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.inner.clock
+    }
+
+    /// Lets open transactions run out of time, as long as somebody holds the broker.
+    fn watch_transactions(&self, runtime: &Handle) {
+        let weak = Arc::downgrade(&self.inner);
+        let watching = runtime.spawn(async move {
+            let mut rounds = ExpiryRounds::default();
+            loop {
+                rounds.wait().await;
+                let Some(inner) = weak.upgrade() else { return };
+                rounds.run(&Self { inner }).await;
+            }
+        });
+        // Set once, here.
+        let _ = self.inner.expiry.set(watching);
+    }
 }
 
 impl AppendUnderWay {
@@ -442,6 +519,8 @@ impl AppendUnderWay {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.deadlines.abort();
+        self.snapshots.abort();
+        self.expiry.get().inspect(|expiry| expiry.abort());
     }
 }
 
@@ -450,16 +529,14 @@ fn internal_topic_id(catalog: &Catalog, name: &str) -> Uuid {
     Uuid::new_v5(&catalog.cluster_id(), name.as_bytes())
 }
 
-/// What the log calls when an append has ended: takes the offsets over, frees the bytes, tells the caller.
+/// What the log calls when an append has ended: lets the result count, frees the bytes, tells the caller.
 fn completion(
     permit: OwnedSemaphorePermit,
-    commit: Option<Arc<InFlightCommit>>,
+    on_decided: impl FnOnce(&AppendResult) + Send + 'static,
     done: oneshot::Sender<Result<Appended, BrokerError>>,
 ) -> OnAppended {
     Box::new(move |outcome| {
-        if let Some(commit) = commit {
-            commit.finish(outcome.is_ok());
-        }
+        on_decided(&outcome);
         drop(permit);
         // A caller that was dropped doesn't want to know.
         let _ = done.send(outcome.map_err(BrokerError::from_append));

@@ -65,6 +65,20 @@ pub enum BrokerError {
         /// The id.
         transactional_id: String,
     },
+    /// A batch of an idempotent or transactional producer was refused.
+    #[error(transparent)]
+    Producer(crate::producers::ProducerError),
+    /// A call about a client's transaction was refused.
+    #[error(transparent)]
+    Transaction(crate::transactions::TransactionError),
+    /// The file that remembers a partition's producers could not be made.
+    #[error("the file of producers of {partition}: {problem}")]
+    Snapshot {
+        /// The partition.
+        partition: String,
+        /// What failed.
+        problem: String,
+    },
     /// The partition or the whole log takes no more appends.
     #[error("{partition} refuses appends: {problem}")]
     Poisoned {
@@ -233,6 +247,12 @@ pub enum OpenError {
     /// The committed offsets can't be read back.
     #[error("reading committed offsets")]
     Offsets(#[source] BrokerError),
+    /// What partitions remember of producers can't be read.
+    #[error("reading what partitions remember of producers")]
+    Producers(#[source] PartitionError),
+    /// The transactional ids can't be read back.
+    #[error("reading transactional ids")]
+    Transactions(#[source] BrokerError),
     /// There is no runtime whose timers could be used.
     #[error("a broker must be opened within a Tokio runtime")]
     NoRuntime,

@@ -35,27 +35,41 @@ mod broker;
 mod clock;
 pub mod coordinator;
 mod error;
+mod fetch;
 mod groups;
 pub mod kafka;
 mod member;
 mod offsets;
 mod partition;
 pub mod partitioner;
+mod produce;
+mod producers;
 mod stats;
 mod topic;
 mod transaction;
+mod transactions;
 
 pub use batches::{PartitionBatches, RecordToEncode, TopicBatches, encoded_size_hint};
 pub use broker::{AppendUnderWay, Broker, BrokerOptions, poll_pace};
 pub use coordinator::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
 pub use coordinator::{Fence, GroupState, MemberDescription};
 pub use error::{BrokerError, OpenError};
+pub use fetch::{FetchedBatches, Isolation, PartitionReader};
 pub use groups::{GroupSnapshot, MAX_NAME_BYTES, MemberNews, Membership, OffsetCommit};
 pub use member::{Member, MemberSettings};
 pub use partition::TopicPartition;
+pub use produce::Producing;
+pub use producers::{
+    AbortedTransaction, Fate, MAX_PRODUCERS, MAX_REMEMBERED_BATCHES, ProducerDescription, ProducerError,
+    ProducerLimits, ProducerStats,
+};
 pub use stats::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
 pub use topic::{
     CONFIG_KEYS, CleanupPolicy, ConfigKey, ConfigKind, Effect, MAX_PARTITIONS, OFFSETS_TOPIC, Topic,
     TopicConfig,
 };
 pub use transaction::TransactionalId;
+pub use transactions::{
+    MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS, PRODUCER_ID_BLOCK,
+    ProducerIdentity, Status, TRANSACTIONS_TOPIC, TransactionError, Transactional,
+};

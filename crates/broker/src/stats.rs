@@ -6,6 +6,7 @@ use farol_log::{LogMetrics, PartitionMetrics};
 
 use crate::coordinator::{GroupState, MemberDescription};
 use crate::partition::TopicPartition;
+use crate::producers::ProducerStats;
 
 /// A snapshot of the broker. The parts are taken one after the other, not at one instant.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,12 @@ pub struct BrokerStats {
     pub offset_resets: u64,
     /// Commits refused because of a lost membership, generation, partition or producer epoch.
     pub fenced_commits: u64,
+    /// What partitions remember of idempotent and transactional producers.
+    pub producers: ProducerStats,
+    /// Clients' transactions that are open.
+    pub open_transactions: usize,
+    /// Clients' transactions that were aborted because their time was up.
+    pub timed_out_transactions: u64,
 }
 
 /// A topic in numbers.

@@ -14,6 +14,7 @@ pub use config::keys::{CONFIG_KEYS, ConfigKey, ConfigKind, Effect};
 pub use config::{CleanupPolicy, TopicConfig};
 
 use crate::error::BrokerError;
+use crate::transactions::TRANSACTIONS_TOPIC;
 
 /// The topic of committed offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -127,7 +128,7 @@ impl Topic {
 
     /// Whether it is the broker's own.
     pub fn is_internal(&self) -> bool {
-        &*self.name == OFFSETS_TOPIC
+        [OFFSETS_TOPIC, TRANSACTIONS_TOPIC].contains(&&*self.name)
     }
 }
 
