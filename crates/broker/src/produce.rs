@@ -82,7 +82,7 @@ impl Broker {
         let request =
             AppendRequest::single(log_partition, batch).with_precondition(move || deciding.decide());
         let appended =
-            self.enqueue(request, move |outcome| finishing.finish(base_offset_of(outcome))).await?;
+            self.begin(request, move |outcome| finishing.finish(base_offset_of(outcome))).await?;
         Ok(Producing { append, judged: Some(judged), partition: partition.clone() })
     }
 

@@ -113,14 +113,11 @@ impl EmbeddedBus {
     /// # Errors
     /// [`EmbeddedError`].
     pub fn open(options: EmbeddedOptions) -> Result<(Arc<Self>, RecoverySummary), EmbeddedError> {
-        let BrokerOptions { mut log, max_partitions, .. } = BrokerOptions::new(options.dir);
-        log.maintenance_interval = options.maintenance_interval;
-        Self::open_over(BrokerOptions {
-            log,
-            sync: options.sync,
-            max_in_flight_bytes: options.max_in_flight_bytes,
-            max_partitions,
-        })
+        let mut broker = BrokerOptions::new(options.dir);
+        broker.log.maintenance_interval = options.maintenance_interval;
+        broker.sync = options.sync;
+        broker.max_in_flight_bytes = options.max_in_flight_bytes;
+        Self::open_over(broker)
     }
 
     /// Opens a data folder with every setting of the broker and the log at hand.
@@ -188,14 +185,15 @@ impl Bus for EmbeddedBus {
         self.broker.check_open()?;
         let readers = partitions
             .iter()
-            .map(|partition| Ok((partition.clone(), self.broker.partition(partition)?)))
+            .map(|partition| Ok((partition.clone(), self.broker.reader(partition)?)))
             .collect::<Result<Vec<_>, BusError>>()?;
         match spec {
             OffsetSpec::Earliest => {
                 Ok(readers.into_iter().map(|(p, reader)| (p, reader.start_offset())).collect())
             }
+            // What a consumer can read up to: it reads committed records only.
             OffsetSpec::Latest => {
-                Ok(readers.into_iter().map(|(p, reader)| (p, reader.end_offset())).collect())
+                Ok(readers.into_iter().map(|(p, reader)| (p, reader.stable_offset())).collect())
             }
             // The search reads files.
             OffsetSpec::Timestamp(timestamp_ms) => {
@@ -203,14 +201,16 @@ impl Bus for EmbeddedBus {
                     readers
                         .into_iter()
                         .map(|(partition, reader)| {
-                            let found = reader.offset_for_timestamp(timestamp_ms).map_err(|error| {
+                            let found = reader.partition().offset_for_timestamp(timestamp_ms);
+                            let found = found.map_err(|error| {
                                 farol_broker::BrokerError::from_read(
                                     &partition,
                                     reader.start_offset(),
                                     &error,
                                 )
                             })?;
-                            let offset = found.map_or_else(|| reader.end_offset(), |found| found.offset);
+                            let stable_offset = reader.stable_offset();
+                            let offset = found.map_or(stable_offset, |found| found.offset.min(stable_offset));
                             Ok((partition, offset))
                         })
                         .collect()

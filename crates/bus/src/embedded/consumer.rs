@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farol_broker::{Broker, Member, MemberNews, MemberSettings, OffsetCommit, poll_pace};
-use farol_log::{Partition, Subscription};
+use farol_broker::{Broker, Member, MemberNews, MemberSettings, OffsetCommit, PartitionReader, poll_pace};
+use farol_log::Subscription;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -35,11 +35,18 @@ pub(super) struct EmbeddedConsumer {
 /// A partition that this consumer reads.
 struct Held {
     partition: TopicPartition,
-    reader: Partition,
+    reader: PartitionReader,
     /// The offset of the next record to be polled.
     position: i64,
     /// Keeps the waker informed.
     _advance: Subscription,
+}
+
+impl Held {
+    /// Whether there is something to read, or the position is nowhere.
+    fn has_something(&self) -> bool {
+        self.position < self.reader.stable_offset() || self.position > self.reader.end_offset()
+    }
 }
 
 impl EmbeddedConsumer {
@@ -61,22 +68,27 @@ impl EmbeddedConsumer {
         if self.closed { Err(BusError::InvalidState("the consumer is closed".to_owned())) } else { Ok(()) }
     }
 
-    fn hold(&self, partition: TopicPartition, reader: Partition, position: i64) -> Held {
+    fn hold(&self, partition: TopicPartition, reader: PartitionReader, position: i64) -> Held {
         let waker = Arc::clone(&self.waker);
         let advance = reader.on_advance(move |_| waker.notify_one());
         Held { partition, reader, position, _advance: advance }
     }
 
     /// Where the settings say to start when there is no offset, or it is gone.
-    fn reset_position(&self, reader: &Partition) -> i64 {
+    fn reset_position(&self, reader: &PartitionReader) -> i64 {
         match self.settings.offset_reset {
             OffsetReset::Earliest => reader.start_offset(),
-            OffsetReset::Latest => reader.end_offset(),
+            OffsetReset::Latest => reader.stable_offset(),
         }
     }
 
     /// The committed offset if it is there, otherwise what the settings say.
-    fn start_position(&self, partition: &TopicPartition, reader: &Partition, committed: Option<i64>) -> i64 {
+    fn start_position(
+        &self,
+        partition: &TopicPartition,
+        reader: &PartitionReader,
+        committed: Option<i64>,
+    ) -> i64 {
         let Some(committed) = committed else { return self.reset_position(reader) };
         let (start, end) = (reader.start_offset(), reader.end_offset());
         if (start..=end).contains(&committed) {
@@ -85,7 +97,14 @@ impl EmbeddedConsumer {
         self.reset(partition, reader, committed, start, end)
     }
 
-    fn reset(&self, partition: &TopicPartition, reader: &Partition, gone: i64, start: i64, end: i64) -> i64 {
+    fn reset(
+        &self,
+        partition: &TopicPartition,
+        reader: &PartitionReader,
+        gone: i64,
+        start: i64,
+        end: i64,
+    ) -> i64 {
         let position = self.reset_position(reader);
         self.broker.count_offset_reset();
         tracing::warn!(
@@ -123,7 +142,7 @@ impl EmbeddedConsumer {
     fn take_over(&mut self, partitions: Vec<(TopicPartition, Option<i64>)>) -> Result<Polled, BusError> {
         let mut assigned = Vec::with_capacity(partitions.len());
         for (partition, committed) in partitions {
-            let reader = self.broker.partition(&partition)?;
+            let reader = self.broker.reader(&partition)?;
             let position = self.start_position(&partition, &reader, committed);
             assigned.push((partition.clone(), position));
             let held = self.hold(partition, reader, position);
@@ -167,7 +186,7 @@ impl EmbeddedConsumer {
         (turn..)
             .zip(later)
             .chain((0..).zip(earlier))
-            .filter(|(_, held)| held.reader.end_offset() != held.position)
+            .filter(|(_, held)| held.has_something())
             .map(|(slot, held)| Portion {
                 slot,
                 partition: held.partition.clone(),
@@ -248,11 +267,11 @@ impl Consumer for EmbeddedConsumer {
         }
         let mut held = Vec::with_capacity(partitions.len());
         for (partition, start) in partitions {
-            let reader = self.broker.partition(&partition)?;
+            let reader = self.broker.reader(&partition)?;
             let position = match start {
                 StartAt::Offset(offset) => offset.max(reader.start_offset()),
                 StartAt::Earliest => reader.start_offset(),
-                StartAt::Latest => reader.end_offset(),
+                StartAt::Latest => reader.stable_offset(),
             };
             held.push(self.hold(partition, reader, position));
         }

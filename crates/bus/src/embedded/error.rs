@@ -29,10 +29,12 @@ impl From<BrokerError> for BusError {
             error @ (BrokerError::Read { .. }
             | BrokerError::Catalog { .. }
             | BrokerError::CreatePartition { .. }
-            | BrokerError::DeletePartition { .. }) => BusError::Unavailable(with_sources(&error)),
-            error @ (BrokerError::Encode(_) | BrokerError::OffsetOutOfRange { .. }) => {
-                BusError::InvalidState(with_sources(&error))
-            }
+            | BrokerError::DeletePartition { .. }
+            | BrokerError::Snapshot { .. }) => BusError::Unavailable(with_sources(&error)),
+            error @ (BrokerError::Encode(_)
+            | BrokerError::OffsetOutOfRange { .. }
+            | BrokerError::Producer(_)
+            | BrokerError::Transaction(_)) => BusError::InvalidState(with_sources(&error)),
         }
     }
 }

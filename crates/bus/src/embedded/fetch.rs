@@ -1,10 +1,13 @@
 //! Reading and decoding for one poll. Pure of waiting: what is there is read, on whichever thread this runs.
+//!
+//! Committed records only: up to the last stable offset, without what aborted transactions of Kafka clients wrote and without
+//! their markers.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use farol_broker::BrokerError;
-use farol_log::{Batch, BatchError, Compression, Fetched, Partition, ReadError, Record, Verify};
+use farol_broker::{BrokerError, FetchedBatches, Isolation, PartitionReader};
+use farol_log::{Batch, BatchError, Compression, ReadError, Record, Verify};
 
 use crate::engine::BusError;
 use crate::record::{ConsumedBatch, ConsumedRecord, TopicPartition};
@@ -20,7 +23,7 @@ pub(super) struct Portion {
     /// Which of the consumer's partitions it is.
     pub(super) slot: usize,
     pub(super) partition: TopicPartition,
-    pub(super) reader: Partition,
+    pub(super) reader: PartitionReader,
     /// The offset to read from.
     pub(super) position: i64,
 }
@@ -87,7 +90,7 @@ pub(super) fn gather(portions: Vec<Portion>, effort: Effort) -> Option<Gathered>
                     gathered.bytes = gathered.bytes.saturating_add(fetched.batches.len());
                     if let Err(problem) = gathered.take(&portion, &fetched) {
                         gathered.problem = Some((portion.slot, Problem::Failed(problem)));
-                    } else if fetched.next_offset < fetched.end_offset {
+                    } else if fetched.next_offset < fetched.stable_offset {
                         portion.position = fetched.next_offset;
                         unfinished.push(portion);
                     }
@@ -104,8 +107,10 @@ pub(super) fn gather(portions: Vec<Portion>, effort: Effort) -> Option<Gathered>
     Some(gathered)
 }
 
-fn read_portion(portion: &Portion, max_bytes: usize) -> Result<Fetched, Problem> {
-    let read = |max_bytes| portion.reader.read(portion.position, max_bytes, Verify::Checksums);
+fn read_portion(portion: &Portion, max_bytes: usize) -> Result<FetchedBatches, Problem> {
+    let read = |max_bytes| {
+        portion.reader.read(portion.position, max_bytes, Verify::Checksums, Isolation::ReadCommitted)
+    };
     let outcome = match read(max_bytes) {
         // Batch by batch up to the damaged one: those before it are good, and then the error names the right offset.
         Err(ReadError::Damaged { .. }) => read(1),
@@ -118,7 +123,7 @@ fn read_portion(portion: &Portion, max_bytes: usize) -> Result<Fetched, Problem>
 }
 
 /// Whether decoding may hold up an async thread.
-fn fits_inline(fetched: &Fetched) -> bool {
+fn fits_inline(fetched: &FetchedBatches) -> bool {
     let limit = match fetched.batches().next() {
         Some(Ok(batch)) if batch.header().compression().is_ok_and(|c| c != Compression::None) => {
             INLINE_COMPRESSED_BYTES
@@ -130,13 +135,16 @@ fn fits_inline(fetched: &Fetched) -> bool {
 
 impl Gathered {
     /// Decodes what was read of a portion and adds it. Nothing is added if a batch is damaged.
-    fn take(&mut self, portion: &Portion, fetched: &Fetched) -> Result<(), BusError> {
+    fn take(&mut self, portion: &Portion, fetched: &FetchedBatches) -> Result<(), BusError> {
         let mut records = Vec::new();
         for batch in fetched.batches() {
             let damaged = |error: &BatchError| -> BusError {
                 BrokerError::from_batch(&portion.partition, portion.position, error).into()
             };
             let batch = batch.map_err(|error| damaged(&error))?;
+            if !fetched.is_committed(batch.header()) {
+                continue;
+            }
             decode(&batch, portion.position, &mut records).map_err(|error| damaged(&error))?;
         }
         self.positions.push((portion.slot, fetched.next_offset));
@@ -170,10 +178,6 @@ impl Gathered {
 
 /// Adds the records of a batch from `position` on.
 fn decode(batch: &Batch, position: i64, into: &mut Vec<ConsumedRecord>) -> Result<(), BatchError> {
-    // Markers of Kafka's transactions are not records; a batch copied from elsewhere may hold some.
-    if batch.header().is_control() {
-        return Ok(());
-    }
     let records = batch.records()?;
     into.reserve(records.size_hint().1.unwrap_or(0));
     for record in records {
