@@ -66,6 +66,7 @@ mod shape;
 mod stats;
 mod topic_partitions;
 mod topics;
+mod transactions;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

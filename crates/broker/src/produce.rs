@@ -1,4 +1,4 @@
-//! Appending foreign batches: whole, as they came, one batch to one partition.
+//! Appending foreign batches: whole, as they came, to one partition.
 //!
 //! The order in which batches of a connection get into the log's queue is the order in which they are judged, so whoever
 //! has several on their way first awaits [`Broker::begin_produce`] of each in turn, and the [`Producing`]s in any order.
@@ -47,8 +47,9 @@ enum Stage {
 struct AlreadyThere;
 
 impl Broker {
-    /// Puts a validated batch into the queue of a partition. Batches of idempotent producers are written once, however often
-    /// they are sent, and in order; those of transactions only while their transaction is open and has the partition.
+    /// Puts validated batches into the queue of a partition, all or none. A batch of an idempotent producer comes alone; it is
+    /// written once, however often it is sent, and in order; one of a transaction only while that is open and has the
+    /// partition.
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopicOrPartition`], [`BrokerError::Producer`] for fields that contradict one another,
@@ -56,15 +57,18 @@ impl Broker {
     pub async fn begin_produce(
         &self,
         partition: &TopicPartition,
-        batch: Batch,
+        mut batches: Vec<Batch>,
     ) -> Result<Producing, BrokerError> {
         let log_partition = self.partition(partition)?;
-        let header = *batch.header();
-        if header.producer_id < 0 && !header.is_transactional() && !header.is_control() {
-            let request = AppendRequest::single(log_partition, batch);
-            let append = self.begin(request, |_| {}).await?;
+        if batches.iter().all(has_no_producer) {
+            let batches = batches.into_iter().map(|batch| (log_partition.clone(), batch)).collect();
+            let append = self.begin(AppendRequest::new(batches), |_| {}).await?;
             return Ok(Producing { append, judged: None, partition: partition.clone() });
         }
+        let alone = batches.pop().filter(|_| batches.is_empty());
+        let problem = "a producer sends one batch at a time to a partition";
+        let batch = alone.ok_or(ProducerError::InvalidFields { problem })?;
+        let header = *batch.header();
         let tracker = self.producers().tracker(&log_partition);
         tracker.mark(self.producers().limits()).await.map_err(|source| BrokerError::Snapshot {
             partition: partition.to_string(),
@@ -81,8 +85,7 @@ impl Broker {
         let (deciding, finishing) = (Arc::clone(&judged), Arc::clone(&judged));
         let request =
             AppendRequest::single(log_partition, batch).with_precondition(move || deciding.decide());
-        let appended =
-            self.begin(request, move |outcome| finishing.finish(base_offset_of(outcome))).await?;
+        let append = self.begin(request, move |outcome| finishing.finish(base_offset_of(outcome))).await?;
         Ok(Producing { append, judged: Some(judged), partition: partition.clone() })
     }
 
@@ -91,7 +94,7 @@ impl Broker {
     /// # Errors
     /// Those of both.
     pub async fn produce(&self, partition: &TopicPartition, batch: Batch) -> Result<i64, BrokerError> {
-        self.begin_produce(partition, batch).await?.wait().await
+        self.begin_produce(partition, vec![batch]).await?.wait().await
     }
 }
 
@@ -168,6 +171,11 @@ impl Drop for Judged {
     fn drop(&mut self) {
         self.finish(None);
     }
+}
+
+fn has_no_producer(batch: &Batch) -> bool {
+    let header = batch.header();
+    header.producer_id < 0 && !header.is_transactional() && !header.is_control()
 }
 
 impl From<ProducerError> for BrokerError {

@@ -185,7 +185,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::UnknownTopicOrPartition`], then nothing is added; [`BrokerError::Transaction`], and those of
     /// [`Broker::append`].
-    pub async fn add_partitions(
+    pub async fn add_to_transaction(
         &self,
         transactional_id: &str,
         producer: ProducerIdentity,
@@ -222,7 +222,7 @@ impl Broker {
     }
 
     /// Every transactional id, sorted.
-    pub fn transactions_list(&self) -> Vec<(String, Transactional)> {
+    pub fn transactional_ids(&self) -> Vec<(String, Transactional)> {
         self.transactions().coordinator.lock().list()
     }
 

@@ -112,7 +112,7 @@ async fn a_batch_sent_twice_at_once_is_written_once() {
     for n in 0..50 {
         for _ in 0..3 {
             let sent = batch(producer, n, &["x"], false);
-            producing.push((i64::from(n), broker.begin_produce(&partition, sent).await.unwrap()));
+            producing.push((i64::from(n), broker.begin_produce(&partition, vec![sent]).await.unwrap()));
         }
     }
     for (expected, producing) in producing {
@@ -129,12 +129,12 @@ async fn a_damaged_snapshot_is_made_again_from_the_partition() {
     let partition = new_topic(&broker);
     let producer = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
     for (sequence, marker) in [(0, Marker::Commit), (1, Marker::Abort), (2, Marker::Commit)] {
-        broker.add_partitions("id", producer, &one(&partition)).await.unwrap();
+        broker.add_to_transaction("id", producer, &one(&partition)).await.unwrap();
         let text = sequence.to_string();
         broker.produce(&partition, batch(producer, sequence, &[&text], true)).await.unwrap();
         broker.end_transaction("id", producer, marker).await.unwrap();
     }
-    broker.add_partitions("id", producer, &one(&partition)).await.unwrap();
+    broker.add_to_transaction("id", producer, &one(&partition)).await.unwrap();
     broker.produce(&partition, batch(producer, 3, &["open"], true)).await.unwrap();
     let expected = broker.partition_producers(&partition).unwrap();
     broker.close().await.unwrap();
@@ -171,7 +171,7 @@ async fn readers_of_committed_records_see_transactions_when_they_are_committed()
 
     let early = broker.produce(&partition, batch(producer, 0, &["early"], true)).await;
     assert!(matches!(early, Err(BrokerError::Transaction(TransactionError::InvalidState { .. }))));
-    broker.add_partitions("id", producer, &both).await.unwrap();
+    broker.add_to_transaction("id", producer, &both).await.unwrap();
     broker.produce(&partition, batch(producer, 0, &["a"], true)).await.unwrap();
     broker.produce(&other, batch(producer, 0, &["b"], true)).await.unwrap();
     let plain = broker.init_producer(None, 0, None).await.unwrap();
@@ -186,7 +186,7 @@ async fn readers_of_committed_records_see_transactions_when_they_are_committed()
     assert_eq!(committed(&broker, &other), ["b"]);
     assert_eq!(broker.stable_offset(&partition).unwrap(), 3);
 
-    broker.add_partitions("id", producer, &both).await.unwrap();
+    broker.add_to_transaction("id", producer, &both).await.unwrap();
     broker.produce(&partition, batch(producer, 1, &["never"], true)).await.unwrap();
     broker.end_transaction("id", producer, Marker::Abort).await.unwrap();
     let late = broker.produce(&partition, batch(producer, 2, &["late"], true)).await;
@@ -206,7 +206,7 @@ async fn an_open_transaction_survives_a_restart_and_a_newer_producer_fences_it()
     let broker = open(dir.path());
     let partition = new_topic(&broker);
     let first = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
-    broker.add_partitions("id", first, &one(&partition)).await.unwrap();
+    broker.add_to_transaction("id", first, &one(&partition)).await.unwrap();
     broker.produce(&partition, batch(first, 0, &["a"], true)).await.unwrap();
     broker.close().await.unwrap();
 
@@ -221,7 +221,7 @@ async fn an_open_transaction_survives_a_restart_and_a_newer_producer_fences_it()
     let other = broker.end_transaction("id", first, Marker::Abort).await;
     assert!(matches!(other, Err(BrokerError::Transaction(TransactionError::InvalidState { .. }))));
 
-    broker.add_partitions("id", first, &one(&partition)).await.unwrap();
+    broker.add_to_transaction("id", first, &one(&partition)).await.unwrap();
     broker.produce(&partition, batch(first, 2, &["zombie"], true)).await.unwrap();
     let second = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
     assert_eq!((second.producer_id, second.epoch), (first.producer_id, first.epoch + 1));
@@ -231,7 +231,7 @@ async fn an_open_transaction_survives_a_restart_and_a_newer_producer_fences_it()
     assert!(matches!(fenced, Err(BrokerError::Transaction(TransactionError::InvalidEpoch))), "{fenced:?}");
     let fenced = broker.produce(&partition, batch(first, 3, &["zombie"], false)).await;
     assert!(matches!(fenced, Err(BrokerError::Producer(ProducerError::InvalidEpoch { .. }))), "{fenced:?}");
-    broker.add_partitions("id", second, &one(&partition)).await.unwrap();
+    broker.add_to_transaction("id", second, &one(&partition)).await.unwrap();
     broker.produce(&partition, batch(second, 0, &["c"], true)).await.unwrap();
     broker.end_transaction("id", second, Marker::Commit).await.unwrap();
     assert_eq!(committed(&broker, &partition), ["a", "b", "c"]);
@@ -244,7 +244,7 @@ async fn a_transaction_whose_time_is_up_is_aborted_and_its_producer_fenced() {
     let broker = open(dir.path());
     let partition = new_topic(&broker);
     let producer = broker.init_producer(Some("id"), 50, None).await.unwrap();
-    broker.add_partitions("id", producer, &one(&partition)).await.unwrap();
+    broker.add_to_transaction("id", producer, &one(&partition)).await.unwrap();
     broker.produce(&partition, batch(producer, 0, &["a"], true)).await.unwrap();
     eventually(|| broker.stats().timed_out_transactions == 1).await;
     assert_eq!(broker.stable_offset(&partition).unwrap(), 2);
@@ -270,7 +270,7 @@ async fn many_transactions_at_once_keep_their_order_and_their_readers_consistent
             let name = format!("id-{id}");
             let producer = broker.init_producer(Some(&name), 60_000, None).await.unwrap();
             for n in 0..TRANSACTIONS {
-                broker.add_partitions(&name, producer, &one(&partition)).await.unwrap();
+                broker.add_to_transaction(&name, producer, &one(&partition)).await.unwrap();
                 for half in 0..2 {
                     let text = format!("{id} {n} {half}");
                     broker.produce(&partition, batch(producer, n * 2 + half, &[&text], true)).await.unwrap();

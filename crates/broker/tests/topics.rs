@@ -147,15 +147,15 @@ async fn partitions_only_get_more_and_the_brokers_own_topics_stay_as_they_are() 
 
 #[tokio::test]
 async fn all_topics_together_have_a_bound() {
-    let options = BrokerOptions { max_partitions: 10, ..options(&FaultFileSystem::new(4)) };
+    let options = BrokerOptions { max_partitions: 11, ..options(&FaultFileSystem::new(4)) };
     let broker = Broker::open(options).unwrap().0;
     broker.create_topic("a", 7, BTreeMap::new()).unwrap();
     let refused = broker.create_topic("b", 3, BTreeMap::new());
     assert!(
         matches!(refused, Err(BrokerError::InvalidPartitionCount { .. })),
-        "the broker's own counts, too"
+        "the broker's own two count, too"
     );
-    let refused = broker.add_partitions("a", 10);
+    let refused = broker.add_partitions("a", 11);
     assert!(matches!(refused, Err(BrokerError::InvalidPartitionCount { .. })), "{refused:?}");
     broker.create_topic("b", 2, BTreeMap::new()).unwrap();
 }

@@ -23,7 +23,7 @@ fn batch(producer: ProducerIdentity, sequence: i32, value: &str) -> Batch {
 }
 
 async fn write(broker: &Broker, partition: &TopicPartition, producer: ProducerIdentity, sequence: i32) {
-    broker.add_partitions("id", producer, &[partition.clone()].into()).await.unwrap();
+    broker.add_to_transaction("id", producer, &[partition.clone()].into()).await.unwrap();
     let sent = batch(producer, sequence, &sequence.to_string());
     broker.produce(partition, sent).await.unwrap();
 }

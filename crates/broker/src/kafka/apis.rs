@@ -5,7 +5,8 @@
 
 use super::api::Api;
 use super::{
-    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, topic_partitions, topics,
+    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, topic_partitions,
+    topics, transactions,
 };
 
 /// Every API that is served, by key.
@@ -37,6 +38,12 @@ fn rows() -> Vec<Api> {
         Api::new(0..=2, cluster::describe_cluster),
         Api::new(1..=4, cluster::describe_log_dirs),
         Api::new(1..=3, cluster::describe_acls),
+        Api::new(0..=5, transactions::init_producer_id),
+        Api::new(0..=3, transactions::add_partitions_to_txn),
+        Api::new(0..=4, transactions::end_txn),
+        Api::new(0..=0, transactions::describe_producers),
+        Api::new(0..=0, transactions::describe_transactions),
+        Api::new(0..=1, transactions::list_transactions),
     ]
 }
 

@@ -6,6 +6,8 @@ use kafka_protocol::protocol::StrBytes;
 use farol_log::BatchError;
 
 use crate::error::BrokerError;
+use crate::producers::ProducerError;
+use crate::transactions::TransactionError;
 
 /// A code with a sentence for whoever reads the client's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +60,15 @@ pub(super) fn code(error: &BrokerError) -> ResponseError {
         BrokerError::TooLarge { .. } => ResponseError::RecordListTooLarge,
         BrokerError::Fenced(_) => ResponseError::IllegalGeneration,
         BrokerError::ProducerFenced { .. } => ResponseError::ProducerFenced,
+        BrokerError::Producer(error) => of_producer(error),
+        BrokerError::Transaction(error) => of_transaction(error),
         // Appends fail until the next start, and reads go on: what a client should do about a broken disk.
         BrokerError::Poisoned { .. }
         | BrokerError::Read { .. }
         | BrokerError::Catalog { .. }
         | BrokerError::CreatePartition { .. }
-        | BrokerError::DeletePartition { .. } => ResponseError::KafkaStorageError,
+        | BrokerError::DeletePartition { .. }
+        | BrokerError::Snapshot { .. } => ResponseError::KafkaStorageError,
         BrokerError::Corrupt { .. } => ResponseError::CorruptMessage,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::Encode(error) => of_batch(error),
@@ -84,6 +89,30 @@ pub(super) fn of_batch(error: &BatchError) -> ResponseError {
         | BatchError::Length { .. }
         | BatchError::Checksum { .. } => ResponseError::CorruptMessage,
         _ => ResponseError::InvalidRecord,
+    }
+}
+
+/// The code for a producer's batch that is refused.
+fn of_producer(error: &ProducerError) -> ResponseError {
+    match error {
+        ProducerError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        ProducerError::InvalidEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        ProducerError::NotTransactional { .. } => ResponseError::InvalidTxnState,
+        ProducerError::InvalidFields { .. } => ResponseError::InvalidRecord,
+        ProducerError::TooManyProducers { .. } => ResponseError::PolicyViolation,
+    }
+}
+
+/// The code for a call about a transaction that is refused.
+fn of_transaction(error: &TransactionError) -> ResponseError {
+    match error {
+        TransactionError::UnknownProducerId => ResponseError::InvalidProducerIdMapping,
+        TransactionError::Fenced => ResponseError::ProducerFenced,
+        TransactionError::InvalidEpoch => ResponseError::InvalidProducerEpoch,
+        TransactionError::Concurrent => ResponseError::ConcurrentTransactions,
+        TransactionError::InvalidState { .. } => ResponseError::InvalidTxnState,
+        TransactionError::InvalidTimeout { .. } => ResponseError::InvalidTransactionTimeout,
+        TransactionError::TooMany { .. } => ResponseError::PolicyViolation,
     }
 }
 

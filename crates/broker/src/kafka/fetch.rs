@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farol_log::{Partition, Subscription, Verify};
+use farol_log::{Subscription, Verify};
 use kafka_protocol::messages::FetchRequest;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
@@ -25,21 +25,15 @@ use super::error_code::Failure;
 use super::frame::FREE_BYTES;
 use crate::broker::Broker;
 use crate::error::BrokerError;
+pub(super) use crate::fetch::Isolation;
+use crate::fetch::PartitionReader;
 use crate::partition::TopicPartition;
+use crate::producers::AbortedTransaction;
 
 /// Longest wait that a client may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// So few records at the end of a partition are in the page cache and read at once; more are read off the async threads.
 const INLINE_RECORDS: i64 = 256;
-
-/// Which records a reader may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Isolation {
-    /// All.
-    ReadUncommitted,
-    /// Only those of no transaction or of a decided one.
-    ReadCommitted,
-}
 
 impl From<i8> for Isolation {
     fn from(level: i8) -> Self {
@@ -48,8 +42,11 @@ impl From<i8> for Isolation {
 }
 
 /// After the last offset that a reader may see.
-pub(super) fn last_readable(partition: &Partition, _isolation: Isolation) -> i64 {
-    partition.end_offset()
+pub(super) fn last_readable(reader: &PartitionReader, isolation: Isolation) -> i64 {
+    match isolation {
+        Isolation::ReadUncommitted => reader.end_offset(),
+        Isolation::ReadCommitted => reader.stable_offset(),
+    }
 }
 
 /// What was read of one partition.
@@ -60,12 +57,14 @@ pub(super) struct PartitionRead {
 
 /// A partition that is being read.
 pub(super) struct Reading {
-    partition: Partition,
+    reader: PartitionReader,
     name: TopicPartition,
     next_offset: i64,
     pub(super) high_watermark: i64,
     pub(super) last_stable_offset: i64,
     pub(super) log_start_offset: i64,
+    /// Transactions among the records that were aborted.
+    pub(super) aborted: Vec<AbortedTransaction>,
     pub(super) records: Vec<Bytes>,
     pub(super) bytes: usize,
 }
@@ -151,7 +150,7 @@ impl Round {
     fn subscribe(&self, news: &Arc<Notify>) -> Vec<Subscription> {
         let subscribe = |reading: &Reading| {
             let news = Arc::clone(news);
-            reading.partition.on_advance(move |_| news.notify_one())
+            reading.reader.on_advance(move |_| news.notify_one())
         };
         self.readings().map(subscribe).collect()
     }
@@ -186,7 +185,7 @@ impl Round {
     fn look(&mut self) {
         for read in &mut self.reads {
             if let Ok(reading) = &mut read.outcome {
-                reading.look(self.bounds.isolation);
+                reading.look();
             }
         }
     }
@@ -199,7 +198,7 @@ impl Round {
             let of_partition = read.target.max_bytes.saturating_sub(reading.bytes);
             let first = self.bytes == 0;
             if !first && left.min(of_partition) == 0 {
-                reading.look(self.bounds.isolation);
+                reading.look();
                 continue;
             }
             match reading.read(self.bounds.isolation, left.min(of_partition), first) {
@@ -222,20 +221,21 @@ impl Reading {
             Some(id) => broker.topic_by_id(id)?,
             None => broker.topic(&target.name)?,
         };
-        let partition = topic.partition(target.index)?.clone();
         let name = TopicPartition::new(Arc::clone(topic.name()), target.index);
-        let (start, end) = (partition.start_offset(), partition.end_offset());
+        let reader = broker.reader(&name)?;
+        let (start, end) = (reader.start_offset(), reader.end_offset());
         if !(start..=end).contains(&target.offset) {
             let offset = target.offset;
             return Err(BrokerError::OffsetOutOfRange { partition: name, offset, start, end }.into());
         }
         Ok(Self {
-            partition,
             name,
             next_offset: target.offset,
             high_watermark: end,
-            last_stable_offset: end,
+            last_stable_offset: last_readable(&reader, Isolation::ReadCommitted),
             log_start_offset: start,
+            reader,
+            aborted: Vec::new(),
             records: Vec::new(),
             bytes: 0,
         })
@@ -243,28 +243,34 @@ impl Reading {
 
     /// Offsets that can be read and weren't.
     fn behind(&self, isolation: Isolation) -> i64 {
-        last_readable(&self.partition, isolation).saturating_sub(self.next_offset).max(0)
+        last_readable(&self.reader, isolation).saturating_sub(self.next_offset).max(0)
     }
 
-    fn look(&mut self, _isolation: Isolation) {
-        self.high_watermark = self.partition.end_offset();
-        self.last_stable_offset = last_readable(&self.partition, Isolation::ReadCommitted);
-        self.log_start_offset = self.partition.start_offset();
+    fn look(&mut self) {
+        self.high_watermark = self.reader.end_offset();
+        self.last_stable_offset = last_readable(&self.reader, Isolation::ReadCommitted);
+        self.log_start_offset = self.reader.start_offset();
     }
 
     /// Reads on. A batch that is larger than `max_bytes` is only taken if `at_least_one`.
     fn read(&mut self, isolation: Isolation, max_bytes: usize, at_least_one: bool) -> Result<usize, Failure> {
-        self.look(isolation);
+        self.look();
         if self.behind(isolation) == 0 {
             return Ok(0);
         }
-        let read = self.partition.read(self.next_offset, max_bytes.max(1), Verify::Headers);
+        let read = self.reader.read(self.next_offset, max_bytes.max(1), Verify::Headers, isolation);
         let fetched = read.map_err(|error| BrokerError::from_read(&self.name, self.next_offset, &error))?;
         let bytes = fetched.batches.len();
         if bytes > max_bytes && !at_least_one {
             return Ok(0);
         }
         self.next_offset = fetched.next_offset;
+        // What an earlier read of this answer has listed reaches into this one.
+        for aborted in fetched.aborted {
+            if !self.aborted.contains(&aborted) {
+                self.aborted.push(aborted);
+            }
+        }
         if bytes > 0 {
             self.records.push(fetched.batches);
             self.bytes = self.bytes.saturating_add(bytes);

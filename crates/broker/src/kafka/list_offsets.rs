@@ -78,12 +78,11 @@ fn offset(
 ) -> Result<(i64, i64), Failure> {
     broker.check_open()?;
     let topic = broker.topic(topic)?;
-    let partition = topic.partition(wanted.partition_index)?;
-    let end = last_readable(partition, isolation);
-    let failed = |error| {
-        let name = TopicPartition::new(topic.name().clone(), wanted.partition_index);
-        BrokerError::from_read(&name, 0, &error)
-    };
+    let name = TopicPartition::new(topic.name().clone(), wanted.partition_index);
+    let reader = broker.reader(&name)?;
+    let partition = reader.partition();
+    let end = last_readable(&reader, isolation);
+    let failed = |error| BrokerError::from_read(&name, 0, &error);
     let found = match wanted.timestamp {
         LATEST => return Ok((-1, end)),
         EARLIEST | EARLIEST_LOCAL => return Ok((-1, partition.start_offset())),

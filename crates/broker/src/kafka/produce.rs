@@ -17,7 +17,9 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use super::api::{Answer, Call};
 use super::error_code::{Failure, of_batch};
 use crate::batches::now_ms;
-use crate::broker::{AppendUnderWay, Broker};
+use crate::broker::Broker;
+use crate::partition::TopicPartition;
+use crate::produce::Producing;
 use crate::topic::{Topic, TopicConfig};
 
 /// Validating so many bytes of records takes less than half a millisecond.
@@ -41,6 +43,7 @@ struct TopicParts {
 
 /// Batches that may be appended.
 struct Checked {
+    name: TopicPartition,
     partition: Partition,
     batches: Vec<Batch>,
     /// The timestamp of the records if the topic sets it.
@@ -50,19 +53,17 @@ struct Checked {
 /// A partition's append, on its way or failed.
 struct Started {
     index: i32,
-    append: Result<(AppendUnderWay, Partition, Option<i64>), Failure>,
+    append: Result<(Producing, Partition, Option<i64>), Failure>,
 }
 
 /// Checks and begins the appends, and answers when they are decided.
 pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<ProduceResponse> {
     let acks = request.acks;
     let allowed = matches!(acks, -1..=1);
-    let transactional_id = request.transactional_id.is_some();
     let mut started = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let TopicParts { answer, topic, parts } = TopicParts::new(call.broker(), topic);
         let topic = topic.and_then(|topic| if allowed { Ok(topic) } else { Err(invalid_acks(acks)) });
-        let topic = topic.and_then(|topic| if transactional_id { Err(no_transactions()) } else { Ok(topic) });
         let checked = match topic {
             Ok(topic) => check(topic, parts).await,
             Err(failure) => parts.into_iter().map(|part| (part.index, Err(failure.clone()))).collect(),
@@ -151,6 +152,7 @@ impl Part {
 
 fn check_part(topic: &Topic, part: Part) -> Result<Checked, Failure> {
     let partition = topic.partition(part.index)?.clone();
+    let name = TopicPartition::new(Arc::clone(topic.name()), part.index);
     let config = topic.config();
     let limits = BatchLimits { max_batch_bytes: config.max_message_bytes, ..BatchLimits::default() };
     let batches = Batch::validate_all(part.records.unwrap_or_default(), &limits)
@@ -159,11 +161,11 @@ fn check_part(topic: &Topic, part: Part) -> Result<Checked, Failure> {
         check_batch(batch, config)?;
     }
     if !config.log_append_time {
-        return Ok(Checked { partition, batches, append_time_ms: None });
+        return Ok(Checked { name, partition, batches, append_time_ms: None });
     }
     let now_ms = now_ms();
     let batches = batches.iter().map(|batch| batch.with_append_time(now_ms)).collect();
-    Ok(Checked { partition, batches, append_time_ms: Some(now_ms) })
+    Ok(Checked { name, partition, batches, append_time_ms: Some(now_ms) })
 }
 
 /// What a client may not do, though the batch is a good one.
@@ -172,9 +174,6 @@ fn check_batch(batch: &Batch, config: &TopicConfig) -> Result<(), Failure> {
     let invalid = |message: &str| Err(Failure::new(ResponseError::InvalidRecord, message));
     if header.is_control() {
         return invalid("clients may not write control batches");
-    }
-    if header.is_transactional() {
-        return invalid("a transactional batch outside of a transaction");
     }
     // Gaps come of compaction, and only of that.
     if i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
@@ -194,18 +193,12 @@ fn invalid_acks(acks: i16) -> Failure {
     Failure::new(ResponseError::InvalidRequiredAcks, format!("acks is {acks}; -1, 0 or 1 would do"))
 }
 
-fn no_transactions() -> Failure {
-    let message = "this broker has no transactions over the wire";
-    Failure::new(ResponseError::TransactionalIdAuthorizationFailed, message)
-}
-
 async fn begin(
     broker: &Broker,
     checked: Result<Checked, Failure>,
-) -> Result<(AppendUnderWay, Partition, Option<i64>), Failure> {
-    let Checked { partition, batches, append_time_ms } = checked?;
-    let batches = batches.into_iter().map(|batch| (partition.clone(), batch)).collect();
-    let append = broker.begin_append(batches).await?;
+) -> Result<(Producing, Partition, Option<i64>), Failure> {
+    let Checked { name, partition, batches, append_time_ms } = checked?;
+    let append = broker.begin_produce(&name, batches).await?;
     Ok((append, partition, append_time_ms))
 }
 
@@ -213,15 +206,15 @@ impl Started {
     async fn response(self) -> PartitionProduceResponse {
         let response = PartitionProduceResponse::default().with_index(self.index);
         let decided = match self.append {
-            Ok((append, partition, append_time_ms)) => match append.decided().await {
-                Ok(base_offsets) => Ok((base_offsets, partition, append_time_ms)),
+            Ok((append, partition, append_time_ms)) => match append.wait().await {
+                Ok(base_offset) => Ok((base_offset, partition, append_time_ms)),
                 Err(error) => Err(Failure::from(error)),
             },
             Err(failure) => Err(failure),
         };
         match decided {
-            Ok((base_offsets, partition, append_time_ms)) => response
-                .with_base_offset(base_offsets.first().copied().unwrap_or(-1))
+            Ok((base_offset, partition, append_time_ms)) => response
+                .with_base_offset(base_offset)
                 .with_log_append_time_ms(append_time_ms.unwrap_or(-1))
                 .with_log_start_offset(partition.start_offset()),
             Err(failure) => response

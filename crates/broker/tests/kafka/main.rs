@@ -7,4 +7,5 @@ mod client;
 mod connections;
 mod consume;
 mod produce;
+mod transactions;
 mod versions;

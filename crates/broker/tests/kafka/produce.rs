@@ -4,8 +4,7 @@ use bytes::{Bytes, BytesMut};
 use farol_log::Compression;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ApiVersionsRequest, ProduceRequest, TransactionalId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{ApiVersionsRequest, ProduceRequest};
 
 use crate::client::{Server, batch, eventually, name, produce_request, values};
 
@@ -137,17 +136,13 @@ async fn acks_0_is_silent_and_a_refusal_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn wrong_acks_and_transactions_that_nobody_began_are_refused() {
+async fn wrong_acks_are_refused() {
     let server = Server::start().await;
     let mut client = server.client().await;
     let request = produce_request("t", 0, batch(Compression::None, &["a"])).with_acks(2);
     let response = client.call(9, &request).await;
     let code = response.responses[0].partition_responses[0].error_code;
     assert_eq!(code, ResponseError::InvalidRequiredAcks.code());
-    let id = TransactionalId(StrBytes::from_static_str("nobody"));
-    let request = produce_request("t", 0, batch(Compression::None, &["a"])).with_transactional_id(Some(id));
-    let response = client.call(9, &request).await;
-    assert_ne!(response.responses[0].partition_responses[0].error_code, 0);
     assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 0);
 }
 

@@ -115,8 +115,13 @@ impl Encoder {
         if self.version >= LOG_START_FROM {
             self.bytes.put_i64(reading.map_or(UNKNOWN, |reading| reading.log_start_offset));
         }
-        // Aborted transactions: none.
-        self.count(0)?;
+        let aborted = reading.map_or(&[][..], |reading| &reading.aborted);
+        self.count(aborted.len())?;
+        for transaction in aborted {
+            self.bytes.put_i64(transaction.producer_id);
+            self.bytes.put_i64(transaction.first_offset);
+            self.no_tagged_fields();
+        }
         if self.version >= PREFERRED_REPLICA_FROM {
             self.bytes.put_i32(-1);
         }
