@@ -42,7 +42,8 @@ pub fn replay(arguments: cli::Replay, settings: &Settings) -> anyhow::Result<Exi
     })
 }
 
-/// Sends made-up readings and measures. Fails when the server stored another number than it acknowledged.
+/// Sends made-up readings and measures. Fails when the server could not store readings, or lacks some that it
+/// acknowledged.
 pub fn load(arguments: cli::Load, settings: &Settings) -> anyhow::Result<ExitCode> {
     let options = LoadOptions {
         rate: arguments.rate,
@@ -66,7 +67,10 @@ pub fn load(arguments: cli::Load, settings: &Settings) -> anyhow::Result<ExitCod
         } else {
             say(&summary);
         }
-        Ok(ExitCode::SUCCESS)
+        match summary.failure() {
+            Some(failure) => Err(anyhow::Error::msg(failure)),
+            None => Ok(ExitCode::SUCCESS),
+        }
     })
 }
 

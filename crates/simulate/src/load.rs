@@ -12,7 +12,7 @@
 //! the requests that it kept from being sent (no coordinated omission). With [`Rate::Max`] latency is from sending.
 //!
 //! # What is counted
-//! Every reading ends in exactly one of: accepted, rejected, overloaded (429/503), unanswered (sent, connection lost or time
+//! Every reading ends in exactly one of: accepted, rejected, overloaded (429/503), not stored (503 of a full disk), unanswered (sent, connection lost or time
 //! limit reached: may be stored), unsent (never left). The server's own count must lie between accepted and accepted +
 //! unanswered, see [`server`].
 //!

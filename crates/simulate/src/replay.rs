@@ -15,7 +15,7 @@
 //!
 //! # Failures
 //! Rows that are no samples, and readings that the server rejects, are reported with their line, counted, and left out;
-//! more than [`ReplayOptions::max_errors`] end the replay. A replay that ends early says from which row on to go on
+//! more than [`ReplayOptions::max_errors`] end the replay. A server that can't be reached at the start ends it at once. A replay that ends early says from which row on to go on
 //! (`skip_rows`).
 
 use std::fs::File;
@@ -184,6 +184,16 @@ pub enum ReplayError {
         errors: u64,
         /// The last one, with its line.
         last: String,
+    },
+    /// The server could not be reached even once: most likely none runs there.
+    #[error(
+        "can't reach {server} ({source}): start Farol there with `farol run`, or name another with --url"
+    )]
+    Unreachable {
+        /// Where.
+        server: ServerUrl,
+        /// What the system said.
+        source: ClientError,
     },
     /// The server refused a batch, or was not to be had for too long.
     #[error(
@@ -363,6 +373,11 @@ impl Replay {
         let path = self.options.file.clone();
         let file = File::open(&path).map_err(|source| ReplayError::Open { path: path.clone(), source })?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
+        // A server that goes away is waited for; one that was never there is a mistake in the address.
+        self.uploader
+            .connect()
+            .await
+            .map_err(|source| ReplayError::Unreachable { server: self.options.server.clone(), source })?;
         let (chunks, mut received) = mpsc::channel(CHUNKS_AHEAD);
         let columns = self.options.columns.clone();
         let reading = tokio::task::spawn_blocking(move || {
@@ -510,7 +525,14 @@ impl Replay {
             {
                 return Err(error);
             }
-            self.progress.note(&format!("{error}; trying again in {}", spoken(pause)));
+            let limit = spoken(self.options.retry_for);
+            self.progress.note(&match &error {
+                UploadError::Client(ClientError::Connect { source, .. }) => {
+                    let server = &self.options.server;
+                    format!("can't reach {server}: {source}; trying for {limit}, again in {}", spoken(pause))
+                }
+                error => format!("{error}; trying for {limit}, again in {}", spoken(pause)),
+            });
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(error),
                 () = tokio::time::sleep(pause) => {}

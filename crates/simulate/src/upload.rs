@@ -11,6 +11,8 @@ use crate::client::{Answer, ClientError, Connection, RequestTemplate, ServerUrl}
 
 /// Where readings go.
 pub const READINGS_PATH: &str = "/api/readings";
+/// The type of the problem of a server whose log takes no records.
+const LOG_REFUSES: &str = "urn:farol:problem:log-refuses";
 /// How long one batch usually may wait for its answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// The first pause before a batch is sent again; each further one doubles.
@@ -53,6 +55,14 @@ pub enum UploadError {
         /// What it asks for.
         retry_after: Option<Duration>,
     },
+    /// The server's log takes no records: the disk is full, or a write failed. It may again when somebody has mended that.
+    #[error("the server can't store readings: {detail}")]
+    LogRefuses {
+        /// What it said, shortened.
+        detail: String,
+        /// What it asks for.
+        retry_after: Option<Duration>,
+    },
     /// The server refused the whole request, and would again.
     #[error("the server refused the batch: {status}: {detail}")]
     Refused {
@@ -76,7 +86,7 @@ impl UploadError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Client(error) => !matches!(error, ClientError::Request(_)),
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::LogRefuses { .. } => true,
             Self::Refused { .. } | Self::UnexpectedAnswer { .. } => false,
         }
     }
@@ -89,7 +99,7 @@ impl UploadError {
             Self::Busy { status, .. } => {
                 matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
             }
-            Self::Refused { .. } => false,
+            Self::Refused { .. } | Self::LogRefuses { .. } => false,
             Self::UnexpectedAnswer { .. } => true,
         }
     }
@@ -101,11 +111,15 @@ impl UploadError {
 /// Everything but 202, and 400 with the per-reading list, is an error.
 pub fn read_answer(answer: &Answer) -> Result<IngestAnswer, UploadError> {
     let status = answer.status;
+    let retry_after = answer.retry_after;
     match status {
+        StatusCode::SERVICE_UNAVAILABLE if problem_type(&answer.body).as_deref() == Some(LOG_REFUSES) => {
+            Err(UploadError::LogRefuses { detail: problem_detail(&answer.body), retry_after })
+        }
         StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
-        | StatusCode::GATEWAY_TIMEOUT => Err(UploadError::Busy { status, retry_after: answer.retry_after }),
+        | StatusCode::GATEWAY_TIMEOUT => Err(UploadError::Busy { status, retry_after }),
         StatusCode::ACCEPTED => serde_json::from_slice(&answer.body)
             .map_err(|e| UploadError::UnexpectedAnswer { status, detail: e.to_string() }),
         // None was accepted: the list says why, one by one. Otherwise it is a problem with the request as a whole.
@@ -115,6 +129,15 @@ pub fn read_answer(answer: &Answer) -> Result<IngestAnswer, UploadError> {
         },
         _ => Err(UploadError::Refused { status, detail: problem_detail(&answer.body) }),
     }
+}
+
+/// The `type` of problem details, if it is one.
+fn problem_type(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Problem {
+        r#type: String,
+    }
+    Some(serde_json::from_slice::<Problem>(body).ok()?.r#type)
 }
 
 /// The `detail` (or `title`) of problem details, or the start of whatever it is.
@@ -154,6 +177,17 @@ impl Uploader {
     pub fn with_answer_limit(mut self, limit: Duration) -> Self {
         self.answer_limit = limit;
         self
+    }
+
+    /// Connects if there is no connection, to find out whether the server can be reached at all.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`].
+    pub async fn connect(&mut self) -> Result<(), ClientError> {
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(&self.server).await?);
+        }
+        Ok(())
     }
 
     /// Sends a batch once. A connection that the server closed while it was idle is replaced without counting as a try,
@@ -196,7 +230,8 @@ impl Backoff {
         self.tries = self.tries.saturating_add(1);
         let pause = doubled.mul_f64(rng.random_range(0.75..=1.25));
         match error {
-            UploadError::Busy { retry_after: Some(asked), .. } => {
+            UploadError::Busy { retry_after: Some(asked), .. }
+            | UploadError::LogRefuses { retry_after: Some(asked), .. } => {
                 pause.max((*asked).min(LONGEST_ASKED_PAUSE))
             }
             _ => pause,

@@ -24,7 +24,12 @@ async fn run(options: LoadOptions) -> Result<LoadSummary, LoadError> {
 /// Every reading that was begun is in exactly one count.
 fn assert_nothing_uncounted(summary: &LoadSummary) {
     let tally = summary.tally;
-    let ends = tally.accepted + tally.rejected + tally.overloaded + tally.unanswered + tally.unsent;
+    let ends = tally.accepted
+        + tally.rejected
+        + tally.overloaded
+        + tally.not_stored
+        + tally.unanswered
+        + tally.unsent;
     assert_eq!(tally.sent, ends, "{tally:?}");
 }
 
@@ -219,4 +224,21 @@ async fn mistakes_in_the_options_and_wrong_addresses_are_told() {
     server.die().await;
     let error = run(options(&server)).await.unwrap_err();
     assert!(matches!(error, LoadError::Connect(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_named_and_makes_the_run_a_failure() {
+    let server = TestServer::start().await;
+    server.fail_with([Fault::FullDisk, Fault::Busy]);
+    let wanted = LoadOptions { connections: 1, stop: StopAfter::Readings(500), ..options(&server) };
+    let summary = run(wanted).await.unwrap();
+    assert_nothing_uncounted(&summary);
+    let tally = summary.tally;
+    assert_eq!((tally.not_stored, tally.overloaded, tally.accepted), (100, 100, 300), "{tally:?}");
+    let failure = summary.failure().unwrap();
+    assert!(failure.contains("could not store 100 readings: No space left"), "{failure}");
+    assert!(summary.to_string().contains("NOT STORED  100: No space left"), "{summary}");
+
+    let wanted = LoadOptions { stop: StopAfter::Readings(500), ..options(&server) };
+    assert_eq!(run(wanted).await.unwrap().failure(), None);
 }

@@ -194,3 +194,31 @@ async fn mistakes_in_the_options_are_told() {
     let none = ReplayOptions { batch: 0, ..options(&server, series(&dir, 1)) };
     assert!(matches!(replay(none).await.0.unwrap_err(), ReplayError::Option(_)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_never_there_is_told_at_once() {
+    let (mut server, dir) = (TestServer::start().await, tempfile::tempdir().unwrap());
+    server.die().await;
+    let begun = std::time::Instant::now();
+    let error = replay(options(&server, series(&dir, 10))).await.0.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(10), "a minute of retries is for servers that were there");
+    assert!(matches!(error, ReplayError::Unreachable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("can't reach http://127.0.0.1") && text.contains("farol run"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_went_away_is_named_with_how_long_it_is_tried() {
+    let (mut server, dir) = (TestServer::start().await, tempfile::tempdir().unwrap());
+    server.fail_with([Fault::CloseAfter, Fault::Stall(Duration::from_secs(5))]);
+    let patient = ReplayOptions { retry_for: Duration::from_secs(2), ..options(&server, series(&dir, 1000)) };
+    let running = tokio::spawn(replay(patient));
+    let state = Arc::clone(&server.state);
+    eventually(Duration::from_secs(10), || state.lock().unwrap().requests >= 2).await;
+    server.die().await;
+    let (result, notes) = running.await.unwrap();
+    result.unwrap_err();
+    let told =
+        notes.iter().any(|note| note.contains("can't reach http://") && note.contains("trying for 2.0 s"));
+    assert!(told, "{notes:?}");
+}

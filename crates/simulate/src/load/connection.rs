@@ -29,6 +29,8 @@ pub struct LoadTally {
     pub rejected: u64,
     /// Refused because the server was busy.
     pub overloaded: u64,
+    /// Refused because the server's log takes no records: the disk is full, or a write failed.
+    pub not_stored: u64,
     /// Sent, but the connection broke or the time limit passed: may be stored.
     pub unanswered: u64,
     /// Never left, because there was no connection.
@@ -45,6 +47,7 @@ impl LoadTally {
         self.accepted += other.accepted;
         self.rejected += other.rejected;
         self.overloaded += other.overloaded;
+        self.not_stored += other.not_stored;
         self.unanswered += other.unanswered;
         self.unsent += other.unsent;
         self.disconnects += other.disconnects;
@@ -61,6 +64,8 @@ pub(super) struct ConnectionResult {
     pub lateness: Histogram<u64>,
     /// The first few rejections, for people.
     pub rejections: Vec<String>,
+    /// Why the server's log took no records, at the newest refusal.
+    pub log_refusal: Option<String>,
 }
 
 const REJECTIONS_KEPT: usize = 5;
@@ -72,6 +77,7 @@ impl ConnectionResult {
             latency: histogram(),
             lateness: histogram(),
             rejections: Vec::new(),
+            log_refusal: None,
         }
     }
 
@@ -81,6 +87,7 @@ impl ConnectionResult {
         self.lateness.add(&other.lateness).expect("both have the same bounds");
         let room = REJECTIONS_KEPT.saturating_sub(self.rejections.len());
         self.rejections.extend(other.rejections.iter().take(room).cloned());
+        self.log_refusal = self.log_refusal.take().or_else(|| other.log_refusal.clone());
     }
 }
 
@@ -249,6 +256,16 @@ impl ConnectionTask {
                 } else {
                     tally.overloaded += count;
                 }
+                let pause = retry_after.unwrap_or(OVERLOAD_PAUSE).min(Duration::from_secs(5));
+                pause_unless_over(shared, pause).await;
+                Ok(Next::GoOn)
+            }
+            UploadError::LogRefuses { detail, retry_after } => {
+                tally.not_stored += count;
+                if self.result.log_refusal.is_none() {
+                    shared.progress.note(&format!("the server can't store readings: {detail}"));
+                }
+                self.result.log_refusal = Some(detail);
                 let pause = retry_after.unwrap_or(OVERLOAD_PAUSE).min(Duration::from_secs(5));
                 pause_unless_over(shared, pause).await;
                 Ok(Next::GoOn)

@@ -45,6 +45,8 @@ pub struct LoadSummary {
     pub alert_latency: Option<AlertLatency>,
     /// The first few reasons for rejections.
     pub rejections: Vec<String>,
+    /// Why the server's log took no records, if it refused some.
+    pub log_refusal: Option<String>,
 }
 
 /// Percentiles of durations, in milliseconds.
@@ -157,6 +159,7 @@ pub(super) fn summarise(
         server,
         alert_latency,
         rejections: total.rejections.clone(),
+        log_refusal: total.log_refusal.clone(),
     }
 }
 
@@ -204,6 +207,9 @@ impl fmt::Display for LoadSummary {
         for rejection in &self.rejections {
             writeln!(f, "            rejected: {rejection}")?;
         }
+        if let Some(reason) = &self.log_refusal {
+            writeln!(f, "NOT STORED  {}: {reason}", grouped(tally.not_stored))?;
+        }
         writeln!(f, "latency     {}", self.latency)?;
         if self.lateness.count > 0 {
             writeln!(f, "generator   late by {}", self.lateness)?;
@@ -228,9 +234,29 @@ impl fmt::Display for LoadSummary {
 }
 
 impl LoadSummary {
+    /// What makes the run a failure, if something does: readings that the server could not store, or that it acknowledged
+    /// and doesn't have.
+    pub fn failure(&self) -> Option<String> {
+        if let Some(reason) = &self.log_refusal {
+            let count = grouped(self.tally.not_stored);
+            return Some(format!("the server could not store {count} readings: {reason}"));
+        }
+        let missing = self.missing().filter(|_| self.server.agreement == Agreement::Differs)?;
+        Some(format!("{} acknowledged readings are missing on the server", grouped(missing)))
+    }
+
+    /// How many acknowledged readings the server's count lacks.
+    fn missing(&self) -> Option<u64> {
+        let gained = self.server.stored.or(self.server.accepted).unwrap_or(0);
+        self.acknowledged().checked_sub(gained).filter(|missing| *missing > 0)
+    }
+
+    /// Readings of the run and of its probes.
+    fn acknowledged(&self) -> u64 {
+        self.tally.accepted + self.alert_latency.as_ref().map_or(0, AlertLatency::readings)
+    }
+
     fn server_line(&self) -> String {
-        let probes = self.alert_latency.as_ref().map_or(0, AlertLatency::readings);
-        let acknowledged = self.tally.accepted + probes;
         let told = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), grouped);
         let counts = format!("stored {}, counted {}", told(self.server.stored), told(self.server.accepted));
         match self.server.agreement {
@@ -238,8 +264,9 @@ impl LoadSummary {
             Agreement::Unknown => "server      does not tell what it stored".to_owned(),
             Agreement::Differs => {
                 let gained = self.server.stored.or(self.server.accepted).unwrap_or(0);
-                let verdict = if gained < acknowledged {
-                    format!("{} acknowledged readings are MISSING", grouped(acknowledged - gained))
+                let acknowledged = self.acknowledged();
+                let verdict = if let Some(missing) = self.missing() {
+                    format!("{} acknowledged readings are MISSING", grouped(missing))
                 } else {
                     let surplus = gained - acknowledged - self.tally.unanswered.min(gained - acknowledged);
                     format!("{} more than acknowledged: somebody else sends readings too", grouped(surplus))

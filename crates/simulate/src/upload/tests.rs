@@ -38,6 +38,16 @@ fn busy_answers_are_retriable_and_only_a_proxys_may_have_stored() {
 }
 
 #[test]
+fn a_log_that_takes_nothing_is_told_from_a_busy_server() {
+    let full =
+        r#"{"type":"urn:farol:problem:log-refuses","detail":"the log refuses appends: No space left"}"#;
+    let error = read_answer(&answer(503, full)).unwrap_err();
+    assert!(matches!(error, UploadError::LogRefuses { .. }), "{error}");
+    assert!(error.to_string().contains("No space left") && !error.may_have_arrived(), "{error}");
+    assert!(error.is_retriable(), "somebody may free some space");
+}
+
+#[test]
 fn pauses_double_up_to_a_limit_and_heed_the_server() {
     let seed: u64 = rand::random();
     println!("seed {seed}");

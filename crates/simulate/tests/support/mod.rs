@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Fault {
     /// 503, nothing stored.
     Busy,
+    /// Says that the log takes no records.
+    FullDisk,
     /// Stored, but the connection is cut before the answer.
     LoseAnswer,
     /// Cut before anything is stored.
@@ -178,6 +180,10 @@ async fn take_readings(
         state.faults.pop_front()
     };
     match fault {
+        Some(Fault::FullDisk) => {
+            let problem = json!({ "type": "urn:farol:problem:log-refuses", "detail": "No space left" });
+            return Ok(json_answer(StatusCode::SERVICE_UNAVAILABLE, &problem));
+        }
         Some(Fault::Busy) => {
             return Ok(json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "title": "Busy" })));
         }
