@@ -25,14 +25,14 @@ impl RuleSet {
     /// # Errors
     /// Everything that is wrong in any of the files.
     pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, RuleProblems> {
-        let mut rules = Vec::new();
-        let mut problems = Vec::new();
+        let (mut rules, mut names, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         for (name, text) in files {
-            let mut file = RuleFile { name, text, problems: Vec::new() };
+            let mut file = RuleFile { name, text, names: Vec::new(), problems: Vec::new() };
             rules.extend(file.rules());
+            names.append(&mut file.names);
             problems.append(&mut file.problems);
         }
-        Self::assemble(rules, problems).map_err(|RuleProblems(mut problems)| {
+        Self::assemble(rules, &names, problems).map_err(|RuleProblems(mut problems)| {
             if problems.len() > MAX_REPORTED_PROBLEMS {
                 let more = problems.len() - MAX_REPORTED_PROBLEMS;
                 problems.truncate(MAX_REPORTED_PROBLEMS);
@@ -46,6 +46,8 @@ impl RuleSet {
 struct RuleFile<'a> {
     name: &'a str,
     text: &'a str,
+    /// Of every rule that names itself, whatever else is wrong with it.
+    names: Vec<(Origin, String)>,
     problems: Vec<RuleProblem>,
 }
 
@@ -53,7 +55,7 @@ struct RuleFile<'a> {
 type Span = std::ops::Range<usize>;
 
 impl<'a> RuleFile<'a> {
-    fn rules(&mut self) -> Vec<(Origin, Rule)> {
+    fn rules(&mut self) -> Vec<Rule> {
         if self.text.len() > MAX_RULE_FILE_BYTES {
             let problem =
                 format!("the file has {} bytes; at most {MAX_RULE_FILE_BYTES} are accepted", self.text.len());
@@ -94,7 +96,7 @@ impl<'a> RuleFile<'a> {
         rules
     }
 
-    fn rule(&mut self, table: &Spanned<DeValue<'a>>) -> Option<(Origin, Rule)> {
+    fn rule(&mut self, table: &Spanned<DeValue<'a>>) -> Option<Rule> {
         let DeValue::Table(entries) = table.get_ref() else {
             self.problem(Some(&table.span()), None, "write each rule as a table `[[rule]]`".into());
             return None;
@@ -107,6 +109,10 @@ impl<'a> RuleFile<'a> {
         }
         let Fields { spans, mistakes, definition } = fields;
         let name = (!definition.name.is_empty()).then(|| definition.name.clone());
+        if let (Some(name), Some(span)) = (&name, spans.get("name")) {
+            let origin = Origin { file: Some(self.name.to_owned()), line: Some(self.line(span)) };
+            self.names.push((origin, name.clone()));
+        }
         for (span, problem) in mistakes {
             self.problem(Some(&span), name.as_deref(), problem);
         }
@@ -115,10 +121,7 @@ impl<'a> RuleFile<'a> {
         }
         let complete = self.problems.len() == before;
         match Rule::new(definition) {
-            Ok(rule) if complete => {
-                let span = spans.get("name").cloned().unwrap_or_else(|| table.span());
-                Some((Origin { file: Some(self.name.to_owned()), line: Some(self.line(&span)) }, rule))
-            }
+            Ok(rule) if complete => Some(rule),
             Ok(_) => None,
             Err(mistakes) => {
                 for mistake in mistakes {

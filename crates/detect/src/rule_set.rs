@@ -41,12 +41,12 @@ impl RuleSet {
     pub fn from_definitions(
         definitions: impl IntoIterator<Item = RuleDefinition>,
     ) -> Result<Self, RuleProblems> {
-        let mut rules = Vec::new();
-        let mut problems = Vec::new();
+        let (mut rules, mut names, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         for definition in definitions {
             let name = definition.name.clone();
+            names.push((Origin::default(), name.clone()));
             match Rule::new(definition) {
-                Ok(rule) => rules.push((Origin::default(), rule)),
+                Ok(rule) => rules.push(rule),
                 Err(mistakes) => problems.extend(mistakes.into_iter().map(|mistake| RuleProblem {
                     file: None,
                     line: None,
@@ -55,21 +55,23 @@ impl RuleSet {
                 })),
             }
         }
-        Self::assemble(rules, problems)
+        Self::assemble(rules, &names, problems)
     }
 
-    /// Puts checked rules together, unless there are problems already or the names clash.
+    /// Puts checked rules together, unless there are problems already or the names clash. `names` are those of all rules,
+    /// also of rules that have problems of their own.
     pub(crate) fn assemble(
-        rules: Vec<(Origin, Rule)>,
+        rules: Vec<Rule>,
+        names: &[(Origin, String)],
         mut problems: Vec<RuleProblem>,
     ) -> Result<Self, RuleProblems> {
         let mut first: BTreeMap<&str, &Origin> = BTreeMap::new();
-        for (origin, rule) in &rules {
-            if let Some(earlier) = first.get(rule.name()) {
+        for (origin, name) in names.iter().filter(|(_, name)| !name.is_empty()) {
+            if let Some(earlier) = first.get(name.as_str()) {
                 let problem = format!("this name is taken{earlier}: names must be unique");
-                problems.push(origin.problem(Some(rule.name()), problem));
+                problems.push(origin.problem(Some(name), problem));
             } else {
-                first.insert(rule.name(), origin);
+                first.insert(name, origin);
             }
         }
         if rules.len() > MAX_RULES {
@@ -79,7 +81,7 @@ impl RuleSet {
             );
         }
         if problems.is_empty() {
-            Ok(Self { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect() })
+            Ok(Self { rules: rules.into_iter().map(Arc::new).collect() })
         } else {
             Err(RuleProblems(problems))
         }

@@ -16,25 +16,26 @@ use farol_view::{Store, StoreOptions, ViewError};
 
 use crate::settings::value::SyncPolicy;
 use crate::settings::{Settings, TopicSettings};
+use crate::terminal::with_causes;
 
 /// The folder of the log, within the data folder.
 const LOG_FOLDER: &str = "log";
 /// The file of the views, within the data folder.
 const VIEWS_FILE: &str = "views.db";
 
-/// Why the data folder can't be used.
+/// Why the data folder can't be used. Each text says the cause and ends with advice, so no variant has a source that would be
+/// printed after it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFolderError {
     /// The folder can't be made.
-    #[error("can't make the data folder {}: {source}\n  {}", dir.display(), advice(source.kind()))]
-    Make { dir: PathBuf, source: io::Error },
+    #[error("can't make the data folder {}: {error}\n  {}", dir.display(), advice(error.kind()))]
+    Make { dir: PathBuf, error: io::Error },
     /// The log can't be opened.
-    #[error("can't open the log in {}: {}\n  {}", dir.display(), chain(source.as_ref()), log_advice(source))]
-    Log { dir: PathBuf, source: Box<EmbeddedError> },
-    /// The views can't be opened.
-    #[error("can't open the views in {}: {}\n  {}", dir.display(), chain(source), cause_kind(source).map_or(
-        "if the file is damaged, move views.db* away: the views are built again from the log", advice))]
-    Views { dir: PathBuf, source: ViewError },
+    #[error("can't open the log in {}: {}\n  {}", dir.display(), with_causes(error.as_ref()), log_advice(error))]
+    Log { dir: PathBuf, error: Box<EmbeddedError> },
+    /// The views can't be opened. The error names the file and says what to do.
+    #[error("{0}")]
+    Views(ViewError),
 }
 
 /// What to do about an error of the file system.
@@ -54,7 +55,7 @@ fn advice(kind: ErrorKind) -> &'static str {
 }
 
 fn log_advice(error: &EmbeddedError) -> &'static str {
-    if chain(error).contains("in use") {
+    if with_causes(error).contains("in use") {
         return "stop the other Farol first, or give this one a folder of its own with --data (setting data.dir)";
     }
     cause_kind(error).map_or("see the message above", advice)
@@ -70,20 +71,6 @@ fn cause_kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
         cause = current.source();
     }
     None
-}
-
-/// An error and what caused it, leaving out causes that the error before them repeats.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let more = current.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = current.source();
-    }
-    text
 }
 
 /// The log of a folder, open: whoever has it has the folder.
@@ -103,12 +90,12 @@ pub struct DataFolder {
 /// [`DataFolderError`].
 pub fn open(settings: &Settings) -> Result<DataFolder, DataFolderError> {
     let dir = &settings.data.dir;
-    std::fs::create_dir_all(dir).map_err(|source| DataFolderError::Make { dir: dir.clone(), source })?;
+    std::fs::create_dir_all(dir).map_err(|error| DataFolderError::Make { dir: dir.clone(), error })?;
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
     let options =
         EmbeddedOptions { sync: sync(settings.log.sync), ..EmbeddedOptions::new(dir.join(LOG_FOLDER)) };
     let (bus, recovery) = EmbeddedBus::open(options)
-        .map_err(|source| DataFolderError::Log { dir: dir.clone(), source: Box::new(source) })?;
+        .map_err(|error| DataFolderError::Log { dir: dir.clone(), error: Box::new(error) })?;
     Ok(DataFolder { dir, bus, recovery })
 }
 
@@ -126,7 +113,7 @@ impl DataFolder {
         let path = self.dir.join(VIEWS_FILE);
         let opening = tokio::task::spawn_blocking(move || Store::open(path, options));
         let opened = opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        opened.map_err(|source| DataFolderError::Views { dir: self.dir.clone(), source })
+        opened.map_err(DataFolderError::Views)
     }
 }
 

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Whoever reads may be gone; there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "farol: {error:#}");
+            let _ = writeln!(io::stderr(), "farol: {}", terminal::with_causes(error.as_ref()));
             ExitCode::from(if error.is::<Problems>() { 2 } else { 1 })
         }
     }

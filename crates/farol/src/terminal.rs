@@ -1,5 +1,6 @@
-//! What people at the terminal are told, on standard output.
+//! What people at the terminal are told, on standard output, and how errors are told.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
@@ -34,6 +35,20 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
+/// An error and what caused it, each said once: many errors name their cause in their own text.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let more = current.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = current.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +62,16 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_made_visible() {
         assert_eq!(harmless("a\u{1b}[31mé\n"), "a\\u{1b}[31mé\\n");
+    }
+
+    #[test]
+    fn a_cause_is_said_once_whether_or_not_the_error_names_it() {
+        let system = || io::Error::other("No space left");
+        let names_it = farol_simulate::ReplayError::Open { path: "a.csv".into(), source: system() };
+        assert_eq!(with_causes(&names_it), "opening a.csv: No space left");
+        let in_context = anyhow::Error::new(names_it).context("can't replay");
+        assert_eq!(with_causes(in_context.as_ref()), "can't replay: opening a.csv: No space left");
+        let plain = anyhow::Error::new(system()).context("can't start the runtime");
+        assert_eq!(with_causes(plain.as_ref()), "can't start the runtime: No space left");
     }
 }

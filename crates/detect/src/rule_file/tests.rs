@@ -87,6 +87,17 @@ above = nan
 }
 
 #[test]
+fn a_name_twice_is_told_together_with_what_else_is_wrong() {
+    let good = "[[rule]]\nname = \"a\"\nselect = '{}'\nabove = 1\n";
+    let bad = "[[rule]]\nname = \"a\"\nselect = '{}'\nabove = \"hot\"\n";
+    let RuleProblems(problems) = RuleSet::parse([("one.toml", bad), ("two.toml", good)]).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].starts_with("one.toml:4: rule `a`: `above` must be a number"), "{problems:#?}");
+    assert_eq!(problems[1], "two.toml:2: rule `a`: this name is taken by one.toml:2: names must be unique");
+}
+
+#[test]
 fn names_must_be_unique_across_files() {
     let rule = "[[rule]]\nname = \"a\"\nselect = '{}'\nabove = 1\n";
     let RuleProblems(problems) = RuleSet::parse([("one.toml", rule), ("two.toml", rule)]).unwrap_err();

@@ -33,6 +33,7 @@ use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
 use crate::settings::Settings;
 use crate::settings::value::ListenOrOff;
+use crate::terminal::with_causes;
 
 /// What the greeting tells of.
 pub struct Started {
@@ -101,7 +102,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
 fn stop_log(bus: &Arc<EmbeddedBus>, stops: &mut Stops) {
     let bus = Arc::clone(bus);
     stops.push("log", async move {
-        bus.close().await.err().map(|error| format!("{error:#}")).into_iter().collect()
+        bus.close().await.err().map(|error| with_causes(&error)).into_iter().collect()
     });
 }
 

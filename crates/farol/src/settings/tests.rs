@@ -65,7 +65,7 @@ fn all_problems_are_reported_at_once_with_their_places() {
         "farol.toml:4: there is no setting `pipline` (did you mean `pipeline`?)",
         "farol.toml:7: log.sync: `3` is not a sync policy",
         "environment FAROL_PIPELINE_WORKER: there is no setting of this name (did you mean `FAROL_PIPELINE_WORKERS`?)",
-        "environment FAROL_PIPELINE_WORKERS: pipeline.workers: `many` is not a whole number",
+        "environment FAROL_PIPELINE_WORKERS: pipeline.workers: `many` is not a whole number from 0 to 64",
         "environment KAFKA_BROKERS: kafka.brokers: `farol run` keeps its own log",
     ] {
         assert!(problems.contains(expected), "missing: {expected}\nin: {problems}");

@@ -3,6 +3,7 @@
 //! A value comes typed from the file (TOML has numbers, booleans and lists) or as bare text from the environment and
 //! the command line. [`SettingValue`] reads both; its error says what was expected and shows an example.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -44,17 +45,17 @@ impl fmt::Display for RawValue {
 /// A type that settings can have.
 pub trait SettingValue: Sized {
     /// Reads it. The error completes "`…` is not …".
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str>;
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>>;
 
     /// As it would be written in the file.
     fn to_toml(&self) -> String;
 }
 
 impl SettingValue for String {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         match raw {
             RawValue::Bare(text) | RawValue::Text(text) if !text.is_empty() => Ok(text.clone()),
-            _ => Err("a text, for example \"worker\""),
+            _ => Err("a text, for example \"worker\"".into()),
         }
     }
 
@@ -64,10 +65,10 @@ impl SettingValue for String {
 }
 
 impl SettingValue for PathBuf {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         match raw {
             RawValue::Bare(text) | RawValue::Text(text) if !text.is_empty() => Ok(PathBuf::from(text)),
-            _ => Err("a path, for example \"./farol-data\""),
+            _ => Err("a path, for example \"./farol-data\"".into()),
         }
     }
 
@@ -77,12 +78,12 @@ impl SettingValue for PathBuf {
 }
 
 impl SettingValue for bool {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         match raw {
             RawValue::Bool(value) => Ok(*value),
             RawValue::Bare(text) if text == "true" => Ok(true),
             RawValue::Bare(text) if text == "false" => Ok(false),
-            _ => Err("`true` or `false`"),
+            _ => Err("`true` or `false`".into()),
         }
     }
 
@@ -103,18 +104,16 @@ impl<const MAX: u32, const MIN: u32> Count<MAX, MIN> {
 }
 
 impl<const MAX: u32, const MIN: u32> SettingValue for Count<MAX, MIN> {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
-        let problem = if MIN == 0 {
-            "a whole number in the range of this setting (from 0; see `farol settings`)"
-        } else {
-            "a whole number in the range of this setting (from 1; see `farol settings`)"
-        };
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         let number = match raw {
-            RawValue::Integer(number) => u32::try_from(*number).map_err(|_| problem)?,
-            RawValue::Bare(text) => text.parse().map_err(|_| problem)?,
-            _ => return Err(problem),
+            RawValue::Integer(number) => u32::try_from(*number).ok(),
+            RawValue::Bare(text) => text.parse().ok(),
+            _ => None,
         };
-        if (MIN..=MAX).contains(&number) { Ok(Self(number)) } else { Err(problem) }
+        number
+            .filter(|number| (MIN..=MAX).contains(number))
+            .map(Self)
+            .ok_or_else(|| format!("a whole number from {MIN} to {MAX}").into())
     }
 
     fn to_toml(&self) -> String {
@@ -124,7 +123,7 @@ impl<const MAX: u32, const MIN: u32> SettingValue for Count<MAX, MIN> {
 
 /// A list; commas between its items in the environment.
 impl<T: SettingValue> SettingValue for Vec<T> {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         match raw {
             RawValue::Bare(text) => text
                 .split(',')
@@ -133,7 +132,7 @@ impl<T: SettingValue> SettingValue for Vec<T> {
                 .map(|part| T::from_raw(&RawValue::Bare(part.to_owned())))
                 .collect(),
             RawValue::List(items) => items.iter().map(T::from_raw).collect(),
-            _ => Err("a list, for example [\"one\", \"two\"]"),
+            _ => Err("a list, for example [\"one\", \"two\"]".into()),
         }
     }
 
@@ -148,12 +147,12 @@ const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl SettingValue for Duration {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str =
             "a duration with its unit, for example \"500ms\", \"30s\", \"5m\", \"12h\" or \"7d\"";
         match raw {
-            RawValue::Bare(text) | RawValue::Text(text) => parse_duration(text).ok_or(PROBLEM),
-            _ => Err(PROBLEM),
+            RawValue::Bare(text) | RawValue::Text(text) => parse_duration(text).ok_or(PROBLEM.into()),
+            _ => Err(PROBLEM.into()),
         }
     }
 
@@ -202,13 +201,13 @@ impl fmt::Display for ByteSize {
 }
 
 impl SettingValue for ByteSize {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str = "a size with its unit, for example \"64KiB\", \"16MiB\" or \"2GiB\"";
-        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM) };
+        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
         let (number, unit) = split_unit(text).ok_or(PROBLEM)?;
         let (_, bytes) = BYTE_UNITS.iter().find(|(name, _)| *name == unit).ok_or(PROBLEM)?;
         let number: u64 = number.parse().map_err(|_| PROBLEM)?;
-        number.checked_mul(*bytes).map(ByteSize).ok_or(PROBLEM)
+        number.checked_mul(*bytes).map(ByteSize).ok_or(PROBLEM.into())
     }
 
     fn to_toml(&self) -> String {
@@ -247,15 +246,15 @@ impl SyncPolicy {
 }
 
 impl SettingValue for SyncPolicy {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str = "a sync policy: \"always\", \"never\", or how often, for example \"50ms\"";
-        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM) };
+        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
         match text.as_str() {
             "always" => Ok(SyncPolicy::Always),
             "never" => Ok(SyncPolicy::Never),
             other => match parse_duration(other) {
                 Some(interval) if !interval.is_zero() => Ok(SyncPolicy::Interval(interval)),
-                _ => Err(PROBLEM),
+                _ => Err(PROBLEM.into()),
             },
         }
     }
@@ -299,9 +298,9 @@ impl fmt::Display for ListenAddress {
 }
 
 impl SettingValue for ListenAddress {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str = "an address with a port, for example \"127.0.0.1:5000\" or \"[::1]:5000\"";
-        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM) };
+        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
         let (host, port) = text.rsplit_once(':').ok_or(PROBLEM)?;
         let port = port.parse().map_err(|_| PROBLEM)?;
         let host = match host.strip_prefix('[') {
@@ -312,7 +311,7 @@ impl SettingValue for ListenAddress {
         };
         let named = host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         if host.is_empty() || !(named || host.parse::<IpAddr>().is_ok()) {
-            return Err(PROBLEM);
+            return Err(PROBLEM.into());
         }
         Ok(Self { host: host.to_owned(), port })
     }
@@ -351,11 +350,11 @@ impl fmt::Display for ListenOrOff {
 }
 
 impl SettingValue for ListenOrOff {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str = "an address with a port, for example \"127.0.0.1:9092\", or \"off\"";
         match raw {
             RawValue::Bare(text) | RawValue::Text(text) if text == "off" => Ok(Self::Off),
-            _ => ListenAddress::from_raw(raw).map(Self::On).map_err(|_| PROBLEM),
+            _ => ListenAddress::from_raw(raw).map(Self::On).map_err(|_| PROBLEM.into()),
         }
     }
 
@@ -389,11 +388,11 @@ impl fmt::Display for LogFormat {
 }
 
 impl SettingValue for LogFormat {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         match raw {
             RawValue::Bare(text) | RawValue::Text(text) if text == "text" => Ok(LogFormat::Text),
             RawValue::Bare(text) | RawValue::Text(text) if text == "json" => Ok(LogFormat::Json),
-            _ => Err("\"text\" or \"json\""),
+            _ => Err("\"text\" or \"json\"".into()),
         }
     }
 
@@ -407,12 +406,16 @@ impl SettingValue for LogFormat {
 pub struct Url(pub String);
 
 impl SettingValue for Url {
-    fn from_raw(raw: &RawValue) -> Result<Self, &'static str> {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
         const PROBLEM: &str = "an address to call, for example \"https://example.org/alerts\"";
-        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM) };
+        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
         let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).ok_or(PROBLEM)?;
         let host_named = rest.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || c == '[');
-        if host_named && !text.contains(char::is_whitespace) { Ok(Self(text.clone())) } else { Err(PROBLEM) }
+        if host_named && !text.contains(char::is_whitespace) {
+            Ok(Self(text.clone()))
+        } else {
+            Err(PROBLEM.into())
+        }
     }
 
     fn to_toml(&self) -> String {
