@@ -90,6 +90,7 @@ pub enum StartError {
 pub struct Pipeline {
     workers: Arc<Workers>,
     views: ViewsProgress,
+    views_ahead: Vec<farol_view::ViewName>,
     events: SystemEvents,
     /// Stops what only follows the workers: views, notifier, rebalances.
     followers: CancellationToken,
@@ -106,6 +107,8 @@ impl Pipeline {
         let (followers, tasks, views) =
             (CancellationToken::new(), TaskTracker::new(), ViewsProgress::default());
         let stop_on_error = followers.clone().drop_guard();
+        // First of all: every other part appends.
+        let views_ahead = view_runner::views_ahead_of_log(bus.as_ref(), &store).await?;
         let events = SystemEvents::new(bus.as_ref()).await?;
         let names = settings.worker.topics.clone();
 
@@ -119,6 +122,7 @@ impl Pipeline {
                 bus: Arc::clone(&bus),
                 store: store.clone(),
                 views: run,
+                ahead: views_ahead.iter().copied().filter(|view| run.contains(view)).collect(),
                 progress: views.clone(),
             };
             tasks.spawn(run.run(followers.child_token()));
@@ -141,7 +145,7 @@ impl Pipeline {
         };
         let workers = Workers::start_all(Arc::new(deps), &settings.workers)?;
         stop_on_error.disarm();
-        Ok(Self { workers, views, events, followers, tasks })
+        Ok(Self { workers, views, views_ahead, events, followers, tasks })
     }
 
     /// The workers of this process.
@@ -152,6 +156,11 @@ impl Pipeline {
     /// Where every view stands.
     pub fn views(&self) -> &ViewsProgress {
         &self.views
+    }
+
+    /// The views that had read further than the log reaches and are built again: the log had lost its end.
+    pub fn views_ahead_of_log(&self) -> &[farol_view::ViewName] {
+        &self.views_ahead
     }
 
     /// Publishes events about Farol itself.
@@ -191,7 +200,7 @@ pub async fn rebuild_view(
 ) -> Result<(), RebuildError> {
     store.clear(view).await?;
     let (progress, views) = (ViewsProgress::default(), view_runner::alone(view));
-    let run = view_runner::ViewRun { bus, store, views, progress: progress.clone() };
+    let run = view_runner::ViewRun { bus, store, views, ahead: Vec::new(), progress: progress.clone() };
     let mut caught_up = std::pin::pin!(run.catch_up(stop));
     loop {
         tokio::select! {

@@ -70,12 +70,43 @@ pub(crate) struct ViewRun {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) store: Store,
     pub(crate) views: &'static [ViewName],
+    /// Those of them to empty first.
+    pub(crate) ahead: Vec<ViewName>,
     pub(crate) progress: ViewsProgress,
+}
+
+/// The views that have applied records which the log no longer has: it lost an unsynced tail in a power cut (sync policies
+/// `interval` and `never`), or its folder comes from a backup. What they hold is not what the log says, and they would skip
+/// the records that take the lost ones' offsets. To be asked before anything is appended, or the ends have moved on.
+pub(crate) async fn views_ahead_of_log(bus: &dyn Bus, store: &Store) -> Result<Vec<ViewName>, BusError> {
+    let mut partitions = Vec::new();
+    for topic in bus.topics().await? {
+        partitions.extend((0..topic.partitions).map(|p| TopicPartition::new(Arc::clone(&topic.name), p)));
+    }
+    let ends = bus.offsets(&partitions, OffsetSpec::Latest).await?;
+    let mut ahead = Vec::new();
+    for view in ViewName::ALL {
+        let positions = store.positions(view);
+        let beyond = positions.iter().find_map(|(partition, next)| {
+            ends.get(partition).filter(|end| *next > **end).map(|end| (partition, next, end))
+        });
+        if let Some((partition, position, end)) = beyond {
+            tracing::warn!(
+                view = view.as_str(), %partition, position, end,
+                "the view has read further than the log reaches: the log lost its end; the view is built again"
+            );
+            ahead.push(view);
+        }
+    }
+    Ok(ahead)
 }
 
 impl ViewRun {
     /// Runs until told to stop; starts anew, after a pause, when the bus fails.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        if !self.empty_those_ahead(&stop).await {
+            return;
+        }
         let mut pause = Duration::from_millis(200);
         while !stop.is_cancelled() {
             match caught(self.follow(&stop, false)).await {
@@ -91,6 +122,22 @@ impl ViewRun {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
             }
         }
+    }
+
+    /// Empties the views that were ahead of the log, however often the store refuses. False when told to stop first.
+    async fn empty_those_ahead(&self, stop: &CancellationToken) -> bool {
+        for view in &self.ahead {
+            let mut pause = Duration::from_millis(100);
+            while let Err(error) = self.store.clear(*view).await {
+                tracing::error!(view = view.as_str(), %error, retry_in = ?pause, "a view can't be emptied");
+                self.progress.update(&[*view], |p| p.problem = Some(error.to_string()));
+                tokio::select! {
+                    () = stop.cancelled() => return false,
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+                }
+            }
+        }
+        true
     }
 
     /// Feeds the views up to the ends that the topics have now, then returns.

@@ -4,9 +4,11 @@
 mod plant;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use farol_event::{AlertStatus, TransitionKind};
+use farol_view::ViewName;
 use plant::{Plant, eventually};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -176,4 +178,45 @@ async fn rebuilt_view_has_the_same_content() {
     })
     .await;
     assert_eq!(plant.rebuilt_alerts().await, before);
+}
+
+/// Copies a folder and all in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_ahead_of_a_log_that_lost_its_end_are_built_again() {
+    let plant = Plant::start(1).await;
+    plant.send("t-1", "temperature", &[1.0, 2.0, 3.0]).await;
+    let seen = async |plant: &Plant, wanted: &[f64]| {
+        eventually(LIMIT, async || (plant.values_in_view("t-1").await == wanted).then_some(())).await;
+    };
+    seen(&plant, &[1.0, 2.0, 3.0]).await;
+    let plant = plant.restart_after(|dir| copy(&dir.join("log"), &dir.join("earlier"))).await;
+    assert_eq!(plant.pipeline().views_ahead_of_log(), []);
+    plant.send("t-1", "temperature", &[4.0, 5.0]).await;
+    seen(&plant, &[1.0, 2.0, 3.0, 4.0, 5.0]).await;
+
+    // The log as a power cut would leave it that takes what was never synced; the views were synced.
+    let lose_the_end = |dir: &Path| {
+        std::fs::remove_dir_all(dir.join("log")).unwrap();
+        std::fs::rename(dir.join("earlier"), dir.join("log")).unwrap();
+    };
+    let plant = plant.restart_after(lose_the_end).await;
+    let ahead = plant.pipeline().views_ahead_of_log();
+    assert!(ahead.contains(&ViewName::Readings) && ahead.contains(&ViewName::Sensors), "{ahead:?}");
+    plant.send("t-1", "temperature", &[6.0, 7.0, 8.0]).await;
+    seen(&plant, &[1.0, 2.0, 3.0, 6.0, 7.0, 8.0]).await;
+    let plant = plant.restart().await;
+    assert_eq!(plant.pipeline().views_ahead_of_log(), []);
+    plant.stop().await;
 }

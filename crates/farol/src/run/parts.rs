@@ -77,6 +77,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         workers: Arc::clone(pipeline.workers()),
         views: pipeline.views().clone(),
     };
+    let views_ahead: Vec<_> = pipeline.views_ahead_of_log().to_vec();
     let events = pipeline.events().clone();
     stop_pipeline(pipeline, stops);
     announce(&events, stops).await;
@@ -93,7 +94,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         data_dir: dir,
         recovery,
         disk_full: bus.stats().log.waiting_for_space.is_some(),
-        cleared_views: cleared.iter().map(ToString::to_string).collect(),
+        cleared_views: cleared.iter().chain(&views_ahead).map(ToString::to_string).collect(),
         rules: rules.current().rules.len(),
         simulated_sensors,
     })

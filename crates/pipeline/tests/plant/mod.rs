@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use farol_pipeline::{
     ViewRetention, WorkerSettings, WorkerState, default_topics, ensure_topics,
 };
 use farol_view::query::alerts::{AlertFilter, Delivery};
+use farol_view::query::readings::ReadingFilter;
 use farol_view::{Store, StoreOptions, ViewName};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -111,6 +112,14 @@ impl Plant {
         Self::open(dir, workers, rules_file, NotifierSettings::default()).await
     }
 
+    /// Stops, lets `change` do something to the folder, and starts again.
+    pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
+        let (workers, rules_file) = (self.workers, self.rules_file.clone());
+        let dir = self.stop().await;
+        change(dir.path());
+        Self::open(dir, workers, rules_file, NotifierSettings::default()).await
+    }
+
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
@@ -187,6 +196,13 @@ impl Plant {
             .find(|(tp, r)| tp.partition == position.partition && r.offset == position.offset)
             .unwrap();
         Reading::parse(record.value.as_deref().unwrap(), record.timestamp()).unwrap().value
+    }
+
+    /// The values of a sensor's readings, oldest first.
+    pub async fn values_in_view(&self, sensor: &str) -> Vec<f64> {
+        let filter = ReadingFilter { sensor_id: Some(sensor.to_owned()), ..ReadingFilter::default() };
+        let rows = self.store.query(move |q| q.reading_rows(&filter)).await.unwrap();
+        rows.readings.into_iter().map(|row| row.value).collect()
     }
 
     pub async fn alerts_in_view(&self) -> Vec<Alert> {
