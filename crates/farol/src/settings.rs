@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use farol_http::MAX_FACT_PARTITIONS;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use problem::{Origin, Problem, Problems};
 use schema::Key;
@@ -340,6 +341,17 @@ impl Settings {
                 let message = format!(
                     "{key}: `{}` is not a topic name: letters, digits, `.`, `_` and `-`, at most {MAX_TOPIC_NAME_BYTES}",
                     topic.name
+                );
+                problems.push(Problem::new(origin(&key), message));
+            }
+            let told_by_stream = matches!(topic.key, "alerts" | "system-events");
+            if told_by_stream
+                && topic.partitions.is_some_and(|count| count.get() as usize > MAX_FACT_PARTITIONS)
+            {
+                let key = format!("topics.{}.partitions", topic.key);
+                let message = format!(
+                    "{key}: more than {MAX_FACT_PARTITIONS}; each event on /api/stream names its place in every partition of \
+                     this topic, so that a browser can go on where it was"
                 );
                 problems.push(Problem::new(origin(&key), message));
             }

@@ -40,3 +40,4 @@ pub use control::Control;
 pub use metrics::{MetricsSource, Sample, SampleValue};
 pub use server::{HttpDeps, HttpHandle, ServeError, serve};
 pub use settings::{About, AccessToken, HttpSettings, Limits};
+pub use stream::place::MAX_PARTITIONS as MAX_FACT_PARTITIONS;

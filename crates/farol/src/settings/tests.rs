@@ -73,6 +73,14 @@ fn all_problems_are_reported_at_once_with_their_places() {
 }
 
 #[test]
+fn more_partitions_than_the_event_stream_can_tell_of_are_refused() {
+    let file = "topics.alerts.partitions = 257\ntopics.sensor-data.partitions = 1024\n";
+    let problems = load(file, &[], vec![]).expect_err("problems");
+    assert!(problems.contains("the settings have 1 problem"), "{problems}");
+    assert!(problems.contains("farol.toml:1: topics.alerts.partitions: more than 256"), "{problems}");
+}
+
+#[test]
 fn syntax_errors_have_a_line_and_do_not_hide_the_rest() {
     let problems =
         load("[http]\nlisten = \n[pipeline]\nworkers = \"x\"\n", &[], vec![]).expect_err("problems");

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::rates::Rates;
 use crate::stream::frame::{self, Frame, Scope, Stream};
-use crate::stream::place::{FactTopics, Place};
+use crate::stream::place::{FactTopics, MAX_PARTITIONS, Place};
 use crate::stream::ring::Ring;
 
 /// How long a poll waits when nothing happens.
@@ -130,10 +130,16 @@ pub(crate) async fn end_of_facts(bus: &dyn Bus, topics: &FactTopics) -> Result<P
 
 async fn partitions_of(bus: &dyn Bus, topics: &FactTopics) -> Result<Vec<TopicPartition>, BusError> {
     let all = bus.topics().await?;
-    let ours = all.into_iter().filter(|t| t.name == topics.alerts || t.name == topics.system_events);
-    Ok(ours
-        .flat_map(|t| (0..t.partitions).map(move |p| TopicPartition::new(Arc::clone(&t.name), p)))
-        .collect())
+    let mut ours = Vec::new();
+    for topic in all.into_iter().filter(|t| t.name == topics.alerts || t.name == topics.system_events) {
+        let told = i32::try_from(MAX_PARTITIONS).unwrap_or(i32::MAX).min(topic.partitions);
+        if told < topic.partitions {
+            let (topic, partitions) = (&topic.name, topic.partitions);
+            tracing::error!(%topic, partitions, told, "the event stream can't tell of all partitions; what is in the others is in the views alone");
+        }
+        ours.extend((0..told).map(|p| TopicPartition::new(Arc::clone(&topic.name), p)));
+    }
+    Ok(ours)
 }
 
 /// What a record has to tell; `None` for one that is no event (whoever wrote it): the views count those.

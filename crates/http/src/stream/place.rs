@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use farol_bus::TopicPartition;
 
-/// More partitions than this in one topic can't be told about in an id.
-pub const MAX_PARTITIONS: usize = 64;
+/// More partitions than this in one topic can't be told about in an id: with the longest offsets, the two lists are 10 KiB,
+/// and clients send them back in a header.
+pub const MAX_PARTITIONS: usize = 256;
 
 /// The next offset to be told, per partition of the two topics.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

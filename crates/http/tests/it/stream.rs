@@ -256,3 +256,15 @@ async fn one_stream_too_many_is_told_to_come_again() {
     let mut third = farol.stream("", &[]).await;
     assert_eq!(third.next().await.name, "hello");
 }
+
+#[tokio::test]
+async fn a_client_comes_back_also_with_many_partitions() {
+    let farol = Farol::start_over("system-events", 200).await;
+    let mut stream = farol.stream("?streams=event", &[]).await;
+    append(&farol, 0..150).await;
+    let (first, last) = numbers(&mut stream, 70).await;
+    drop(stream);
+    let mut again = farol.stream("?streams=event", &[("last-event-id", &last.id.unwrap())]).await;
+    let (rest, _) = numbers(&mut again, 80).await;
+    assert_eq!(sorted([first, rest].concat()), (0..150).collect::<Vec<u64>>(), "none missing, none twice");
+}

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "shared by the tests and the example, each of which uses a part")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use farol_http::control::{
 use farol_http::{HttpDeps, HttpHandle, HttpSettings, serve};
 use farol_pipeline::{
     NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, TopicNames,
-    ViewRetention, WorkerError, WorkerSettings, default_topics, ensure_topics,
+    TopicOverride, ViewRetention, WorkerError, WorkerSettings, default_topics, ensure_topics,
 };
 use farol_view::{Store, StoreOptions};
 use http_body_util::{BodyExt, Full};
@@ -140,14 +141,25 @@ impl Farol {
         Self::start_with(|_| {}).await
     }
 
+    /// Starts with so many partitions of one topic.
+    pub async fn start_over(topic: &str, partitions: i32) -> Self {
+        let over = TopicOverride { partitions: Some(partitions), config: BTreeMap::new() };
+        Self::start_as(|_| {}, BTreeMap::from([(topic.to_owned(), over)])).await
+    }
+
     /// Starts with changed settings.
     pub async fn start_with(change: impl FnOnce(&mut HttpSettings)) -> Self {
+        Self::start_as(change, BTreeMap::new()).await
+    }
+
+    async fn start_as(
+        change: impl FnOnce(&mut HttpSettings),
+        topics: BTreeMap<String, TopicOverride>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (bus, _) = EmbeddedBus::open(EmbeddedOptions::new(dir.path().join("log"))).unwrap();
         let dyn_bus: Arc<dyn Bus> = bus.clone();
-        ensure_topics(bus.as_ref(), default_topics(&TopicNames::default(), &Default::default()))
-            .await
-            .unwrap();
+        ensure_topics(bus.as_ref(), default_topics(&TopicNames::default(), &topics)).await.unwrap();
         let store = Store::open(dir.path().join("views.db"), StoreOptions::default()).unwrap();
         let now = Timestamp::from_system_time(std::time::SystemTime::now());
         let rules =
