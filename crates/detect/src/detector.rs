@@ -39,7 +39,7 @@
 //! Limits: [`MAX_SERIES`] series, [`MAX_TRANSITIONS_PER_CALL`] transitions from one call of `tick`, `rules_changed` or `settle`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -429,14 +429,25 @@ impl PartitionState {
     /// Forgets series without a pending or firing alert of which nothing arrived since `before`, and returns their ids, in order, so
     /// that their saved states can be deleted. A forgotten series that comes back is new.
     pub fn forget_idle(&mut self, before: Timestamp) -> Vec<String> {
-        let unsettled = &self.unsettled;
-        let idle = |series: &Series| {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        let gone = self.forget_where(|series| {
             series.last_arrival < before
                 && series.states.iter().all(|state| state.active.is_none())
                 && !unsettled.contains_key(&series.id)
-        };
+        });
+        self.unsettled = unsettled;
+        gone
+    }
+
+    /// Forgets the series of these ids, whatever state they are in: that they were forgotten is what was saved last of them.
+    pub fn forget(&mut self, ids: &BTreeSet<String>) {
+        self.unsettled.retain(|id, _| !ids.contains(&**id));
+        self.forget_where(|series| ids.contains(&*series.id));
+    }
+
+    fn forget_where(&mut self, goes: impl Fn(&Series) -> bool) -> Vec<String> {
         let (gone, kept): (Vec<Series>, Vec<Series>) =
-            std::mem::take(&mut self.series).into_iter().partition(idle);
+            std::mem::take(&mut self.series).into_iter().partition(goes);
         // Slots have moved: index, timers and the queue of changed series are made anew.
         self.index.clear();
         self.timers.clear();

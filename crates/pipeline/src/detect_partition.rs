@@ -11,6 +11,7 @@
 //! The barrier is there because the end of a partition is no fixed place: a transaction of the previous owner may be decided and not yet
 //! be visible there. Committed records before the barrier are all visible as soon as the barrier itself is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,14 +118,18 @@ impl DetectPartition {
         let mut loaded = Self { partition: partition.clone(), detector, next_offset, flushing: None };
         let mut consumer = deps.bus.consumer(ConsumerSettings::standalone(format!("{worker}-state"))).await?;
         let state = TopicPartition::new(DETECTOR_STATE, partition.partition);
-        let mut marker = None;
+        let (mut marker, mut forgotten) = (None, BTreeSet::new());
         let barrier = loaded.record(Bytes::from_static(BARRIER_KEY), Bytes::new(), now());
         let written = deps.events.producer().send(DETECTOR_STATE, vec![barrier]).await?;
         let end = written.first().map_or(0, |barrier| barrier.offset + 1);
         read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, end, |record| {
-            loaded.restore(record, &mut marker, deps.started_at);
+            loaded.restore(record, &mut marker, &mut forgotten, deps.started_at);
         })
         .await?;
+        // Until compaction has passed, older states of theirs stand before their tombstones.
+        if !forgotten.is_empty() {
+            loaded.detector.forget(&forgotten);
+        }
         // The first commit of all writes a marker, so without one nothing was committed.
         let from =
             marker.filter(|m: &Marker| m.rules_fingerprint == rules.fingerprint).map(|m| m.flushed_through);
@@ -256,10 +261,23 @@ impl DetectPartition {
         ProducerRecord { partitioning, ..ProducerRecord::new(key, value, at) }
     }
 
-    fn restore(&mut self, record: &ConsumedRecord, marker: &mut Option<Marker>, now: Timestamp) {
-        let (Some(key), Some(value)) = (&record.key, &record.value) else {
+    /// Takes back one saved record. `forgotten` are the sensors of which the newest record so far is a tombstone.
+    fn restore(
+        &mut self,
+        record: &ConsumedRecord,
+        marker: &mut Option<Marker>,
+        forgotten: &mut BTreeSet<String>,
+        now: Timestamp,
+    ) {
+        let Some(key) = &record.key else { return };
+        let sensor_id = key.strip_prefix(SERIES_PREFIX).and_then(|id| std::str::from_utf8(id).ok());
+        let Some(value) = &record.value else {
+            forgotten.extend(sensor_id.map(str::to_owned));
             return;
         };
+        if let Some(sensor_id) = sensor_id {
+            forgotten.remove(sensor_id);
+        }
         if key == MARKER_KEY {
             match serde_json::from_slice::<Marker>(value) {
                 Ok(found) if found.version == MARKER_VERSION => *marker = Some(found),

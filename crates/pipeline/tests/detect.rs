@@ -220,3 +220,31 @@ async fn views_ahead_of_a_log_that_lost_its_end_are_built_again() {
     assert_eq!(plant.pipeline().views_ahead_of_log(), []);
     plant.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_sensor_stays_forgotten_although_its_older_state_is_still_there() {
+    let rule = "[[rule]]\nname = \"silent\"\nselect = '{sensor_type=\"kiln\"}'\nabsent_for = \"3s\"\n";
+    let plant = Plant::with_rules(1, rule).await;
+    plant.send("gone", "kiln", &[1.0]).await;
+    plant.send("kept", "kiln", &[1.0]).await;
+    eventually(LIMIT, async || plant.processed().await.then_some(())).await;
+    // The orderly stop writes the state of both, and the tombstone comes after that, as it would a month later.
+    let plant = plant.restart().await;
+    plant.forget_sensor("gone").await;
+    let plant = plant.restart().await;
+    let fired = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        all.iter().any(|t| t.alert.series == "kept").then_some(all)
+    })
+    .await;
+    assert_eq!(fired.iter().filter(|t| t.alert.series == "gone").count(), 0, "{fired:?}");
+    // A whole round of the worker later it is still so.
+    plant.send("kept", "kiln", &[2.0]).await;
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        all.iter().any(|t| t.kind == TransitionKind::Resolved).then_some(all)
+    })
+    .await;
+    assert_eq!(all.iter().filter(|t| t.alert.series == "gone").count(), 0, "{all:?}");
+    plant.stop().await;
+}

@@ -403,6 +403,18 @@ fn idle_series_without_an_alert_can_be_forgotten() {
 }
 
 #[test]
+fn series_can_be_forgotten_by_name_with_all_that_they_had() {
+    let mut bench = Bench::new(&rule("above = 40"));
+    for sensor in ["a", "b", "c"] {
+        bench.give(&reading(sensor, 0, 50.0), at(0));
+    }
+    bench.state.forget(&["a", "c", "nobody"].map(str::to_owned).into());
+    assert_eq!((bench.state.series_count(), bench.state.applied_through("a")), (1, None));
+    assert_eq!(told(&bench.give(&reading("a", 1, 50.0), at(1))), ["fired@1"], "it is a new series");
+    assert_eq!(told(&bench.give(&reading("b", 1, 1.0), at(1))), ["resolved@1"]);
+}
+
+#[test]
 fn states_of_other_kinds_are_not_mixed_up() {
     let mut bench = Bench::new(&rule("above = 40"));
     bench.values(&[(0, 1.0)]);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use farol_bus::{
-    Bus, ConsumerSettings, OffsetSpec, Polled, Producer, ProducerRecord, StartAt, TopicPartition,
+    Bus, ConsumerSettings, OffsetSpec, Partitioning, Polled, Producer, ProducerRecord, StartAt,
+    TopicPartition,
 };
 use farol_event::{Alert, AlertTransition, Event, Position, Reading, Timestamp};
 use farol_pipeline::{
@@ -149,6 +150,26 @@ impl Plant {
             );
             self.send_raw(sensor, json.as_bytes()).await;
         }
+    }
+
+    /// Whether the workers have committed every reading that was sent.
+    pub async fn processed(&self) -> bool {
+        let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new("sensor-data", p)).collect();
+        let ends = self.bus.offsets(&partitions, OffsetSpec::Latest).await.unwrap();
+        let committed = self.bus.committed("sensor-processors").await.unwrap();
+        ends.iter().all(|(partition, end)| committed.get(partition).copied().unwrap_or(0) == *end)
+    }
+
+    /// Says in the detector's state that a sensor is forgotten, as the worker does after a month of silence.
+    pub async fn forget_sensor(&self, sensor: &str) {
+        let readings = self.records("sensor-data").await;
+        let found = readings.iter().find(|(_, r)| r.key.as_deref() == Some(sensor.as_bytes())).unwrap();
+        let record = ProducerRecord {
+            value: None,
+            partitioning: Partitioning::Explicit(found.0.partition),
+            ..ProducerRecord::new(format!("s:{sensor}").into_bytes(), Vec::new(), now())
+        };
+        self.producer.send("detector-state", vec![record]).await.unwrap();
     }
 
     pub async fn send_raw(&self, key: &str, value: &[u8]) {
