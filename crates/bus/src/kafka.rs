@@ -67,7 +67,8 @@ use transaction::KafkaTransactionalProducer;
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a sent record may wait for its acknowledgement before the send is given up, unless [`KafkaOptions::send_limit`] says otherwise.
 pub const SEND_LIMIT: Duration = Duration::from_secs(30);
-/// A transaction that is open for longer is aborted by the coordinator: bounds how long a dead worker's holds readers up.
+/// A transaction that is open for longer is aborted by the coordinator, which bounds how long a dead producer's holds readers up; unless
+/// [`KafkaOptions::transaction_limit`] says otherwise.
 pub const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 /// What may wait to be sent, per producer.
 pub const PRODUCER_QUEUE_KIB: usize = 32 * 1024;
@@ -85,6 +86,8 @@ pub struct KafkaOptions {
     pub credentials: Option<Credentials>,
     /// How long a sent record may wait for its acknowledgement before the send is given up.
     pub send_limit: Duration,
+    /// How long a transaction may be open.
+    pub transaction_limit: Duration,
 }
 
 /// User and password.
@@ -113,6 +116,7 @@ impl KafkaOptions {
             client_id: client_id.into(),
             credentials: None,
             send_limit: SEND_LIMIT,
+            transaction_limit: TRANSACTION_LIMIT,
         }
     }
 }

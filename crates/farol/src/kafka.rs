@@ -89,6 +89,10 @@ fn confirm(what: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
 
 /// The brokers of the settings.
 pub fn bus(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<KafkaBus>> {
+    Ok(KafkaBus::new(options(settings, client_id)?)?)
+}
+
+fn options(settings: &Settings, client_id: &str) -> anyhow::Result<KafkaOptions> {
     let kafka = &settings.kafka;
     let brokers = match (&kafka.brokers, &kafka.listen) {
         (Some(brokers), _) => brokers.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -98,9 +102,9 @@ pub fn bus(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<KafkaBus>
         ),
     };
     let credentials = kafka.username.clone().zip(kafka.password.clone());
-    Ok(KafkaBus::new(KafkaOptions {
+    Ok(KafkaOptions {
         credentials: credentials.map(|(username, password)| Credentials { username, password }),
         send_limit: SEND_LIMIT,
         ..KafkaOptions::new(brokers, client_id)
-    })?)
+    })
 }

@@ -141,6 +141,8 @@ pub struct PipelineSettings {
     pub group: String,
     /// What they are called, before the number.
     pub consumer_id: String,
+    /// After how long of silence a worker loses its partitions.
+    pub session_timeout: Duration,
 }
 
 /// Section `views`.
@@ -322,6 +324,10 @@ impl Settings {
                 ));
             }
         }
+        if !SESSION_TIMEOUTS.contains(&self.pipeline.session_timeout) {
+            let message = "pipeline.session_timeout: it is not from 1s to 5m";
+            problems.push(Problem::new(origin("pipeline.session_timeout"), message.to_owned()));
+        }
         for (name, duration) in [
             ("http.request_timeout", Some(self.http.request_timeout)),
             ("views.stale_after", Some(self.views.stale_after)),
@@ -371,6 +377,10 @@ impl Settings {
 
 /// Kafka's bound.
 const MAX_TOPIC_NAME_BYTES: usize = 249;
+
+/// Shorter ones end with every hiccup, and with longer ones readings wait for nobody.
+const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// A shorter token can be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
@@ -445,6 +455,7 @@ impl Resolver<'_> {
                 workers: self.value("pipeline.workers"),
                 group: self.value("pipeline.group"),
                 consumer_id: self.value("pipeline.consumer_id"),
+                session_timeout: self.value("pipeline.session_timeout"),
             },
             views: ViewSettings {
                 stale_after: self.value("views.stale_after"),

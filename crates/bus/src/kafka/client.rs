@@ -8,7 +8,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
-use super::{KafkaOptions, PRODUCER_QUEUE_KIB, TRANSACTION_LIMIT};
+use super::{KafkaOptions, PRODUCER_QUEUE_KIB};
 use crate::engine::{BusError, ConsumerSettings, OffsetReset};
 
 /// How often a consumer learns where its partitions end.
@@ -129,7 +129,7 @@ pub(super) fn producer_config(options: &KafkaOptions, client_id: &str) -> Client
 /// Settings of a producer of transactions.
 pub(super) fn transactional_config(options: &KafkaOptions, transactional_id: &str) -> ClientConfig {
     let mut config = producer_config(options, transactional_id);
-    let limit = millis(TRANSACTION_LIMIT).to_string();
+    let limit = millis(options.transaction_limit).to_string();
     config.set("transactional.id", transactional_id);
     config.set("transaction.timeout.ms", &limit).set("message.timeout.ms", &limit);
     // A request may not outlive the transaction that it is for.

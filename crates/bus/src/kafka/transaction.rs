@@ -16,7 +16,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::client::{self, blocking};
 use super::error::{bus_error, code_error, is_fenced};
 use super::producer::{KnownTopics, NativeProducer, Outstanding, Reports, largest};
-use super::{CALL_LIMIT, KafkaOptions, TRANSACTION_LIMIT, admin};
+use super::{CALL_LIMIT, KafkaOptions, admin};
 use crate::engine::{BusError, GroupMetadata, TransactionalProducer};
 use crate::record::{ProducerRecord, TopicPartition};
 
@@ -167,8 +167,8 @@ impl TransactionalProducer for KafkaTransactionalProducer {
             ));
         }
         let Some(open) = self.open.take() else { return Ok(()) };
-        let (native, id) = (Arc::clone(&self.native), self.id.clone());
-        let done = blocking(move || Ok(commit(&native, &id, &open))).await;
+        let (native, id, limit) = (Arc::clone(&self.native), self.id.clone(), self.options.transaction_limit);
+        let done = blocking(move || Ok(commit(&native, &id, &open, limit))).await;
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failed)) => Err(self.fail(failed).await),
@@ -218,10 +218,10 @@ fn open_native(options: &KafkaOptions, transactional_id: &str) -> Result<Arc<Nat
     Ok(Arc::new(native))
 }
 
-fn commit(native: &NativeProducer, id: &str, open: &OpenTransaction) -> Result<(), Failed> {
-    let deadline = Instant::now() + TRANSACTION_LIMIT;
+fn commit(native: &NativeProducer, id: &str, open: &OpenTransaction, limit: Duration) -> Result<(), Failed> {
+    let deadline = Instant::now() + limit;
     // Only to know what went wrong; the commit would wait for them itself.
-    let flushed = native.flush(TRANSACTION_LIMIT);
+    let flushed = native.flush(limit);
     if let Some((sent, code)) = open.sends.iter().find_map(|s| Some((s, s.outstanding.failure()?))) {
         return Err(match end(native, id, code_error(code, &sent.topic)) {
             Failed::Aborted(_) => Failed::Refused { code, topic: sent.topic.clone(), largest: sent.largest },

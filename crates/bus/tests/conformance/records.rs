@@ -26,7 +26,10 @@ pub async fn a_topic_takes_another_configuration_and_keeps_its_records_and_it_ov
 ) {
     let bus = engine.bus();
     let name = topic(&bus, "configured", 1, &[("retention.ms", "60000"), ("segment.bytes", "1048576")]).await;
-    bus.producer("p").await.unwrap().send(&name, vec![numbered(1)]).await.unwrap();
+    // Younger than the retention.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let young = ProducerRecord { timestamp_ms: i64::try_from(now.as_millis()).unwrap(), ..numbered(1) };
+    bus.producer("p").await.unwrap().send(&name, vec![young]).await.unwrap();
     let config = BTreeMap::from([("retention.ms".to_owned(), "120000".to_owned())]);
     bus.configure_topic(&name, config.clone()).await.unwrap();
     let bad = BTreeMap::from([("retention.ms".to_owned(), "soon".to_owned())]);

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use farol_bus::kafka::KafkaBus;
+use farol_bus::kafka::{KafkaBus, KafkaOptions};
 use farol_bus::{Bus, BusError, TopicPartition};
 use farol_detect::RuleSet;
 use farol_event::Timestamp;
@@ -31,7 +31,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// Runs a worker until a signal ends it.
 pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyhow::Result<ExitCode> {
     let name = name(settings, given);
-    let bus = super::bus(settings, &name)?;
+    let options = super::options(settings, &name)?;
+    // Whoever takes over from a dead worker waits for the end of its last transaction, too.
+    let transaction_limit = options.transaction_limit.min(settings.pipeline.session_timeout);
+    let bus = KafkaBus::new(KafkaOptions { transaction_limit, ..options })?;
     let own = (!arguments.rules.is_empty()).then(|| own_rules(arguments, settings)).transpose()?;
     client::until_interrupted(|stop| async move {
         say(format_args!("worker {name} of group {}, brokers {}", settings.pipeline.group, bus.brokers()));
@@ -56,6 +59,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
             settings: WorkerSettings {
                 group: settings.pipeline.group.clone(),
                 topics: topic_names(settings),
+                session_timeout: settings.pipeline.session_timeout,
                 ..WorkerSettings::default()
             },
             observer: observer(),

@@ -177,6 +177,7 @@ async fn start_pipeline(
         worker: WorkerSettings {
             group: settings.pipeline.group.clone(),
             topics: names,
+            session_timeout: settings.pipeline.session_timeout,
             ..WorkerSettings::default()
         },
         notifier: NotifierSettings { webhooks: webhooks.collect(), ..NotifierSettings::default() },

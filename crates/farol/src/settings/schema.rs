@@ -179,6 +179,11 @@ pub fn keys() -> Vec<Key> {
         Key::new("pipeline.consumer_id", "\"worker\"", "What workers are called: this, a dash and a number.")
             .founding("CONSUMER_ID"),
         Key::new(
+            "pipeline.session_timeout",
+            "\"10s\"",
+            "A worker that has not been heard of for this long loses its partitions to the others.",
+        ),
+        Key::new(
             "views.stale_after",
             "\"60s\"",
             "A sensor without a reading for this long is shown as stale.",
