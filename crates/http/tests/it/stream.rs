@@ -86,13 +86,16 @@ async fn only_the_streams_asked_for_come() {
     let mut pipeline = farol.stream("?streams=pipeline", &[]).await;
     assert_eq!(pipeline.next().await.name, "hello");
     farol.post_json("/api/workers/worker-1/stop", "").await;
+    // Rebalances of the start may come first.
     let moved = loop {
         let event = pipeline.next_named("pipeline").await;
-        if event.data["type"] == "particoes_reatribuidas" {
+        let data = &event.data["data"];
+        if event.data["type"] == "particoes_reatribuidas" && data["changes"][0]["change"] == "left" {
             break event;
         }
     };
     assert_eq!(moved.data["data"]["group"], "sensor-processors");
+    assert_eq!(moved.data["data"]["changes"][0]["consumer_id"], "worker-1");
 }
 
 #[tokio::test]
