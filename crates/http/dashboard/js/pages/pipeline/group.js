@@ -19,7 +19,7 @@ export function Group({ group, rebalances, complete, workers, onWorkers }) {
       end=${html`<span class="muted small" data-testid="generation" data-generation=${group.generation}>${t("pipeline.generation", { n: group.generation ?? "–" })}</span><${GroupState} state=${group.state} />`}>
     <${FactRow} facts=${[
       [t("pipeline.members"), format.integer(group.members.length)],
-      [t("pipeline.col.partitions"), html`${format.integer(group.partitions.length)}${paused > 0 && html` <span class="sev-warning">${t("pipeline.without", { n: format.integer(paused) })}</span>`}`],
+      [t("pipeline.col.partitions"), html`${format.integer(group.partitions.length)}${paused > 0 && html` · <span class="sev-warning">${t("pipeline.without", { n: format.integer(paused) })}</span>`}`],
       [t("pipeline.col.lag"), html`<span data-testid="group-lag" data-value=${lag}>${format.integer(lag)}</span>`],
       [t("pipeline.col.lagTime"), html`<span class=${oldest > 5000 ? "sev-warning" : ""} data-testid="group-lag-ms" data-value=${oldest ?? ""}>${format.duration(oldest)}</span>`],
       [t("pipeline.last"), last && html`<span class="cause-line"><${Sign} sign=${gravest(last)} />${causeText(last)} <span class="muted"><${Ago} at=${last.completed_at} /></span></span>`],

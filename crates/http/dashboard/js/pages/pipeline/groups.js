@@ -26,8 +26,8 @@ export function Groups({ groups, chosen }) {
   const columns = [
     { key: "group", className: "lead", render: (g) => html`<a href=${link(["pipeline", g.group])} aria-current=${g.group === chosen ? "true" : undefined}><span class="id" title=${g.group}>${g.group}</span></a>` },
     { key: "state", className: "bare", render: (g) => html`<${GroupState} state=${g.state} />` },
-    { key: "members", num: true, render: (g) => format.integer(g.members) },
-    { key: "partitionCount", num: true, render: (g) => format.integer(g.partitions) },
+    { key: "members", num: true, className: "low", render: (g) => format.integer(g.members) },
+    { key: "partitionCount", num: true, className: "low", render: (g) => format.integer(g.partitions) },
     { key: "lag", num: true, render: (g) => format.integer(g.lag_records) },
     { key: "lagTime", num: true, render: (g) => format.duration(g.lag_ms) },
     { key: "generation", num: true, className: "low", render: (g) => format.integer(g.generation) },

@@ -15,9 +15,11 @@ const SPANS = { "2m": 2 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 
 const STEPS = [15e3, 30e3, MINUTE, 2 * MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, 60 * MINUTE, 180 * MINUTE, 360 * MINUTE];
 const TICKS = 8;
 /** The end of the axis belongs to the word for now. */
-const NOW_SHARE = 0.07;
+const NOW_SHARE = 0.1;
 /** So many lanes are drawn; a group with more partitions has them in its list of members. */
 const LANE_LIMIT = 64;
+/** More lanes than this are drawn thinner. */
+const ROOMY = 12;
 
 /** When the page first saw that a partition has this owner: what is drawn until the rebalance that tells it exactly. */
 const noticed = new Map();
@@ -54,7 +56,7 @@ export function Timeline({ group, rebalances, complete }) {
         data-testid="timeline-span" data-span=${each} onClick=${() => choose(each)}>${t(`timeline.span.${each}`)}</button>`)}</div>
     </div>
     <${Signs} signs=${signs} place=${place} chosen=${chosen} />
-    <ul class="swim">
+    <ul class=${shown.length > ROOMY ? "swim dense" : "swim"}>
       ${shown.slice(0, LANE_LIMIT).map((name) => html`<${Lane} key=${name} name=${name} segments=${lanes.get(name)} now=${progress.get(name)} from=${Math.max(from, known)} to=${now} place=${place} signs=${signs} chosen=${chosen.value} />`)}
     </ul>
     <${Axis} from=${from} to=${now} place=${place} />
