@@ -46,7 +46,7 @@
 //! they have, requests under way get [`KafkaLimits::drain`] to be answered, then connections are cut.
 //!
 //! Modules, in reading order: `api` (what a handler sees), `apis` (the table), `admission`, `frame`, `connection`, `shape`,
-//! `error_code`, then the families.
+//! `error_code`, `tls` and `sasl` (who a client is), then the families.
 
 mod admission;
 mod api;
@@ -62,8 +62,10 @@ mod list_offsets;
 mod metadata;
 mod produce;
 mod records;
+mod sasl;
 mod shape;
 mod stats;
+mod tls;
 mod topic_partitions;
 mod topics;
 mod transactions;
@@ -82,10 +84,13 @@ use tokio_util::task::TaskTracker;
 use crate::broker::Broker;
 use admission::Admission;
 use apis::Apis;
-use connection::Connection;
+use connection::{Connection, Ended};
 use fetch::sessions::FetchSessions;
+pub use sasl::credentials::{Credentials, CredentialsError};
+use sasl::{Authentication, Users};
 use stats::Counters;
-pub use stats::{ApiStats, KafkaStats};
+pub use stats::{ApiStats, ErrorStats, KafkaStats};
+pub use tls::{Tls, TlsError};
 
 /// The id of the one node, in every answer that names one.
 const NODE_ID: i32 = 1;
@@ -103,6 +108,10 @@ pub struct KafkaSettings {
     pub default_partitions: Option<i32>,
     /// Topics whose partitions and configuration are decided elsewhere: clients may neither change nor delete them.
     pub managed_topics: BTreeSet<String>,
+    /// Who may connect; everybody if it is empty.
+    pub users: Vec<(String, Credentials)>,
+    /// Certificate and key, for connections by TLS only.
+    pub tls: Option<Tls>,
     /// The bounds.
     pub limits: KafkaLimits,
 }
@@ -181,6 +190,7 @@ struct Server {
     apis: Apis,
     admission: Admission,
     fetch_sessions: FetchSessions,
+    users: Users,
     counters: Counters,
     /// Cancelled when no further request is to be taken.
     stopping: CancellationToken,
@@ -195,7 +205,7 @@ struct Server {
 /// If the listener doesn't know its address.
 pub fn serve(
     broker: Broker,
-    settings: KafkaSettings,
+    mut settings: KafkaSettings,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<KafkaHandle> {
@@ -206,6 +216,7 @@ pub fn serve(
         local_addr,
         admission: Admission::new(&settings.limits),
         fetch_sessions: FetchSessions::new(settings.limits.fetch_sessions),
+        users: Users::new(std::mem::take(&mut settings.users)),
         counters: Counters::new(&apis),
         apis,
         settings,
@@ -292,19 +303,39 @@ fn take(server: &Arc<Server>, tasks: &TaskTracker, stream: TcpStream, peer: Sock
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    let connection = Arc::new(Connection::new(peer, stream.local_addr().unwrap_or(server.local_addr)));
+    let local = stream.local_addr().unwrap_or(server.local_addr);
+    let authentication = if server.users.is_empty() { Authentication::Done } else { Authentication::None };
+    let connection = Arc::new(Connection::new(peer, local, authentication));
     let server = Arc::clone(server);
     tasks.spawn(async move {
-        let (read, write) = stream.into_split();
         let cut_off = server.cut_off.clone();
-        let served = connection::serve(Arc::clone(&server), Arc::clone(&connection), read, write);
         let ended = tokio::select! {
-            ended = served => ended,
-            () = cut_off.cancelled() => connection::Ended::Stopped,
+            ended = serve_stream(&server, &connection, stream) => ended,
+            () = cut_off.cancelled() => Ended::Stopped,
         };
         connection.gone.cancel();
         server.counters.end(&ended);
         tracing::debug!(%peer, %ended, "Kafka connection ended");
         drop(place);
     });
+}
+
+async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream: TcpStream) -> Ended {
+    let Some(tls) = &server.settings.tls else {
+        let (read, write) = stream.into_split();
+        return connection::serve(Arc::clone(server), Arc::clone(connection), read, write).await;
+    };
+    let handshake = tokio::time::timeout(tls::HANDSHAKE_LIMIT, tls.acceptor().accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = server.stopping.cancelled() => return Ended::Stopped,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            let (read, write) = tokio::io::split(stream);
+            connection::serve(Arc::clone(server), Arc::clone(connection), read, write).await
+        }
+        Ok(Err(error)) => Ended::Invalid(format!("no TLS: {error}")),
+        Err(_) => Ended::StalledRequest,
+    }
 }

@@ -22,7 +22,8 @@ use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use problem::{Origin, Problem, Problems};
 use schema::Key;
 use value::{
-    ByteSize, Count, ListenAddress, ListenOrOff, LogFormat, RawValue, SettingValue, SyncPolicy, Url,
+    ByteSize, Count, KafkaUser, ListenAddress, ListenOrOff, LogFormat, RawValue, SettingValue, SyncPolicy,
+    Url,
 };
 
 /// The settings file that is read when it is there and no other is named.
@@ -98,6 +99,12 @@ pub struct KafkaSettings {
     pub connections: Count<65536>,
     /// Largest request.
     pub request_limit: ByteSize,
+    /// Who may connect; everybody without it.
+    pub users: Option<Vec<KafkaUser>>,
+    /// The certificate's file, for TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key's file.
+    pub tls_key: Option<PathBuf>,
     /// Where commands that are clients connect; `None` means to the Farol of these settings.
     pub brokers: Option<Vec<ListenAddress>>,
     /// Who they say they are.
@@ -278,7 +285,12 @@ impl Settings {
                            another place than you think (it is for `farol worker` and the other clients; where `farol run` listens is kafka.listen)";
             problems.push(Problem::new(origin("kafka.brokers"), message.to_owned()));
         }
-        for (one, other) in [("kafka.username", "kafka.password"), ("kafka.password", "kafka.username")] {
+        for (one, other) in [
+            ("kafka.username", "kafka.password"),
+            ("kafka.password", "kafka.username"),
+            ("kafka.tls_certificate", "kafka.tls_key"),
+            ("kafka.tls_key", "kafka.tls_certificate"),
+        ] {
             let given = |name: &str| !matches!(origin(name), Origin::Default);
             if given(one) && !given(other) {
                 problems.push(Problem::new(origin(one), format!("{one}: it needs {other} as well")));
@@ -304,10 +316,17 @@ impl Settings {
             );
             problems.push(Problem::new(origin("http.token"), message));
         }
-        if !self.kafka.listen.is_loopback() {
+        let users = self.kafka.users.as_deref().unwrap_or_default();
+        for (index, user) in users.iter().enumerate() {
+            if users.iter().take(index).any(|other| other.name == user.name) {
+                let message = format!("kafka.users: there are two users `{}`", user.name);
+                problems.push(Problem::new(origin("kafka.users"), message));
+            }
+        }
+        if !self.kafka.listen.is_loopback() && users.is_empty() {
             let message = format!(
-                "kafka.listen: `{}` can be reached from other machines, and Kafka clients are not asked who they are; listen \
-                 on 127.0.0.1",
+                "kafka.listen: `{}` can be reached from other machines, and nobody is asked who he is; set `kafka.users` \
+                 (and `kafka.tls_certificate`, `kafka.tls_key`), or listen on 127.0.0.1",
                 self.kafka.listen
             );
             problems.push(Problem::new(origin("kafka.listen"), message));
@@ -445,6 +464,9 @@ impl Resolver<'_> {
                 auto_create_topics: self.value("kafka.auto_create_topics"),
                 connections: self.value("kafka.connections"),
                 request_limit: self.value("kafka.request_limit"),
+                users: self.optional("kafka.users"),
+                tls_certificate: self.optional("kafka.tls_certificate"),
+                tls_key: self.optional("kafka.tls_key"),
                 brokers: self.optional("kafka.brokers"),
                 username: self.optional("kafka.username"),
                 password: self.optional("kafka.password"),

@@ -44,6 +44,8 @@ pub(super) enum Answer<R> {
     Later(Boxed<R>),
     /// Nothing is sent (a producer with `acks=0`); the request counts as under way until the future ends.
     Silent(Boxed<()>),
+    /// This, and then the connection ends.
+    Last(R),
     /// The connection ends, for this reason, after the earlier requests' answers.
     Close(&'static str),
 }
@@ -65,6 +67,8 @@ impl<R> Answer<R> {
 pub(super) enum Reply {
     /// Bytes, in pieces.
     Send(Frame),
+    /// Bytes, and then the connection ends.
+    Last(Frame),
     /// None.
     Nothing,
     /// The connection ends.
@@ -203,6 +207,10 @@ fn pending<R: ToFrame + Send + 'static>(answer: Answer<R>, call: Call, correlati
             future.await;
             Reply::Nothing
         })),
+        Answer::Last(response) => Pending::Ready(match reply(response, &call, correlation_id) {
+            Reply::Send(frame) => Reply::Last(frame),
+            other => other,
+        }),
         Answer::Close(reason) => Pending::Ready(Reply::Close(reason)),
     }
 }

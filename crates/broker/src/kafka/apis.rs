@@ -5,7 +5,7 @@
 
 use super::api::Api;
 use super::{
-    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, topic_partitions,
+    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, sasl, topic_partitions,
     topics, transactions,
 };
 
@@ -26,6 +26,9 @@ fn rows() -> Vec<Api> {
         Api::new(1..=10, list_offsets::list_offsets),
         Api::new(0..=13, metadata::metadata),
         Api::new(0..=4, api_versions::api_versions).before_authentication(),
+        // Version 0 would be followed by tokens that are no requests.
+        Api::new(1..=1, sasl::sasl_handshake).before_authentication(),
+        Api::new(0..=2, sasl::sasl_authenticate).before_authentication(),
         Api::new(2..=7, topics::create_topics),
         Api::new(1..=6, topics::delete_topics),
         Api::new(0..=3, topics::create_partitions),

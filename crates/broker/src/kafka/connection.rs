@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use super::api::{Call, Frame, Pending, Reply};
-use super::frame::{FrameReader, Incoming, NoFrame, allowance};
+use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
+use super::sasl::Authentication;
 use super::{api_versions, shape, stats};
 
 /// Bytes of answers that are gathered for one write.
@@ -35,6 +37,8 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     /// Cancelled when the connection has ended.
     pub(super) gone: CancellationToken,
+    /// How far the client is with saying who it is.
+    pub(super) authentication: Mutex<Authentication>,
     /// Requests that aren't answered.
     pending: AtomicUsize,
 }
@@ -75,8 +79,18 @@ struct Due {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, gone: CancellationToken::new(), pending: AtomicUsize::new(0) }
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, authentication: Authentication) -> Self {
+        Self {
+            peer,
+            local,
+            gone: CancellationToken::new(),
+            authentication: Mutex::new(authentication),
+            pending: AtomicUsize::new(0),
+        }
+    }
+
+    fn is_authenticated(&self) -> bool {
+        matches!(*self.authentication.lock(), Authentication::Done)
     }
 }
 
@@ -119,8 +133,14 @@ async fn read<R: AsyncRead + Unpin>(
     reader: R,
 ) -> Ended {
     let limits = &server.settings.limits;
-    let mut frames = FrameReader::new(reader, limits.request_bytes, limits.transfer, limits.idle);
+    // Who hasn't said who it is has little room and little time.
+    let mut frames = FrameReader::new(reader, FREE_BYTES, limits.transfer, limits.transfer.min(limits.idle));
+    let mut is_authenticated = false;
     loop {
+        if !is_authenticated && connection.is_authenticated() {
+            is_authenticated = true;
+            frames.allow(limits.request_bytes, limits.idle);
+        }
         let is_idle = || connection.pending.load(Ordering::Relaxed) == 0;
         let next = tokio::select! {
             next = frames.next(&server.admission.requests, is_idle) => next,
@@ -162,6 +182,9 @@ async fn dispatch(
         client_id,
     };
     server.counters.request(place);
+    if !api.before_authentication && !connection.is_authenticated() {
+        return Err(format!("{:?} before the client has said who it is", api.key));
+    }
     if !api.serves(version) {
         // A client that is newer than this server learns the versions there are, and asks again.
         if api.key == ApiKey::ApiVersions {
@@ -228,6 +251,13 @@ async fn write<W: AsyncWrite + Unpin>(
         };
         match reply {
             Reply::Send(frame) => outgoing.add(frame),
+            Reply::Last(frame) => {
+                outgoing.add(frame);
+                if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
+                    return ended;
+                }
+                return Ended::Said("its last answer is sent");
+            }
             Reply::Nothing => {
                 connection.pending.fetch_sub(1, Ordering::Relaxed);
             }

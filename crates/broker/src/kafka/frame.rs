@@ -61,6 +61,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream, buffer: BytesMut::new(), max_bytes, largest: FIRST_BYTES, transfer, idle }
     }
 
+    /// Other bounds from now on.
+    pub(super) fn allow(&mut self, max_bytes: usize, idle: Duration) {
+        self.max_bytes = max_bytes;
+        self.idle = idle;
+    }
+
     /// The next frame. `is_idle` says whether a connection that says nothing for a while is one that nobody uses, rather than
     /// one that waits for its answer. Dropping the future loses nothing that has arrived, but for its share of the budget.
     pub(super) async fn next(

@@ -14,6 +14,7 @@ use kafka_protocol::messages::produce_request::TopicProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
+use super::Server;
 use super::api::{Answer, Call};
 use super::error_code::{Failure, of_batch};
 use crate::batches::now_ms;
@@ -75,14 +76,15 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
         started.push((answer, appends));
     }
     if acks == 0 {
-        return silent(started);
+        return silent(&call, started);
     }
+    let server = Arc::clone(&call.server);
     Answer::later(async move {
         let mut responses = Vec::with_capacity(started.len());
         for (answer, appends) in started {
             let mut partitions = Vec::with_capacity(appends.len());
             for append in appends {
-                partitions.push(append.response().await);
+                partitions.push(append.response(&server).await);
             }
             responses.push(answer.with_partition_responses(partitions));
         }
@@ -91,14 +93,15 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
 }
 
 /// Nothing is answered. A client that must learn of a failure learns it by the end of the connection, as from Kafka.
-fn silent(started: Vec<(TopicProduceResponse, Vec<Started>)>) -> Answer<ProduceResponse> {
+fn silent(call: &Call, started: Vec<(TopicProduceResponse, Vec<Started>)>) -> Answer<ProduceResponse> {
+    let server = Arc::clone(&call.server);
     let mut appends: VecDeque<Started> = started.into_iter().flat_map(|(_, appends)| appends).collect();
     if appends.iter().any(|append| append.append.is_err()) {
         return Answer::Close("a batch with acks=0 was refused");
     }
     Answer::Silent(Box::pin(async move {
         while let Some(append) = appends.pop_front() {
-            append.response().await;
+            append.response(&server).await;
         }
     }))
 }
@@ -203,7 +206,7 @@ async fn begin(
 }
 
 impl Started {
-    async fn response(self) -> PartitionProduceResponse {
+    async fn response(self, server: &Server) -> PartitionProduceResponse {
         let response = PartitionProduceResponse::default().with_index(self.index);
         let decided = match self.append {
             Ok((append, partition, append_time_ms)) => match append.wait().await {
@@ -217,12 +220,15 @@ impl Started {
                 .with_base_offset(base_offset)
                 .with_log_append_time_ms(append_time_ms.unwrap_or(-1))
                 .with_log_start_offset(partition.start_offset()),
-            Err(failure) => response
-                .with_error_code(failure.code())
-                .with_error_message(failure.text())
-                .with_base_offset(-1)
-                .with_log_append_time_ms(-1)
-                .with_log_start_offset(-1),
+            Err(failure) => {
+                server.counters.error(failure.error);
+                response
+                    .with_error_code(failure.code())
+                    .with_error_message(failure.text())
+                    .with_base_offset(-1)
+                    .with_log_append_time_ms(-1)
+                    .with_log_start_offset(-1)
+            }
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The server in numbers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use kafka_protocol::ResponseError;
+use parking_lot::Mutex;
 
 use super::admission::{Admission, Refused};
 use super::apis::Apis;
@@ -23,6 +27,8 @@ pub struct KafkaStats {
     pub stalled_answers: u64,
     /// Connections ended because nothing came for too long.
     pub idle: u64,
+    /// Clients that could not prove who they are.
+    pub authentications_refused: u64,
     /// Bytes of requests.
     pub bytes_in: u64,
     /// Bytes of answers.
@@ -31,6 +37,17 @@ pub struct KafkaStats {
     pub in_flight_bytes: usize,
     /// By API, those that were asked for.
     pub apis: Vec<ApiStats>,
+    /// By error code, failures of Produce and Fetch that were told.
+    pub errors: Vec<ErrorStats>,
+}
+
+/// One error code in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorStats {
+    /// Its name: `UnknownTopicOrPartition`.
+    pub name: String,
+    /// Times that it was told.
+    pub answers: u64,
 }
 
 /// One API in numbers.
@@ -52,9 +69,11 @@ pub(super) struct Counters {
     stalled_answers: AtomicU64,
     idle: AtomicU64,
     cut_off: AtomicU64,
+    authentications_refused: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     requests: Vec<AtomicU64>,
+    errors: Mutex<BTreeMap<i16, u64>>,
 }
 
 impl Counters {
@@ -74,6 +93,11 @@ impl Counters {
         }
     }
 
+    /// A failure was told to a client.
+    pub(super) fn error(&self, error: ResponseError) {
+        *self.errors.lock().entry(error.code()).or_insert(0) += 1;
+    }
+
     /// A connection ended.
     pub(super) fn end(&self, ended: &Ended) {
         add(&self.taken, 1);
@@ -84,6 +108,11 @@ impl Counters {
             Ended::Idle => add(&self.idle, 1),
             Ended::Closed | Ended::Io(_) | Ended::Stopped | Ended::Said(_) => {}
         }
+    }
+
+    /// A client could not prove who it is.
+    pub(super) fn refuse_authentication(&self) {
+        add(&self.authentications_refused, 1);
     }
 
     /// Connections were cut off at the stop.
@@ -111,11 +140,24 @@ impl Counters {
             stalled_requests: get(&self.stalled_requests),
             stalled_answers: get(&self.stalled_answers),
             idle: get(&self.idle),
+            authentications_refused: get(&self.authentications_refused),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
             in_flight_bytes: admission.requests.taken() + admission.answers.taken(),
             apis: by_api.filter(|api| api.requests > 0).collect(),
+            errors: self.errors(),
         }
+    }
+}
+
+impl Counters {
+    fn errors(&self) -> Vec<ErrorStats> {
+        let errors = self.errors.lock();
+        let named = errors.iter().filter_map(|(code, answers)| {
+            let name = ResponseError::try_from_code(*code)?;
+            Some(ErrorStats { name: format!("{name:?}"), answers: *answers })
+        });
+        named.collect()
     }
 }
 

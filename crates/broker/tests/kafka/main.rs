@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc, missing_docs)]
 
 mod admin;
+mod authentication;
 mod client;
 mod connections;
 mod consume;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use farol_broker::kafka::KafkaStats;
 use farol_bus::embedded::{BrokerStats, EmbeddedBus};
 use farol_http::{MetricsSource, Sample, SampleValue};
 use farol_log::SYNC_BUCKETS;
@@ -13,6 +14,8 @@ pub struct RunningNumbers {
     pub bus: Arc<EmbeddedBus>,
     pub store: Store,
     pub views: ViewsProgress,
+    /// The server for Kafka clients, if it is there.
+    pub kafka: Option<Arc<dyn Fn() -> KafkaStats + Send + Sync>>,
 }
 
 impl MetricsSource for RunningNumbers {
@@ -22,6 +25,7 @@ impl MetricsSource for RunningNumbers {
         samples.extend(topics(&stats));
         samples.extend(groups(&stats));
         samples.extend(self.view_samples());
+        samples.extend(self.kafka.iter().flat_map(|numbers| kafka(&numbers())));
         samples
     }
 }
@@ -102,6 +106,50 @@ fn log(stats: &BrokerStats) -> Vec<Sample> {
             SampleValue::Counter(stats.fenced_commits),
         ),
     ]
+}
+
+fn kafka(stats: &KafkaStats) -> Vec<Sample> {
+    let gauge = |name, help, value: usize| sample(name, help, SampleValue::Gauge(value as f64));
+    let counter = |name, help, value| sample(name, help, SampleValue::Counter(value));
+    let ended = |reason: &'static str, count| {
+        const HELP: &str = "Connections of Kafka clients that were refused or ended by the server";
+        sample("farol_kafka_ended_connections", HELP, SampleValue::Counter(count)).with("reason", reason)
+    };
+    let mut samples = vec![
+        gauge("farol_kafka_connections", "Open connections of Kafka clients", stats.connections),
+        counter(
+            "farol_kafka_taken_connections",
+            "Connections of Kafka clients that were taken",
+            stats.connections_taken,
+        ),
+        counter("farol_kafka_received_bytes", "Bytes of requests of Kafka clients", stats.bytes_in),
+        counter("farol_kafka_sent_bytes", "Bytes of answers to Kafka clients", stats.bytes_out),
+        gauge(
+            "farol_kafka_in_flight_bytes",
+            "Bytes of large requests that aren't answered and of records that aren't sent",
+            stats.in_flight_bytes,
+        ),
+        ended("too many", stats.connections_refused),
+        ended("invalid request", stats.invalid_requests),
+        ended("not authenticated", stats.authentications_refused),
+        ended("stalled request", stats.stalled_requests),
+        ended("stalled answer", stats.stalled_answers),
+        ended("idle", stats.idle),
+    ];
+    samples.extend(stats.apis.iter().map(|api| {
+        let requests = SampleValue::Counter(api.requests);
+        sample("farol_kafka_requests", "Requests of Kafka clients", requests).with("api", &api.name)
+    }));
+    samples.extend(stats.errors.iter().map(|error| {
+        let answers = SampleValue::Counter(error.answers);
+        sample(
+            "farol_kafka_errors",
+            "Failures of Produce and Fetch, by partition, told to Kafka clients",
+            answers,
+        )
+        .with("error", &error.name)
+    }));
+    samples
 }
 
 fn topics(stats: &BrokerStats) -> Vec<Sample> {

@@ -1,7 +1,6 @@
 //! The list that starts the parts.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use farol_alert::RetrySchedule;
-use farol_broker::kafka::{Advertised, KafkaLimits, KafkaSettings};
 use farol_bus::Bus;
 use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_event::{EventType, Timestamp};
@@ -22,17 +20,16 @@ use farol_pipeline::{
 use farol_simulate::{BusSink, SensorSimulators, Sink, demo_fleet, numbered_fleet};
 use farol_view::Store;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::control::RunningParts;
+use super::kafka;
 use super::metrics::RunningNumbers;
 use super::rules_watch;
 use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
 use crate::settings::Settings;
-use crate::settings::value::ListenOrOff;
 use crate::terminal::with_causes;
 
 /// What the greeting tells of.
@@ -82,15 +79,21 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     stop_pipeline(pipeline, stops);
     announce(&events, stops).await;
 
-    let address = start_http(settings, demo, &dir, &bus, &store, parts, stops).await?;
-    let kafka = start_kafka(settings, &bus, stops).await?;
+    let kafka = kafka::start(settings, &bus, stops).await?;
+    let numbers = Arc::new(RunningNumbers {
+        bus: Arc::clone(&bus),
+        store: store.clone(),
+        views: parts.views.clone(),
+        kafka: kafka.as_ref().map(|kafka| Arc::clone(&kafka.numbers)),
+    });
+    let address = start_http(settings, demo, &dir, &bus, numbers, parts, stops).await?;
     watch_rules(&rules, events, stops)?;
     let simulated_sensors = if demo { start_simulators(settings, &bus, stops).await? } else { 0 };
 
     let cleared = if new_folder { &[] } else { store.cleared_at_open() };
     Ok(Started {
         dashboard: format!("http://{address}"),
-        kafka,
+        kafka: kafka.as_ref().map(|kafka| kafka.address),
         data_dir: dir,
         recovery,
         disk_full: bus.stats().log.waiting_for_space.is_some(),
@@ -220,7 +223,7 @@ async fn start_http(
     demo: bool,
     dir: &std::path::Path,
     bus: &Arc<EmbeddedBus>,
-    store: &Store,
+    numbers: Arc<RunningNumbers>,
     parts: RunningParts,
     stops: &mut Stops,
 ) -> anyhow::Result<SocketAddr> {
@@ -247,10 +250,8 @@ async fn start_http(
         ..HttpSettings::new(listen)
     };
     let stop = CancellationToken::new();
-    let numbers =
-        Arc::new(RunningNumbers { bus: Arc::clone(bus), store: store.clone(), views: parts.views.clone() });
-    let bus: Arc<dyn Bus> = bus.clone();
-    let deps = HttpDeps { bus, store: store.clone(), control: Arc::new(parts), metrics: vec![numbers] };
+    let (bus, store): (Arc<dyn Bus>, _) = (bus.clone(), numbers.store.clone());
+    let deps = HttpDeps { bus, store, control: Arc::new(parts), metrics: vec![numbers] };
     let handle = farol_http::serve(http_settings, deps, stop.clone()).await.map_err(in_setting_names)?;
     let address = handle.local_addr();
     stops.push("HTTP", async move {
@@ -275,54 +276,6 @@ fn in_setting_names(error: ServeError) -> anyhow::Error {
         }
         other => other.into(),
     }
-}
-
-async fn start_kafka(
-    settings: &Settings,
-    bus: &Arc<EmbeddedBus>,
-    stops: &mut Stops,
-) -> anyhow::Result<Option<SocketAddr>> {
-    const ADVICE: &str =
-        "choose another with --kafka-listen (setting kafka.listen, FAROL_KAFKA_LISTEN), or `off` for none";
-    let kafka = &settings.kafka;
-    let ListenOrOff::On(listen) = &kafka.listen else { return Ok(None) };
-    let address = listen.resolve().with_context(|| format!("`{listen}` has no address"))?;
-    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use by another program, perhaps a Kafka broker\n  stop that one, or {ADVICE}"
-        ),
-        _ => anyhow::anyhow!("can't listen on {address}: {error}\n  {ADVICE}"),
-    })?;
-    let connections = usize::try_from(kafka.connections.get())?;
-    let limits = KafkaLimits {
-        connections,
-        connections_per_address: connections,
-        request_bytes: usize::try_from(kafka.request_limit.0)?,
-        ..KafkaLimits::default()
-    };
-    let advertise = kafka.advertise.as_ref().map(|address| Advertised {
-        host: address.host.clone(),
-        port: (address.port != 0).then_some(address.port),
-    });
-    let kafka_settings = KafkaSettings {
-        advertise,
-        auto_create_topics: kafka.auto_create_topics,
-        managed_topics: settings.topics.iter().map(|topic| topic.name.clone()).collect(),
-        limits,
-        ..KafkaSettings::default()
-    };
-    let stop = CancellationToken::new();
-    let handle = farol_broker::kafka::serve(bus.broker().clone(), kafka_settings, listener, stop.clone())
-        .with_context(|| format!("can't serve Kafka clients on {address}"))?;
-    let bound = handle.local_addr();
-    stops.push("Kafka", async move {
-        stop.cancel();
-        match handle.join().await {
-            0 => Vec::new(),
-            cut_off => vec![format!("{cut_off} connections were cut off with requests under way")],
-        }
-    });
-    Ok(Some(bound))
 }
 
 fn watch_rules(rules: &Arc<RulesHandle>, events: SystemEvents, stops: &mut Stops) -> anyhow::Result<()> {

@@ -129,7 +129,7 @@ pub fn keys() -> Vec<Key> {
         Key::new(
             "kafka.listen",
             "\"127.0.0.1:9092\"",
-            "Address and port for Kafka clients, on loopback; `off` for none.",
+            "Address and port for Kafka clients; `off` for none. Beyond loopback it needs `kafka.users`.",
         ),
         Key::new(
             "kafka.advertise",
@@ -142,6 +142,16 @@ pub fn keys() -> Vec<Key> {
             "false",
             "Whether a topic that a Kafka client asks for is made when it isn't there.",
         ),
+        Key::new(
+            "kafka.users",
+            "",
+            "Kafka clients that may connect, each `name:password` or `name:` and a salted password as PostgreSQL writes it; all may without it.",
+        )
+        .example("[\"sensors:use-openssl-rand-hex-24\"]")
+        .secret(),
+        Key::new("kafka.tls_certificate", "", "PEM file with the certificate for Kafka clients, for connections by TLS only.")
+            .example("\"/etc/farol/tls.crt\""),
+        Key::new("kafka.tls_key", "", "PEM file with its private key.").example("\"/etc/farol/tls.key\""),
         Key::new("kafka.connections", "4096", "Open connections of Kafka clients; more are closed at once."),
         Key::new("kafka.request_limit", "\"100MiB\"", "Largest request of a Kafka client."),
         Key::new(

@@ -81,6 +81,25 @@ fn more_partitions_than_the_event_stream_can_tell_of_are_refused() {
 }
 
 #[test]
+fn kafka_clients_beyond_loopback_must_say_who_they_are_and_their_passwords_are_not_shown() {
+    let open = [("FAROL_KAFKA_LISTEN", "0.0.0.0:9092")];
+    let problems = load("", &open, vec![]).expect_err("a problem");
+    assert!(problems.contains("kafka.listen") && problems.contains("kafka.users"), "{problems}");
+    let users = [open[0], ("FAROL_KAFKA_USERS", "a:secret-of-a, b:secret-of-b")];
+    load("", &users, vec![]).expect("users are enough");
+    for (wrong, said) in [
+        ("a:short", "kafka.users"),
+        ("secretsecret", "kafka.users"),
+        ("a:secret-one,a:secret-two", "there are two users `a`"),
+    ] {
+        let problems = load("", &[("FAROL_KAFKA_USERS", wrong)], vec![]).expect_err(wrong);
+        assert!(problems.contains(said) && !problems.contains("secret"), "{problems}");
+    }
+    let half = load("", &[("FAROL_KAFKA_TLS_KEY", "k.pem")], vec![]).expect_err("a problem");
+    assert!(half.contains("it needs kafka.tls_certificate as well"), "{half}");
+}
+
+#[test]
 fn syntax_errors_have_a_line_and_do_not_hide_the_rest() {
     let problems =
         load("[http]\nlisten = \n[pipeline]\nworkers = \"x\"\n", &[], vec![]).expect_err("problems");

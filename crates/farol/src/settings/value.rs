@@ -363,6 +363,41 @@ impl SettingValue for ListenOrOff {
     }
 }
 
+/// A Kafka client that may connect. Its password is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaUser {
+    /// Its name.
+    pub name: String,
+    /// Its password, or what was made of it.
+    pub password: String,
+}
+
+impl fmt::Debug for KafkaUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaUser").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl SettingValue for KafkaUser {
+    fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
+        const PROBLEM: &str =
+            "a list of `name:password`, with a password of at least 8 printable ASCII characters";
+        const MIN_PASSWORD_BYTES: usize = 8;
+        let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
+        let (name, password) = text.split_once(':').ok_or(PROBLEM)?;
+        let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if name.is_empty() || password.len() < MIN_PASSWORD_BYTES || !printable(name) || !printable(password)
+        {
+            return Err(PROBLEM.into());
+        }
+        Ok(Self { name: name.to_owned(), password: password.to_owned() })
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&format!("{}:…", self.name))
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {

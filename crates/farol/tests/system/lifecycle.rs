@@ -46,7 +46,7 @@ async fn a_stop_goes_through_every_part_in_order_and_says_so() {
         .collect();
     assert_eq!(
         parts,
-        ["simulators", "rules watch", "Kafka", "HTTP", "farewell", "pipeline", "store", "log"],
+        ["simulators", "rules watch", "HTTP", "Kafka", "farewell", "pipeline", "store", "log"],
         "{printed}"
     );
     assert!(printed.ends_with("\nstopped"), "{printed}");

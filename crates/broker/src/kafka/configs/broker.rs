@@ -11,14 +11,20 @@ pub(super) fn described(call: &Call) -> Vec<Described> {
     let settings = &call.server.settings;
     let limits = &settings.limits;
     let (host, port) = advertised(call);
+    let protocol = match (settings.tls.is_some(), call.server.users.is_empty()) {
+        (false, true) => "PLAINTEXT",
+        (false, false) => "SASL_PLAINTEXT",
+        (true, true) => "SSL",
+        (true, false) => "SASL_SSL",
+    };
     let topic = |name: &str| ConfigKey::find(name).map_or("", |key| key.default).to_owned();
     let set = [
-        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}"), ConfigKind::List),
+        ("advertised.listeners", format!("{protocol}://{host}:{port}"), ConfigKind::List),
         ("auto.create.topics.enable", settings.auto_create_topics.to_string(), ConfigKind::Boolean),
         ("broker.id", NODE_ID.to_string(), ConfigKind::Int),
         ("connections.max.idle.ms", limits.idle.as_millis().to_string(), ConfigKind::Long),
         ("fetch.max.bytes", limits.fetch_bytes.to_string(), ConfigKind::Int),
-        ("listeners", format!("PLAINTEXT://{}", call.server.local_addr), ConfigKind::List),
+        ("listeners", format!("{protocol}://{}", call.server.local_addr), ConfigKind::List),
         ("log.dirs", call.broker().dir().display().to_string(), ConfigKind::Text),
         ("max.connections", limits.connections.to_string(), ConfigKind::Int),
         ("max.connections.per.ip", limits.connections_per_address.to_string(), ConfigKind::Int),

@@ -56,6 +56,10 @@ impl FetchAnswer {
 
 impl ToFrame for FetchAnswer {
     fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String> {
+        let failures = self.reads.iter().filter_map(|read| read.outcome.as_ref().err());
+        for error in failures.map(|failure| failure.error).chain(self.error) {
+            call.server.counters.error(error);
+        }
         let mut encoder = Encoder::new(call.version, correlation_id);
         encoder.answer(&self)?;
         let pieces = encoder.finish()?;

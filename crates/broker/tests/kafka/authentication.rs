@@ -1,0 +1,198 @@
+//! Who may connect: SASL, and TLS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use farol_broker::kafka::{Credentials, KafkaLimits, KafkaSettings, Tls};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, ResponseHeader, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest,
+};
+use kafka_protocol::protocol::{Decodable, StrBytes};
+use ring::{digest, hmac, pbkdf2};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{Client, Server, frame, soon};
+
+const CERTIFICATE: &[u8] = include_bytes!("data/localhost.crt");
+const KEY: &[u8] = include_bytes!("data/localhost.key");
+
+fn with_users() -> KafkaSettings {
+    let users = vec![("farol".to_owned(), Credentials::of_password("a long password"))];
+    KafkaSettings { users, ..KafkaSettings::default() }
+}
+
+async fn choose(client: &mut Client, mechanism: &'static str) -> i16 {
+    let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
+    client.call(1, &request).await.error_code
+}
+
+async fn say(client: &mut Client, version: i16, token: &[u8]) -> SaslAuthenticateResponse {
+    let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(token));
+    client.call(version, &request).await
+}
+
+#[tokio::test]
+async fn before_it_has_said_who_it_is_a_client_is_served_nothing_else() {
+    let server = Server::start_with(with_users()).await;
+    let mut client = server.client().await;
+    assert_eq!(client.call(3, &api_versions()).await.error_code, 0);
+    client.send(9, &MetadataRequest::default()).await;
+    assert!(client.is_closed().await);
+
+    let mut client = server.client().await;
+    let large = vec![0u8; 100_000];
+    client.stream.write_all(&100_000i32.to_be_bytes()).await.unwrap();
+    // The server may have ended the connection before all of it is sent.
+    let _ = client.stream.write_all(&large).await;
+    assert!(client.is_closed().await, "a large request of nobody");
+}
+
+fn api_versions() -> ApiVersionsRequest {
+    ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("test"))
+        .with_client_software_version(StrBytes::from_static_str("1"))
+}
+
+#[tokio::test]
+async fn plain_lets_the_right_password_in_in_every_version() {
+    let server = Server::start_with(with_users()).await;
+    for version in 0..=2 {
+        let mut client = server.client().await;
+        assert_eq!(choose(&mut client, "PLAIN").await, 0);
+        assert_eq!(say(&mut client, version, b"\0farol\0a long password").await.error_code, 0);
+        assert!(!client.call(9, &MetadataRequest::default().with_topics(None)).await.topics.is_empty());
+        let again = say(&mut client, version, b"\0farol\0a long password").await;
+        assert_eq!(again.error_code, ResponseError::IllegalSaslState.code());
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_learns_no_more_and_loses_the_connection() {
+    let server = Server::start_with(with_users()).await;
+    let mut messages = Vec::new();
+    for token in [&b"\0farol\0wrong"[..], b"\0nobody\0a long password", b"rubbish", &[b'x'; 10_000]] {
+        let mut client = server.client().await;
+        assert_eq!(choose(&mut client, "PLAIN").await, 0);
+        let began = Instant::now();
+        let refused = say(&mut client, 2, token).await;
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        assert_eq!(refused.error_code, ResponseError::SaslAuthenticationFailed.code());
+        messages.push(refused.error_message);
+        assert!(client.is_closed().await);
+    }
+    messages.dedup();
+    assert_eq!(messages.len(), 1, "all read the same");
+    assert_eq!(server.handle.numbers()().authentications_refused, 4);
+}
+
+#[tokio::test]
+async fn mechanisms_that_are_not_served_are_refused_with_those_that_are() {
+    let server = Server::start_with(with_users()).await;
+    let mut client = server.client().await;
+    let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("GSSAPI"));
+    let response = client.call(1, &request).await;
+    assert_eq!(response.error_code, ResponseError::UnsupportedSaslMechanism.code());
+    let names: Vec<&str> = response.mechanisms.iter().map(|name| &**name).collect();
+    assert_eq!(names, ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]);
+    let early = say(&mut client, 2, b"\0farol\0a long password").await;
+    assert_eq!(early.error_code, ResponseError::IllegalSaslState.code());
+    assert_eq!(choose(&mut client, "SCRAM-SHA-512").await, 0, "another try is allowed");
+}
+
+/// Says who it is as RFC 5802 wants it; gives the last answer.
+async fn scram(
+    client: &mut Client,
+    mechanism: &'static str,
+    user: &str,
+    password: &str,
+) -> SaslAuthenticateResponse {
+    let (derive, sign, hash) = if mechanism == "SCRAM-SHA-256" {
+        (pbkdf2::PBKDF2_HMAC_SHA256, hmac::HMAC_SHA256, &digest::SHA256)
+    } else {
+        (pbkdf2::PBKDF2_HMAC_SHA512, hmac::HMAC_SHA512, &digest::SHA512)
+    };
+    let sign = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(sign, key), text);
+    assert_eq!(choose(client, mechanism).await, 0);
+    let bare = format!("n={user},r=clientnonce");
+    let first = say(client, 2, format!("n,,{bare}").as_bytes()).await;
+    let first = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
+    let field = |name: &str| first.split(',').find_map(|field| field.strip_prefix(name)).unwrap();
+    let mut salted = vec![0; hash.output_len()];
+    let salt = BASE64.decode(field("s=")).unwrap();
+    pbkdf2::derive(derive, field("i=").parse().unwrap(), &salt, password.as_bytes(), &mut salted);
+    let client_key = sign(&salted, b"Client Key");
+    let stored_key = digest::digest(hash, client_key.as_ref());
+    let without_proof = format!("c=biws,r={}", field("r="));
+    let signed = format!("{bare},{first},{without_proof}");
+    let signature = sign(stored_key.as_ref(), signed.as_bytes());
+    let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+    let answer = say(client, 2, format!("{without_proof},p={}", BASE64.encode(proof)).as_bytes()).await;
+    if answer.error_code == 0 {
+        let expected = BASE64.encode(sign(sign(&salted, b"Server Key").as_ref(), signed.as_bytes()));
+        assert_eq!(answer.auth_bytes, format!("v={expected}"), "the server proves itself, too");
+    }
+    answer
+}
+
+#[tokio::test]
+async fn scram_proves_both_to_each_other() {
+    let server = Server::start_with(with_users()).await;
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let mut client = server.client().await;
+        assert_eq!(scram(&mut client, mechanism, "farol", "a long password").await.error_code, 0);
+        assert!(!client.call(9, &MetadataRequest::default().with_topics(None)).await.topics.is_empty());
+        for (user, password) in [("farol", "wrong"), ("nobody", "a long password")] {
+            let mut client = server.client().await;
+            let refused = scram(&mut client, mechanism, user, password).await;
+            assert_eq!(refused.error_code, ResponseError::SaslAuthenticationFailed.code(), "{user}");
+            assert!(client.is_closed().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_are_by_tls_only_when_there_is_a_certificate() {
+    let tls = Some(Tls::from_pem(CERTIFICATE, KEY).unwrap());
+    let limits = KafkaLimits { transfer: Duration::from_secs(1), ..KafkaLimits::default() };
+    let server = Server::start_with(KafkaSettings { tls, limits, ..with_users() }).await;
+    let mut plain = server.client().await;
+    plain.send(0, &ApiVersionsRequest::default()).await;
+    // What comes back, if anything, is TLS's own alert.
+    let mut rest = Vec::new();
+    let _ = soon(plain.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 16, "{rest:?}");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    stream.write_all(&frame(0, 1, &ApiVersionsRequest::default())).await.unwrap();
+    let length = soon(stream.read_i32()).await.unwrap();
+    let mut answer = vec![0; usize::try_from(length).unwrap()];
+    soon(stream.read_exact(&mut answer)).await.unwrap();
+    let mut answer = Bytes::from(answer);
+    assert_eq!(ResponseHeader::decode(&mut answer, 0).unwrap().correlation_id, 1);
+    assert_eq!(ApiVersionsResponse::decode(&mut answer, 0).unwrap().error_code, 0);
+}
+
+#[test]
+fn certificates_and_keys_that_are_none_are_refused() {
+    assert!(Tls::from_pem(b"", KEY).is_err());
+    assert!(Tls::from_pem(CERTIFICATE, b"").is_err());
+    assert!(Tls::from_pem(KEY, CERTIFICATE).is_err());
+}
