@@ -49,13 +49,13 @@ pub(super) struct KafkaConsumer {
     subscribed: bool,
     held: BTreeMap<TopicPartition, Held>,
     /// Told to the user, and not yet answered to the group.
-    revoking: Vec<TopicPartition>,
+    revoking: Option<Vec<TopicPartition>>,
     seeks: BTreeMap<TopicPartition, i64>,
     assignments: i32,
     /// What was begun and is not applied yet.
     step: Option<JoinHandle<Result<Step, BusError>>>,
-    /// The event that the step is about.
-    handling: Option<GroupEvent>,
+    /// What the step is about, to be begun anew if it fails.
+    handling: Option<Handling>,
     gathered: Gathered,
 }
 
@@ -67,6 +67,12 @@ struct Held {
     position: i64,
     /// The end as last known.
     end: i64,
+}
+
+/// What a step is about.
+enum Handling {
+    Event(GroupEvent),
+    Seeks(BTreeMap<TopicPartition, i64>),
 }
 
 /// The result of work on a blocking thread.
@@ -120,7 +126,7 @@ impl KafkaConsumer {
             rebalances,
             subscribed: false,
             held: BTreeMap::new(),
-            revoking: Vec::new(),
+            revoking: None,
             seeks: BTreeMap::new(),
             assignments: 0,
             step: None,
@@ -168,7 +174,15 @@ impl KafkaConsumer {
             }
             Ok(Step::Started(starts)) => Ok(self.started(starts)),
             Err(error) => {
-                handling.into_iter().for_each(|event| self.told.put_back(event));
+                match handling {
+                    Some(Handling::Event(event)) => self.told.put_back(event),
+                    Some(Handling::Seeks(mut seeks)) => {
+                        // Newer ones count.
+                        seeks.append(&mut self.seeks);
+                        self.seeks = seeks;
+                    }
+                    None => {}
+                }
                 Err(error)
             }
         }
@@ -230,7 +244,7 @@ impl KafkaConsumer {
     fn handle(&mut self, event: GroupEvent) -> Result<Option<Polled>, BusError> {
         match event {
             GroupEvent::Assigned(partitions) => {
-                self.handling = Some(GroupEvent::Assigned(partitions.clone()));
+                self.handling = Some(Handling::Event(GroupEvent::Assigned(partitions.clone())));
                 let reset = self.settings.offset_reset;
                 self.begin(move |native| {
                     assignment::take_over(native, partitions, reset).map(Step::Started)
@@ -243,11 +257,10 @@ impl KafkaConsumer {
                     self.held.remove(partition);
                     self.seeks.remove(partition);
                 }
-                self.revoking.clone_from(&partitions);
+                self.revoking = Some(partitions.clone());
                 self.record_rebalance(before);
                 // An empty one needs an answer, too, and no user.
                 Ok((!partitions.is_empty()).then_some(Polled::Revoked(partitions)))
-                    .inspect(|_| self.waker.notify_one())
             }
         }
     }
@@ -358,13 +371,14 @@ impl Consumer for KafkaConsumer {
                     return Ok(Polled::Records(batches));
                 }
             }
-            if !self.revoking.is_empty() {
-                let revoked = std::mem::take(&mut self.revoking);
+            if let Some(revoked) = self.revoking.take() {
+                self.handling = Some(Handling::Event(GroupEvent::Revoked(revoked.clone())));
                 self.begin(move |native| assignment::give_up(native, &revoked).map(|()| Step::Answered))?;
                 continue;
             }
             if !self.seeks.is_empty() {
                 let seeks = std::mem::take(&mut self.seeks);
+                self.handling = Some(Handling::Seeks(seeks.clone()));
                 self.begin(move |native| assignment::seek(native, seeks).map(Step::Sought))?;
                 continue;
             }
@@ -379,16 +393,7 @@ impl Consumer for KafkaConsumer {
             let inline = Budget { bytes: INLINE.bytes.min(self.settings.max_bytes), ..INLINE };
             gather(&native, &self.told, inline, &mut gathered);
             let full = gathered.bytes >= self.settings.max_bytes;
-            if gathered.drained || full || self.told.has_event() || gathered.problem.is_some() {
-                let nothing = gathered.is_empty();
-                self.gathered = gathered;
-                if nothing {
-                    self.gathered.drained = false;
-                    self.skip_markers();
-                } else {
-                    continue;
-                }
-            } else {
+            if !(gathered.drained || full || gathered.problem.is_some() || self.told.has_event()) {
                 // There is more than an async thread should copy.
                 let (told, bytes) = (Arc::clone(&self.told), self.settings.max_bytes);
                 self.begin(move |native| {
@@ -397,9 +402,14 @@ impl Consumer for KafkaConsumer {
                 })?;
                 continue;
             }
+            if !gathered.is_empty() {
+                self.gathered = gathered;
+                continue;
+            }
             if self.told.has_event() {
                 continue;
             }
+            self.skip_markers();
             let now = Instant::now();
             if now >= deadline {
                 return Ok(Polled::Records(Vec::new()));
@@ -415,7 +425,11 @@ impl Consumer for KafkaConsumer {
     }
 
     fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        let sought = self.seeks.get(partition).copied();
+        let underway = match &self.handling {
+            Some(Handling::Seeks(seeks)) => seeks.get(partition),
+            _ => None,
+        };
+        let sought = self.seeks.get(partition).or(underway).copied();
         sought.or_else(|| self.held.get(partition).map(|held| held.position))
     }
 
@@ -441,7 +455,7 @@ impl Consumer for KafkaConsumer {
             return Err(BusError::InvalidState("a consumer outside a group can't commit offsets".to_owned()));
         }
         // Without this librdkafka would commit as somebody who is in no group, and be believed.
-        if native.assignment_lost() || (self.held.is_empty() && self.revoking.is_empty()) {
+        if native.assignment_lost() || (self.held.is_empty() && self.revoking.is_none()) {
             return Err(BusError::Fenced(format!("`{}` owns no partition", self.settings.client_id)));
         }
         if offsets.is_empty() {
@@ -459,7 +473,7 @@ impl Consumer for KafkaConsumer {
         let Some((native, group)) = self.native.as_ref().zip(self.settings.group.clone()) else {
             return GroupMetadata::default();
         };
-        let holds = !self.held.is_empty() || !self.revoking.is_empty();
+        let holds = !self.held.is_empty() || self.revoking.is_some();
         let proof = holds.then(|| native.group_metadata()).flatten();
         GroupMetadata {
             proof: proof.map(|metadata| Arc::new(MemberProof { metadata, consumer: Arc::downgrade(native) })),

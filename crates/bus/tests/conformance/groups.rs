@@ -12,7 +12,8 @@ use farol_bus::{
 use tokio::task::JoinHandle;
 
 use super::{
-    Engine, LIMIT, assigned, eventually, member, next_offsets, number, numbered, read, topic, unique,
+    Engine, LIMIT, assigned, assigned_beside, eventually, member, next_offsets, number, numbered, read,
+    topic, unique,
 };
 
 pub async fn a_member_gets_every_partition_and_its_commits_are_kept(engine: &mut impl Engine) {
@@ -102,7 +103,7 @@ pub async fn a_moving_partition_is_revoked_before_it_is_assigned(engine: &mut im
         matches!(second.poll(Duration::from_millis(200)).await.unwrap(), Polled::Records(none) if none.is_empty())
     );
     first.poll(Duration::ZERO).await.unwrap();
-    let gained = assigned(&mut second).await;
+    let gained = assigned_beside(&mut second, &mut first).await;
     assert_eq!(gained.partitions, [(revoked[0].clone(), 0)]);
     // Each sees itself in the group's description.
     owned_by(&bus, &group, 2, 2).await;

@@ -150,6 +150,26 @@ pub async fn read(consumer: &mut Box<dyn Consumer>, count: usize) -> Vec<(TopicP
     read
 }
 
+/// Polls through a broker that comes back until a record is the awaited one.
+pub async fn eventually_read(
+    consumer: &mut Box<dyn Consumer>,
+    mut is_awaited: impl FnMut(&ConsumedRecord) -> bool,
+) {
+    let started = Instant::now();
+    loop {
+        assert!(started.elapsed() < LIMIT, "the awaited record did not come");
+        match consumer.poll(Duration::from_millis(200)).await {
+            Ok(Polled::Records(batches)) => {
+                if batches.iter().flat_map(|batch| &batch.records).any(&mut is_awaited) {
+                    return;
+                }
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert!(error.is_retriable(), "{error}"),
+        }
+    }
+}
+
 async fn poll_into(
     consumer: &mut Box<dyn Consumer>,
     timeout: Duration,
@@ -186,6 +206,19 @@ pub async fn assigned(consumer: &mut Box<dyn Consumer>) -> Assignment {
         if let Polled::Assigned(assignment) = consumer.poll(Duration::from_secs(1)).await.unwrap() {
             return assignment;
         }
+    }
+    panic!("no partition was assigned");
+}
+
+/// Polls until partitions are assigned, while another member polls, too, as members do.
+pub async fn assigned_beside(consumer: &mut Box<dyn Consumer>, other: &mut Box<dyn Consumer>) -> Assignment {
+    let started = Instant::now();
+    while started.elapsed() < LIMIT {
+        if let Polled::Assigned(assignment) = consumer.poll(Duration::from_millis(100)).await.unwrap() {
+            return assignment;
+        }
+        let polled = other.poll(Duration::ZERO).await.unwrap();
+        assert!(matches!(&polled, Polled::Records(none) if none.is_empty()), "{polled:?}");
     }
     panic!("no partition was assigned");
 }

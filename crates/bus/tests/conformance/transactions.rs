@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use farol_bus::{BusError, GroupMetadata, OffsetSpec, Polled, TopicPartition};
 
 use super::{
-    Engine, LIMIT, assigned, content, member, next_offsets, numbered, read, reader, record, topic, unique,
+    Engine, LIMIT, assigned, assigned_beside, content, member, next_offsets, numbered, read, reader, record,
+    topic, unique,
 };
 
 pub async fn records_and_offsets_of_a_transaction_appear_together(engine: &mut impl Engine) {
@@ -153,7 +154,7 @@ pub async fn a_member_of_an_older_generation_cannot_commit_a_transaction(engine:
     let polled = tokio::time::timeout(LIMIT, first.poll(LIMIT)).await.unwrap().unwrap();
     let Polled::Revoked(revoked) = polled else { panic!("{polled:?}") };
     first.poll(std::time::Duration::ZERO).await.unwrap();
-    let gained = assigned(&mut second).await;
+    let gained = assigned_beside(&mut second, &mut first).await;
     assert_eq!(gained.partitions, [(revoked[0].clone(), 0)]);
 
     let mut transaction = bus.transactional_producer(&unique("tx")).await.unwrap();
