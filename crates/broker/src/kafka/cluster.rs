@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::NODE_ID;
 use super::api::{Answer, Call};
-use super::metadata::{advertised, cluster_id, topic_name};
+use super::metadata::{CLUSTER_OPERATIONS, advertised, cluster_id, topic_name};
 use crate::topic::Topic;
 
 /// A client asks for the brokers, not for the controllers.
@@ -34,11 +34,14 @@ pub(super) async fn describe_cluster(
     let (host, port) = advertised(&call);
     let broker =
         DescribeClusterBroker::default().with_broker_id(BrokerId(NODE_ID)).with_host(host).with_port(port);
-    DescribeClusterResponse::default()
+    let mut response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(cluster_id(&call.server)))
         .with_controller_id(BrokerId(NODE_ID))
-        .with_brokers(vec![broker])
-        .into()
+        .with_brokers(vec![broker]);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response.into()
 }
 
 /// The one log folder, with the bytes of each partition.

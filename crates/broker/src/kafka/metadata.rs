@@ -18,11 +18,26 @@ use super::{NODE_ID, Server};
 use crate::error::BrokerError;
 use crate::topic::Topic;
 
+/// What a client may do with a topic, as a bit for each operation by Kafka's numbers: read, write, create, delete, alter,
+/// describe, and describe and alter its configuration. Who may connect may do everything.
+pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+/// The same of the cluster: create, alter, describe, act for it, its configuration, idempotent writes.
+pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+
+const fn bits(mut operations: &[u32]) -> i32 {
+    let mut bits = 0;
+    while let [operation, rest @ ..] = operations {
+        bits |= 1 << *operation;
+        operations = rest;
+    }
+    bits
+}
+
 /// Answers with the topics that were asked for, or with all.
 pub(super) async fn metadata(call: Call, request: MetadataRequest) -> Answer<MetadataResponse> {
     // Version 0 asks for all with an empty list, later ones with none.
     let wanted = request.topics.filter(|topics| call.version > 0 || !topics.is_empty());
-    let topics = match wanted {
+    let mut topics: Vec<MetadataResponseTopic> = match wanted {
         None => call.broker().topics().iter().map(|topic| described(topic)).collect(),
         Some(wanted) => {
             let create = call.version < 4 || request.allow_auto_topic_creation;
@@ -33,15 +48,23 @@ pub(super) async fn metadata(call: Call, request: MetadataRequest) -> Answer<Met
             topics
         }
     };
+    if request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
     let (host, port) = advertised(&call);
     let broker =
         MetadataResponseBroker::default().with_node_id(BrokerId(NODE_ID)).with_host(host).with_port(port);
-    MetadataResponse::default()
+    let mut response = MetadataResponse::default()
         .with_brokers(vec![broker])
         .with_cluster_id(Some(StrBytes::from_string(cluster_id(&call.server))))
         .with_controller_id(BrokerId(NODE_ID))
-        .with_topics(topics)
-        .into()
+        .with_topics(topics);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response.into()
 }
 
 /// Where the client is told to connect: where the settings say, or where it already is.

@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::NODE_ID;
 use super::api::{Answer, Call};
 use super::error_code::Failure;
-use super::metadata::topic_name;
+use super::metadata::{TOPIC_OPERATIONS, topic_name};
 use crate::topic::Topic;
 
 /// Most partitions of one answer, whatever the client would take.
@@ -76,10 +76,14 @@ fn described(topic: &Topic, from: i32, to: i32) -> DescribeTopicPartitionsRespon
             .with_leader_epoch(0)
             .with_replica_nodes(node())
             .with_isr_nodes(node())
+            // Empty rather than absent: the Java client trips over null.
+            .with_eligible_leader_replicas(Some(Vec::new()))
+            .with_last_known_elr(Some(Vec::new()))
     });
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(topic_name(topic)))
         .with_topic_id(topic.id())
         .with_is_internal(topic.is_internal())
+        .with_topic_authorized_operations(TOPIC_OPERATIONS)
         .with_partitions(partitions.collect())
 }

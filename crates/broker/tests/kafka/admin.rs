@@ -468,6 +468,8 @@ async fn topic_partitions_come_page_by_page() {
                 seen.push((topic_name, -1));
                 continue;
             }
+            // The Java client can't read the topic otherwise.
+            assert!(topic.partitions.iter().all(|p| p.eligible_leader_replicas.is_some()));
             seen.extend(topic.partitions.iter().map(|p| (topic_name.clone(), p.partition_index)));
         }
         let Some(cursor) = response.next_cursor else { break };

@@ -97,6 +97,24 @@ async fn metadata_describes_topics_in_every_version() {
 }
 
 #[tokio::test]
+async fn metadata_tells_what_is_allowed_if_asked() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for asked in [false, true] {
+        let request = MetadataRequest::default()
+            .with_topics(None)
+            .with_include_topic_authorized_operations(asked)
+            .with_include_cluster_authorized_operations(asked);
+        let response = client.call(8, &request).await;
+        let unknown = i32::MIN;
+        let (topics, cluster) =
+            if asked { (0b1101_1111_1000, 0b1_1111_1010_0000) } else { (unknown, unknown) };
+        assert!(response.topics.iter().all(|topic| topic.topic_authorized_operations == topics));
+        assert_eq!(response.cluster_authorized_operations, cluster);
+    }
+}
+
+#[tokio::test]
 async fn topics_are_made_on_demand_only_if_that_is_set() {
     for auto_create_topics in [false, true] {
         let settings = KafkaSettings { auto_create_topics, ..KafkaSettings::default() };
