@@ -8,7 +8,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/farol
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: all help build run test setup fmt lint doc deny advisories unit api bench dist install clean
+.PHONY: all help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka dist install clean
 
 all: build ## Build the release binary and run it with simulated sensors: http://127.0.0.1:5000
 	$(RELEASE) run --demo
@@ -52,8 +52,16 @@ api: setup ## Try the HTTP API against its own OpenAPI document
 	cargo build --locked --package farol
 	CACHE_DIR=$(CACHE_DIR) scripts/test-api
 
+clients: setup ## Try every Kafka client: make clients ARGS="--client kcat --verbose"
+	cargo build --locked --package farol
+	CACHE_DIR=$(CACHE_DIR) scripts/test-clients $(ARGS)
+
 bench: build ## Measure, and print the figures of the README
 	scripts/bench
+
+bench-kafka: build ## Measure the Kafka port beside a real Apache Kafka
+	CACHE_DIR=$(CACHE_DIR) scripts/clients-setup
+	CACHE_DIR=$(CACHE_DIR) scripts/bench-kafka
 
 dist: build ## Put binary, completions, manual pages and licences into dist/
 	scripts/dist $(RELEASE) dist
