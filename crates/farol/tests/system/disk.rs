@@ -99,6 +99,7 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
     let status = server.get("/api/system-status").await;
     assert_eq!(status["status"], "degraded", "{status}");
     assert!(status["problems"].to_string().contains("disk is full"), "{status}");
+    assert_eq!(status["conditions"][0]["code"], "log_waits_for_space", "{status}");
 
     // With space again, the same process takes readings, and everything that was acknowledged is there.
     std::fs::remove_file(&ballast).unwrap();

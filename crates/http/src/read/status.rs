@@ -38,6 +38,8 @@ pub struct SystemStatus {
     pub status: OverallStatus,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
+    /// The same, each with a code and what its sentence is made of.
+    pub conditions: Vec<CodedProblem>,
     /// The program's version.
     pub version: String,
     /// When this process started to serve.
@@ -64,6 +66,59 @@ pub struct SystemStatus {
     pub process: ProcessUsage,
 }
 
+/// One thing that is wrong, to be told in any language.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CodedProblem {
+    /// What it is.
+    #[serde(flatten)]
+    pub condition: Condition,
+    /// The English sentence.
+    pub text: String,
+}
+
+/// What can be wrong with the whole.
+#[derive(Debug, Serialize, ToSchema, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Condition {
+    /// The disk was full at the start.
+    #[error("The disk is full: the log can be read, and takes new records again as soon as there is space.")]
+    LogWaitsForSpace,
+    /// A write failed.
+    #[error("The log refuses new records after a failed write. Free space or repair the disk, then restart.")]
+    LogRefuses,
+    /// The store refuses a view's records, or the log can't be read.
+    #[error("View {view} stands still: {why}.")]
+    ViewStandsStill {
+        /// Which view.
+        view: String,
+        /// What the store or the log said.
+        why: String,
+    },
+    /// A view is far behind.
+    #[error("View {view} is {records} records behind.")]
+    ViewBehind {
+        /// Which view.
+        view: String,
+        /// How far.
+        records: u64,
+    },
+    /// Rule files that don't load.
+    #[error("The rules could not be loaded again; the older ones stay in force: {why}")]
+    RulesRefused {
+        /// Every problem with them.
+        why: String,
+    },
+    /// Nobody evaluates readings.
+    #[error("Every worker of this process is stopped: readings are stored but not evaluated here.")]
+    WorkersStopped,
+}
+
+impl From<Condition> for CodedProblem {
+    fn from(condition: Condition) -> Self {
+        Self { text: condition.to_string(), condition }
+    }
+}
+
 /// What comes in a second.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Throughput {
@@ -88,12 +143,14 @@ pub async fn system_status(State(app): State<App>) -> Result<Json<SystemStatus>,
         app.store().query(move |queries| Ok((queries.sensor_counts(now)?, queries.alert_counts()?))).await?;
     let log = app.control().log();
     let views = app.control().views();
-    let problems = problems(&app, &log, &views);
+    let conditions: Vec<CodedProblem> =
+        conditions(&app, &log, &views).into_iter().map(CodedProblem::from).collect();
     let (readings_per_s, rejected_per_s) = app.rates().per_second();
     let about = app.about();
     Ok(Json(SystemStatus {
-        status: if problems.is_empty() { OverallStatus::Ok } else { OverallStatus::Degraded },
-        problems,
+        status: if conditions.is_empty() { OverallStatus::Ok } else { OverallStatus::Degraded },
+        problems: conditions.iter().map(|problem| problem.text.clone()).collect(),
+        conditions,
         version: about.version.clone(),
         started_at: app.started_at(),
         uptime_s: app.started().elapsed().as_secs(),
@@ -108,38 +165,29 @@ pub async fn system_status(State(app): State<App>) -> Result<Json<SystemStatus>,
     }))
 }
 
-fn problems(app: &App, log: &LogReport, views: &[ViewReport]) -> Vec<String> {
-    let mut problems = Vec::new();
+/// Everything that is wrong.
+fn conditions(app: &App, log: &LogReport, views: &[ViewReport]) -> Vec<Condition> {
+    let mut found = Vec::new();
     if log.waiting_for_space {
-        problems.push(
-            "The disk is full: the log can be read, and takes new records again as soon as there is space."
-                .to_owned(),
-        );
+        found.push(Condition::LogWaitsForSpace);
     } else if log.poisoned {
-        problems.push(
-            "The log refuses new records after a failed write. Free space or repair the disk, then restart."
-                .to_owned(),
-        );
+        found.push(Condition::LogRefuses);
     }
-    for view in views {
-        if !view.ok {
-            let why = view.error.as_deref().unwrap_or("it takes no records");
-            problems.push(format!("View {} stands still: {why}.", view.name));
-        } else if view.lag_records > NOTABLE_LAG_RECORDS {
-            problems.push(format!("View {} is {} records behind.", view.name, view.lag_records));
+    for ViewReport { name, ok, error, lag_records, .. } in views {
+        let (view, records) = (name.clone(), *lag_records);
+        if !ok {
+            let why = error.clone().unwrap_or_else(|| "it takes no records".to_owned());
+            found.push(Condition::ViewStandsStill { view, why });
+        } else if records > NOTABLE_LAG_RECORDS {
+            found.push(Condition::ViewBehind { view, records });
         }
     }
-    if let Some(problem) = app.control().rules().problem {
-        problems
-            .push(format!("The rules could not be loaded again; the older ones stay in force: {problem}"));
-    }
+    found.extend(app.control().rules().problem.map(|why| Condition::RulesRefused { why }));
     let workers = app.control().workers();
     if !workers.is_empty() && workers.iter().all(|worker| worker.state == WorkerState::Stopped) {
-        problems.push(
-            "Every worker of this process is stopped: readings are stored but not evaluated here.".to_owned(),
-        );
+        found.push(Condition::WorkersStopped);
     }
-    problems
+    found
 }
 
 /// Show what happened in each of the last seconds.

@@ -2,6 +2,7 @@
 import { effect, signal } from "../dom.js";
 import { t, tn, word } from "../i18n.js";
 import { connection, listen } from "./stream.js";
+import { summaryOf } from "../parts/sentences.js";
 
 const PAUSE_MS = 2000;
 export const spoken = signal("");
@@ -33,7 +34,7 @@ function sayAlerts() {
   waiting = [];
   if (alerts.length === 1) {
     const [alert] = alerts;
-    say(t("alerts.say.one", { severity: word("severity", alert.severity), series: alert.series, summary: alert.summary }));
+    say(t("alerts.say.one", { severity: word("severity", alert.severity), series: alert.series, summary: summaryOf(alert) }));
   } else if (alerts.length > 1) {
     say(tn("alerts.say", alerts.length));
   }

@@ -6,6 +6,7 @@ import { useResource } from "../live/resource.js";
 import { listen } from "../live/stream.js";
 import { AcknowledgeButton, given } from "../parts/acknowledge.js";
 import { AlertStatus, Level, Mark } from "../parts/icons.js";
+import { because, summaryOf } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
@@ -36,7 +37,7 @@ export function AlertPage({ id }) {
   }
   const { alert, transitions, deliveries, evidence_readings: readings } = resource.data;
   return html`<div class="page alert" data-testid="alert-detail" data-alert-id=${alert.id} data-status=${alert.status} data-acknowledged=${Boolean(alert.acknowledgement)}>
-    <${PageHead} title=${alert.summary} before=${back} />
+    <${PageHead} title=${summaryOf(alert)} before=${back} />
     <${Failure} resource=${resource} />
     <section class="panel headline" aria-label=${t("alert.facts")}>
       <div class="headline-lead"><${Level} level=${alert.severity} testid="alert-severity" /><${AlertStatus} alert=${alert} /><${AcknowledgeButton} alert=${alert} primary /></div>
@@ -46,7 +47,7 @@ export function AlertPage({ id }) {
       ${alert.acknowledgement.comment && html`<q class="break">${alert.acknowledgement.comment}</q>`}</div>`}
     <div class="two-columns">
       <div class="stack">
-        <${Panel} title=${t("alert.timeline")} testid="timeline"><${Timeline} transitions=${transitions} severity=${alert.severity} /><//>
+        <${Panel} title=${t("alert.timeline")} testid="timeline"><${Timeline} transitions=${transitions} alert=${alert} /><//>
         <${Deliveries} deliveries=${deliveries} />
       </div>
       <div class="stack">
@@ -70,13 +71,14 @@ function Facts({ alert }) {
   ]} />`;
 }
 
-function Timeline({ transitions, severity }) {
+function Timeline({ transitions, alert }) {
+  const { severity } = alert;
   return html`<ol class="timeline">
     ${transitions.map((step) => html`<li key=${`${format.position(step.position)} ${step.kind}`} data-testid="transition" data-kind=${step.kind}>
       <span class=${`sev-${step.kind === "fired" ? severity : MARK_OF[step.kind]} timeline-mark sev`}><${Mark} level=${step.kind === "fired" ? severity : MARK_OF[step.kind]} /></span>
       <div>
         <p><span class="strong">${word("transition", step.kind)}</span> <span class="muted"><${Moment} at=${step.at} /></span></p>
-        ${step.evidence && html`<p class="break" lang="en">${step.evidence.explanation}</p>`}
+        ${step.evidence && html`<p class="break">${because(step, alert)}</p>`}
         ${step.acknowledgement && html`<p class="break">${t("ack.by", { by: step.acknowledgement.by })}${step.acknowledgement.comment && html`: <q>${step.acknowledgement.comment}</q>`}</p>`}
         <p class="muted small">${t("alert.logged")} <code>${format.position(step.position)}</code>
           ${step.evidence?.positions?.length > 0 && html` · ${t("alert.because")} ${step.evidence.positions.map((at, i) => html`<code key=${format.position(at)}>${i > 0 ? ", " : ""}${format.position(at)}</code>`)}`}</p>

@@ -10,6 +10,7 @@ import { listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { FirstReading } from "../parts/first-reading.js";
 import { Level, Mark } from "../parts/icons.js";
+import { problemText } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Moment } from "../parts/time.js";
@@ -56,7 +57,7 @@ function StatusLine({ data }) {
   const ok = data.status === "ok";
   return html`<div class=${`banner status-line ${ok ? "ok" : "warning"}`} data-testid="system-status" data-status=${data.status}>
     <span class=${`sev ${ok ? "sev-normal" : "sev-warning"} strong`}><${Mark} level=${ok ? "normal" : "warning"} />${t(ok ? "status.ok" : "status.degraded")}</span>
-    ${data.problems.length > 0 && html`<ul data-testid="problems">${data.problems.map((problem) => html`<li key=${problem} lang="en">${problem}</li>`)}</ul>`}
+    ${data.problems.length > 0 && html`<ul data-testid="problems">${data.conditions.map((problem) => html`<li key=${problem.text}>${problemText(problem)}</li>`)}</ul>`}
     <span class="muted status-facts">
       <span>${t("status.uptime", { span: format.duration(data.uptime_s * 1000) })}</span>
       ${data.demo && html`<span>${t("status.demo")}</span>`}
@@ -155,7 +156,7 @@ function PipelinePanel({ data }) {
       ${row(t("overview.workers"), lost === 0 && active.length > 0, format.integer(active.length), lost ? t("overview.workersLost", { n: lost }) : t("overview.workersActive"), "health-workers")}
       ${row(t("overview.lag"), slowest < 5000, format.compact(lag), t("overview.lagDetail", { span: format.duration(slowest) }), "health-lag")}
       ${row(t("overview.views"), broken.length === 0, format.integer(views.length), broken.length ? broken.map((view) => view.name).join(", ") : t("overview.viewsDetail", { n: format.integer(viewLag) }), "health-views")}
-      ${row(t("overview.log"), !data.log?.poisoned, format.bytes(size), data.log?.poisoned ? t("overview.logPoisoned") : t("overview.logDetail", { n: format.compact(topics.reduce((sum, topic) => sum + topic.records, 0)) }), "health-log")}
+      ${row(t("overview.log"), !data.log?.poisoned, format.bytes(size), data.log?.poisoned ? t(data.log.waiting_for_space ? "overview.logFull" : "overview.logPoisoned") : t("overview.logDetail", { n: format.compact(topics.reduce((sum, topic) => sum + topic.records, 0)) }), "health-log")}
     </ul>
   <//>`;
 }

@@ -4,6 +4,7 @@ import * as format from "../format.js";
 import { t } from "../i18n.js";
 import { useResource } from "../live/resource.js";
 import { Level } from "../parts/icons.js";
+import { clearing, condition } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
@@ -51,27 +52,4 @@ export function RuleText({ rule }) {
       ${Object.entries(rule.labels ?? {}).map(([name, value]) => fact(name, value))}
     </dl>
     <details><summary>${t("rules.json")}</summary><pre class="code wrap" tabindex="0">${JSON.stringify(rule, null, 2)}</pre></details>`;
-}
-
-function condition(rule) {
-  const number = (value) => format.plain(value);
-  const per = rule.rate_per ?? "1m";
-  const parts = [];
-  if (typeof rule.above === "number") parts.push(t("rules.above", { value: number(rule.above) }));
-  if (typeof rule.below === "number") parts.push(t("rules.below", { value: number(rule.below) }));
-  if (Array.isArray(rule.outside)) parts.push(t("rules.outside", { low: number(rule.outside[0]), high: number(rule.outside[1]) }));
-  if (typeof rule.rate_above === "number") parts.push(t("rules.rateAbove", { value: number(rule.rate_above), per }));
-  if (typeof rule.rate_below === "number") parts.push(t("rules.rateBelow", { value: number(rule.rate_below), per }));
-  if (rule.absent_for) parts.push(t("rules.absent", { span: rule.absent_for }));
-  if (rule.window) parts.push(t("rules.window", { span: rule.window }));
-  if (rule.for) parts.push(t("rules.for", { span: rule.for }));
-  return parts.join(" ");
-}
-
-function clearing(rule) {
-  const parts = [];
-  if (typeof rule.clear === "number") parts.push(t("rules.clear", { value: format.plain(rule.clear) }));
-  if (Array.isArray(rule.clear)) parts.push(t("rules.clearWithin", { low: format.plain(rule.clear[0]), high: format.plain(rule.clear[1]) }));
-  if (rule.clear_for) parts.push(t("rules.for", { span: rule.clear_for }));
-  return parts.join(" ");
 }

@@ -5,6 +5,7 @@ import { t } from "../i18n.js";
 import { notify } from "../live/notices.js";
 import { remember, remembered } from "../prefs.js";
 import { Level } from "./icons.js";
+import { summaryOf } from "./sentences.js";
 
 const asked = signal(null);
 const STATUS_TRIES = 20;
@@ -16,7 +17,7 @@ export function AcknowledgeButton({ alert, primary }) {
   const open = alert.status === "firing" || alert.status === "pending";
   if (!open || alert.acknowledgement || given.value.has(alert.id)) return null;
   return html`<button type="button" class=${primary ? "button primary" : "button small"} data-testid="ack-button" data-alert-id=${alert.id}
-    aria-label=${t("ack.label", { summary: alert.summary })} onClick=${() => { asked.value = alert; }}>${t("ack.button")}</button>`;
+    aria-label=${t("ack.label", { summary: summaryOf(alert) })} onClick=${() => { asked.value = alert; }}>${t("ack.button")}</button>`;
 }
 
 export function AcknowledgeDialog() {
@@ -55,7 +56,7 @@ function Dialog({ alert }) {
     <form onSubmit=${submit} novalidate>
       <div class="dialog-body">
         <h2 id=${`${id}-title`}>${t("ack.title")}</h2>
-        <p class="break"><${Level} level=${alert.severity} /> ${alert.summary}</p>
+        <p class="break"><${Level} level=${alert.severity} /> ${summaryOf(alert)}</p>
         <label class="field"><span>${t("ack.name")}</span>
           <input class="input" data-testid="ack-name" autocomplete="name" maxlength="200" required autofocus value=${by} aria-invalid=${problem !== null && !by.trim()} onInput=${(event) => setBy(event.currentTarget.value)} /></label>
         <label class="field"><span>${t("ack.comment")}</span>

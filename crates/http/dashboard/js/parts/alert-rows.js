@@ -5,11 +5,12 @@ import { t } from "../i18n.js";
 import { link } from "../router.js";
 import { AcknowledgeButton } from "./acknowledge.js";
 import { AlertStatus, Level } from "./icons.js";
+import { summaryOf } from "./sentences.js";
 import { Table } from "./table.js";
 import { Ago, Moment, Span } from "./time.js";
 
 const COLUMNS = {
-  summary: { key: "summary", className: "lead summary-cell", render: (alert) => html`<a class="break" href=${link(["alerts", alert.id])}>${alert.summary}</a>` },
+  summary: { key: "summary", className: "lead summary-cell", render: (alert) => html`<a class="break" href=${link(["alerts", alert.id])}>${summaryOf(alert)}</a>` },
   status: { key: "status", className: "bare", render: (alert) => html`<${AlertStatus} alert=${alert} />` },
   severity: { key: "severity", className: "bare", render: (alert) => html`<${Level} level=${alert.severity} testid="alert-severity" />` },
   series: { key: "series", render: (alert) => html`<a class="id" title=${alert.series} href=${link(["sensors", alert.series])}>${alert.series}</a>` },
