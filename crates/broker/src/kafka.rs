@@ -58,6 +58,8 @@ mod connection;
 mod error_code;
 mod fetch;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod list_offsets;
 mod metadata;
 mod produce;
@@ -144,11 +146,12 @@ pub struct KafkaLimits {
     pub answers_in_flight_bytes: usize,
     /// Requests of one connection that aren't answered.
     pub pipelined_requests: usize,
-    /// How long a request may take to arrive, and an answer to be taken, beside a second for every 64 KiB.
+    /// How long a request may take to arrive, and an answer to be taken, beside a second for every 64 KiB; and how long nothing
+    /// may come or go meanwhile.
     pub transfer: Duration,
     /// How long a connection may be open without a request.
     pub idle: Duration,
-    /// How long requests under way may take when the server stops.
+    /// How long requests under way may take when the server stops, or before a request that can't be read.
     pub drain: Duration,
     /// Fetch sessions that are remembered.
     pub fetch_sessions: usize,
@@ -205,24 +208,12 @@ struct Server {
 /// If the listener doesn't know its address.
 pub fn serve(
     broker: Broker,
-    mut settings: KafkaSettings,
+    settings: KafkaSettings,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<KafkaHandle> {
     let local_addr = listener.local_addr()?;
-    let apis = Apis::new();
-    let server = Arc::new(Server {
-        broker,
-        local_addr,
-        admission: Admission::new(&settings.limits),
-        fetch_sessions: FetchSessions::new(settings.limits.fetch_sessions),
-        users: Users::new(std::mem::take(&mut settings.users)),
-        counters: Counters::new(&apis),
-        apis,
-        settings,
-        stopping: stop,
-        cut_off: CancellationToken::new(),
-    });
+    let server = Arc::new(Server::new(broker, settings, local_addr, stop));
     let task = tokio::spawn(run(Arc::clone(&server), listener));
     tracing::info!(address = %local_addr, "Kafka protocol server listens");
     Ok(KafkaHandle { local_addr, server, task })
@@ -256,6 +247,27 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
+    fn new(
+        broker: Broker,
+        mut settings: KafkaSettings,
+        local_addr: SocketAddr,
+        stopping: CancellationToken,
+    ) -> Self {
+        let apis = Apis::new();
+        Self {
+            broker,
+            local_addr,
+            admission: Admission::new(&settings.limits),
+            fetch_sessions: FetchSessions::new(settings.limits.fetch_sessions),
+            users: Users::new(std::mem::take(&mut settings.users)),
+            counters: Counters::new(&apis),
+            apis,
+            settings,
+            stopping,
+            cut_off: CancellationToken::new(),
+        }
+    }
+
     fn stats(&self) -> KafkaStats {
         self.counters.snapshot(&self.apis, &self.admission)
     }

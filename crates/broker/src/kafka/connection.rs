@@ -117,10 +117,11 @@ where
     match ended {
         // Nobody is there any more to answer.
         Ended::Closed | Ended::Io(_) => ended,
-        // The earlier requests are answered before the end.
-        ended => match writing.await {
-            Ended::Closed => ended,
-            other => other,
+        // The earlier requests are answered before the end, but not waited for longer than at a stop: one may be a long
+        // poll.
+        ended => match tokio::time::timeout(server.settings.limits.drain, writing).await {
+            Ok(Ended::Closed) | Err(_) => ended,
+            Ok(other) => other,
         },
     }
 }
@@ -312,11 +313,13 @@ impl Outgoing {
         if self.pieces.is_empty() {
             return Ok(());
         }
-        let deadline = Instant::now() + allowance(server.settings.limits.transfer, self.bytes);
+        let transfer = server.settings.limits.transfer;
+        let deadline = Instant::now() + allowance(transfer, self.bytes);
         while !self.pieces.is_empty() {
             let slices: Vec<IoSlice<'_>> =
                 self.pieces.iter().take(GATHER_PIECES).map(|piece| IoSlice::new(piece)).collect();
-            let written = match timeout_at(deadline, writer.write_vectored(&slices)).await {
+            let step = deadline.min(Instant::now() + transfer);
+            let written = match timeout_at(step, writer.write_vectored(&slices)).await {
                 Ok(Ok(0)) => return Err(Ended::Io(std::io::ErrorKind::WriteZero.into())),
                 Ok(Ok(written)) => written,
                 Ok(Err(error)) => return Err(Ended::Io(error)),

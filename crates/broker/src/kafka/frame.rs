@@ -15,7 +15,9 @@ use super::admission;
 
 /// Bytes of a frame that are not taken from the budget; so small requests pass when it is spent.
 pub(super) const FREE_BYTES: usize = 64 * 1024;
-/// What a buffer begins with.
+/// What a buffer begins with: most connections are idle most of the time.
+const IDLE_BYTES: usize = 1024;
+/// What it grows to at least when a frame comes.
 const FIRST_BYTES: usize = 16 * 1024;
 /// Bytes of the length.
 const PREFIX_BYTES: usize = 4;
@@ -58,7 +60,7 @@ pub(super) enum NoFrame {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames of at most `max_bytes`.
     pub(super) fn new(stream: R, max_bytes: usize, transfer: Duration, idle: Duration) -> Self {
-        Self { stream, buffer: BytesMut::new(), max_bytes, largest: FIRST_BYTES, transfer, idle }
+        Self { stream, buffer: BytesMut::new(), max_bytes, largest: 0, transfer, idle }
     }
 
     /// Other bounds from now on.
@@ -75,7 +77,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         is_idle: impl Fn() -> bool,
     ) -> Result<Incoming, NoFrame> {
         while self.buffer.is_empty() {
-            self.make_room(FIRST_BYTES.max(self.largest.min(FREE_BYTES)));
+            self.make_room(IDLE_BYTES.max(self.largest.min(FREE_BYTES)));
             match timeout_at(Instant::now() + self.idle, self.stream.read_buf(&mut self.buffer)).await {
                 Ok(Ok(0)) => return Err(NoFrame::Closed),
                 Ok(Ok(_)) => {}
@@ -132,7 +134,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn read(&mut self, deadline: Instant) -> Result<(), NoFrame> {
-        match timeout_at(deadline, self.stream.read_buf(&mut self.buffer)).await {
+        let step = deadline.min(Instant::now() + self.transfer);
+        match timeout_at(step, self.stream.read_buf(&mut self.buffer)).await {
             Ok(Ok(0)) => Err(NoFrame::Closed),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(NoFrame::Io(error)),
@@ -141,7 +144,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// How long `bytes` may take to pass: `least`, and a second for every 64 KiB.
+/// How long `bytes` may take to pass, as long as they pass at all: `least`, and a second for every 64 KiB.
 pub(super) fn allowance(least: Duration, bytes: usize) -> Duration {
     const BYTES_PER_SECOND: usize = 64 * 1024;
     least + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64)

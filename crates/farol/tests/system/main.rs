@@ -5,6 +5,7 @@
 
 mod command_line;
 mod crash;
+mod crowd;
 mod disk;
 mod farol;
 mod lifecycle;
