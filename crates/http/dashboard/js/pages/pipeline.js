@@ -4,6 +4,7 @@ import * as format from "../format.js";
 import { t, word } from "../i18n.js";
 import { usePages } from "../live/pages.js";
 import { useResource } from "../live/resource.js";
+import { say } from "../live/speech.js";
 import { status } from "../live/status.js";
 import { listen } from "../live/stream.js";
 import { Level, Mark } from "../parts/icons.js";
@@ -11,10 +12,12 @@ import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago } from "../parts/time.js";
+import { causeText } from "./pipeline/changes.js";
 import { DeadLetters } from "./pipeline/dead-letters.js";
 import { Group } from "./pipeline/group.js";
 import { chosenGroup, Groups, isStable } from "./pipeline/groups.js";
 import { reassigned } from "./pipeline/members.js";
+import { costText } from "./pipeline/timeline.js";
 import { keyOf, newestFirst, REBALANCES_LIMIT, Rebalances } from "./pipeline/rebalances.js";
 
 const PAGE_SIZE = 100;
@@ -38,6 +41,8 @@ export function PipelinePage({ id }) {
     // Shown at once from the message; the answer of the API that follows is the same, with lags.
     group.mutate((data) => rebalances.reduce(reassigned, data));
     history.mutate((data) => ({ ...data, rebalances: newestFirst([...rebalances, ...data.rebalances]) }));
+    // Who doesn't see the tiles travel hears of it.
+    say(rebalances.map((each) => `${causeText(each)}. ${costText(each)}`).join(" "));
   }), [name]);
   const reload = () => [workers, group, groups].forEach((resource) => resource.reload());
   const here = group.data?.group === name ? group.data : null;
