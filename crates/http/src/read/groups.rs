@@ -297,6 +297,13 @@ impl GroupAssignment {
         }
     }
 
+    /// What the members of that name own; nothing if there is none.
+    pub(crate) fn owned_by(&self, consumer_id: &str) -> Option<Vec<String>> {
+        let mut members = self.members.iter().filter(|member| member.consumer_id == consumer_id).peekable();
+        members.peek()?;
+        Some(members.flat_map(|member| member.partitions.iter().cloned()).collect())
+    }
+
     /// How far the partitions of one consumer are behind: records in all, and the age of the oldest in milliseconds.
     pub(crate) fn lag_of(&self, consumer_id: &str) -> (u64, u64) {
         let owned =

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use farol_view::query::pipeline::{ConsumerHealthList, DeadLetterPage, ProducerHealthList};
+use farol_view::query::pipeline::{ConsumerHealthList, ConsumerStatus, DeadLetterPage, ProducerHealthList};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -19,7 +19,8 @@ use crate::read::sensors::shortened;
 
 /// List consumers and how they do.
 ///
-/// Lag is not what they reported but what it is now: of the partitions that each owns.
+/// What they own and how far they are behind is not what they reported but what it is now. Whoever is in its group is
+/// active, whatever was heard of it: clients other than Farol's own don't report, and several may go by one name.
 #[utoipa::path(
     get,
     path = "/api/consumer-health",
@@ -34,6 +35,10 @@ pub async fn consumer_health(State(app): State<App>) -> Result<Json<ConsumerHeal
         let group = groups.iter().find(|group| group.group == consumer.group);
         (consumer.lag_records, consumer.lag_ms) =
             group.map_or((0, 0), |group| group.lag_of(&consumer.consumer_id));
+        if let Some(owned) = group.and_then(|group| group.owned_by(&consumer.consumer_id)) {
+            consumer.status = ConsumerStatus::Active;
+            consumer.partitions = owned;
+        }
     }
     Ok(Json(list))
 }

@@ -160,6 +160,17 @@ async fn any_groups_lag_is_told_in_records_and_in_seconds_and_its_rebalances_wit
     consumer.commit([(partition, 3)].into()).await.unwrap();
     assert_eq!(lag(0).await, 0);
 
+    // It never reports, and is known by its group all the same.
+    farol
+        .get_until("/api/consumer-health", |json| {
+            json["consumers"].as_array().unwrap().iter().any(|c| {
+                c["consumer_id"] == "biller"
+                    && c["status"] == "active"
+                    && c["partitions"] == json!(["orders/0"])
+            })
+        })
+        .await;
+
     consumer.close().await.unwrap();
     let page = farol
         .get_until("/api/rebalances?group=billing", |json| json["rebalances"].as_array().unwrap().len() == 2)
