@@ -22,8 +22,11 @@ use crate::system_events::{SystemEvents, now};
 pub const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// How often in a row a worker may be told that another one has its name before it gives up.
+/// How often a worker may be told that another one has its name before it gives up, unless it was left alone for [`UNDISTURBED`] in
+/// between.
 const MAX_FENCED: u32 = 3;
+/// After this long, whoever had the worker's name is gone.
+const UNDISTURBED: Duration = Duration::from_secs(300);
 
 /// Whether a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -240,7 +243,10 @@ async fn run_until_stopped(
                 errors += 1;
                 // A run that lasted was healthy: its failure is a new story.
                 if began.elapsed() > MAX_PAUSE {
-                    (pause, fenced) = (FIRST_PAUSE, 0);
+                    pause = FIRST_PAUSE;
+                }
+                if began.elapsed() > UNDISTURBED {
+                    fenced = 0;
                 }
                 // Once may be a transaction that took too long. Again and again, two of the same name throw each other out.
                 fenced += u32::from(matches!(error, BusError::Fenced(_)));

@@ -39,6 +39,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
     client::until_interrupted(|stop| async move {
         say(format_args!("worker {name} of group {}, brokers {}", settings.pipeline.group, bus.brokers()));
         if !connected(&bus, &stop).await {
+            told("was stopped before it had joined the group");
             return Ok(ExitCode::SUCCESS);
         }
         make_topics(bus.as_ref(), settings).await?;
@@ -46,9 +47,13 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
             Some(rules) => rules,
             None => match published(&bus, &name, &stop).await {
                 Some(rules) => Arc::new(RulesHandle::of(rules, now())),
-                None => return Ok(ExitCode::SUCCESS),
+                None => {
+                    told("was stopped before it had joined the group");
+                    return Ok(ExitCode::SUCCESS);
+                }
             },
         };
+        let observer = observer(bus.brokers().to_owned());
         let source = if arguments.rules.is_empty() { Source::Published } else { Source::Files };
         let following =
             tokio::spawn(follow(Arc::clone(&bus), name.clone(), Arc::clone(&rules), source, stop.clone()));
@@ -62,7 +67,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
                 session_timeout: settings.pipeline.session_timeout,
                 ..WorkerSettings::default()
             },
-            observer: observer(),
+            observer,
         };
         let ended = worker.run(&stop).await;
         following.abort();
@@ -138,12 +143,10 @@ async fn connected(bus: &Arc<KafkaBus>, stop: &CancellationToken) -> bool {
             answered = bus.check(ANSWER_LIMIT) => answered,
             () = stop.cancelled() => return false,
         };
-        let Err(error) = answered else { return true };
-        told(&format!(
-            "{} does not answer: {error}; trying again in {}",
-            bus.brokers(),
-            show_duration(pause)
-        ));
+        if answered.is_ok() {
+            return true;
+        }
+        told(&format!("{} is away; trying again in {}", bus.brokers(), show_duration(pause)));
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
             () = stop.cancelled() => return false,
@@ -233,7 +236,7 @@ async fn follow_once(
 }
 
 /// Tells the terminal what happens.
-fn observer() -> Observer {
+fn observer(brokers: String) -> Observer {
     let owned = Mutex::new(BTreeSet::<TopicPartition>::new());
     Arc::new(move |_, news| {
         let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +258,13 @@ fn observer() -> Observer {
             }
             WorkerNews::Failed { error, retry_in } => {
                 owned.clear();
-                told(&format!("{error}; trying again in {}", show_duration(retry_in)));
+                let retry_in = show_duration(retry_in);
+                match error {
+                    BusError::Unavailable(reason) => {
+                        told(&format!("{brokers} is away ({reason}); trying again in {retry_in}"));
+                    }
+                    other => told(&format!("{other}; trying again in {retry_in}")),
+                }
             }
         }
     })
