@@ -5,7 +5,7 @@ mod topics;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use farol_log::{
@@ -22,7 +22,9 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::coordinator::rebalance::RebalanceRecord;
 use crate::error::{BrokerError, OpenError};
-use crate::groups::{GroupSnapshot, Groups, InFlightCommit, OffsetCommit, ProducerEpoch};
+use crate::groups::{
+    GroupOptions, GroupSnapshot, Groups, InFlightCommit, OffsetChange, ProducerEpoch, expire_offsets,
+};
 use crate::member::{Member, MemberSettings};
 use crate::offsets;
 use crate::partition::TopicPartition;
@@ -50,6 +52,8 @@ pub struct BrokerOptions {
     pub max_partitions: usize,
     /// What partitions remember of idempotent and transactional producers.
     pub producers: ProducerLimits,
+    /// The group coordinator.
+    pub groups: GroupOptions,
 }
 
 /// An open broker. Cheap to clone; all clones are the same one.
@@ -58,15 +62,15 @@ pub struct Broker {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     log: Log,
     dir: PathBuf,
     sync: SyncPolicy,
     max_partitions: usize,
     cluster_id: Uuid,
-    topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
+    topics: Arc<RwLock<BTreeMap<Arc<str>, Arc<Topic>>>>,
     catalog: Mutex<Catalog>,
-    groups: Arc<Groups>,
+    pub(crate) groups: Arc<Groups>,
     offsets_partition: Partition,
     max_request_bytes: usize,
     max_in_flight_bytes: u32,
@@ -97,6 +101,7 @@ impl BrokerOptions {
             max_in_flight_bytes: log.queue_bytes,
             max_partitions: 10_000,
             producers: ProducerLimits::default(),
+            groups: GroupOptions::default(),
             log,
         }
     }
@@ -146,7 +151,7 @@ impl Broker {
             producers.open(partition, &transactions).map_err(OpenError::Producers)?;
         }
         let snapshots = runtime.spawn(Arc::clone(&producers).maintain());
-        let groups = Arc::new(Groups::new(clock, committed));
+        let groups = Arc::new(Groups::new(clock, options.groups, committed));
         let watched = Arc::clone(&groups);
         let deadlines = runtime.spawn(async move { watched.watch_deadlines().await });
         let max_in_flight_bytes = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
@@ -156,7 +161,7 @@ impl Broker {
             sync: options.sync,
             max_partitions: options.max_partitions,
             cluster_id: catalog.cluster_id(),
-            topics: RwLock::new(topics),
+            topics: Arc::new(RwLock::new(topics)),
             catalog: Mutex::new(catalog),
             groups,
             offsets_partition,
@@ -175,6 +180,8 @@ impl Broker {
         };
         let broker = Self { inner: Arc::new(inner) };
         broker.watch_transactions(&runtime);
+        // Ends by itself when the broker is gone.
+        runtime.spawn(expire_offsets(Arc::downgrade(&broker.inner)));
         Ok((broker, report))
     }
 
@@ -269,14 +276,6 @@ impl Broker {
         self.topic(&partition.topic)?.partition(partition.partition).cloned()
     }
 
-    /// Topics with their partition counts.
-    pub(crate) fn partition_counts(&self, topics: &[String]) -> Result<Vec<(Arc<str>, i32)>, BrokerError> {
-        topics
-            .iter()
-            .map(|name| self.topic(name).map(|topic| (Arc::clone(topic.name()), topic.partition_count())))
-            .collect()
-    }
-
     /// Appends batches, all or none; returns when they are as durable as their topics ask and can be read, with the base
     /// offset of each. Waits while too much is on its way. A dropped call may still append.
     ///
@@ -299,33 +298,22 @@ impl Broker {
         self.begin(AppendRequest::new(batches), |_| {}).await
     }
 
-    /// Commits a member's offsets.
-    ///
-    /// # Errors
-    /// [`BrokerError::Fenced`], and those of [`Broker::append`].
-    pub async fn commit_offsets(&self, commit: OffsetCommit) -> Result<(), BrokerError> {
-        if commit.offsets.is_empty() {
-            return Ok(());
-        }
-        self.commit(Vec::new(), vec![commit], None).await
-    }
-
     /// Appends batches and offsets in one step, if member and producer may.
     pub(crate) async fn commit(
         &self,
         mut batches: Vec<(Partition, Batch)>,
-        offsets: Vec<OffsetCommit>,
+        mut changes: Vec<OffsetChange>,
         producer: Option<ProducerEpoch>,
     ) -> Result<(), BrokerError> {
         let now_ms = self.inner.groups.now().as_millis();
-        if let Some(batch) = offsets::encode(&offsets, now_ms)? {
+        if let Some(batch) = offsets::encode(&mut changes, now_ms)? {
             batches.push((self.inner.offsets_partition.clone(), batch));
         }
         if batches.is_empty() {
             self.check_open()?;
             return producer.map_or(Ok(()), |producer| self.inner.groups.check_producer(&producer));
         }
-        let commit = InFlightCommit::new(Arc::clone(&self.inner.groups), offsets, producer);
+        let commit = InFlightCommit::new(Arc::clone(&self.inner.groups), changes, producer);
         let deciding = Arc::clone(&commit);
         let request =
             AppendRequest::new(batches).with_precondition(move || deciding.decide().map_err(Into::into));
@@ -502,6 +490,15 @@ impl Broker {
         });
         // Set once, here.
         let _ = self.inner.expiry.set(watching);
+    }
+
+    /// The topics, for whoever must not keep the broker open.
+    pub(crate) fn weak_topics(&self) -> Weak<RwLock<BTreeMap<Arc<str>, Arc<Topic>>>> {
+        Arc::downgrade(&self.inner.topics)
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 }
 

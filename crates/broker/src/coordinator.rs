@@ -1,86 +1,157 @@
-//! The group coordinator: who owns which partition of a consumer group, as a pure state machine.
+//! The group coordinator: who is in a group, at which generation, with which assignment, as a pure state machine that
+//! speaks Kafka's classic group protocol.
 //!
-//! [`Group::apply`] takes an input and the time and returns effects; nothing here reads a clock, waits, or touches a
-//! file. The shell around it ([`crate::Broker`]) carries the effects out.
+//! [`Group::apply`] takes an input and the time and returns effects; nothing here reads a clock, waits, makes up ids, or
+//! touches a file. The same inputs at the same times lead to the same group. The shell around it ([`crate::Broker`])
+//! parks requests until their answers come out and carries the other effects out.
 //!
 //! # What it is and is not
 //!
-//! The coordinator assigns partitions itself (as Kafka's consumer protocol of KIP-848 does) and moves them
-//! cooperatively: a member keeps what it keeps without interruption, and hears only of partitions that it loses or
-//! gains. It does not run assignors of clients (JoinGroup/SyncGroup).
+//! It brings members together and hands on what they tell each other; assigning is done by one of them, the leader.
+//! What members tell is opaque here, with one exception: of groups of consumers, subscriptions and assignments are read
+//! ([`subscription`]), to tell people what moved and for how long it stood still ([`rebalance`]), and to fence commits
+//! partition by partition. Nothing that is read there decides about membership.
+//!
+//! [`client`] is the other end: a member, as a pure state machine too, for consumers inside this process.
+//!
+//! # States
+//!
+//! ```text
+//!            first join                 everybody has joined,          the leader's
+//!  ┌───────┐ (waits the initial  ┌───────────┐ or time is up   ┌────────────┐ assignment  ┌────────┐
+//!  │ Empty │ delay for more)     │ Preparing │ generation + 1  │ Completing │ is here     │ Stable │
+//!  └───────┘ ──────────────────► │ Rebalance │ ──────────────► │ Rebalance  │ ──────────► └────────┘
+//!      ▲                         └───────────┘                 └────────────┘                  │
+//!      │       nobody is left       │   ▲      a member joins, leaves, is expelled or says     │
+//!      └────────────────────────────┘   └──────────── something else than before ──────────────┘
+//! ```
 //!
 //! # Invariants
 //!
-//! * A partition has at most one owner. It becomes somebody's in the answer to that member's poll, and is somebody's
-//!   until that member, having been told, polls again, or until it leaves or is expelled.
-//! * A partition gets a new owner only when no commit of the one before is in flight, so the offset that the new owner
-//!   starts from contains every commit that passed the fence.
-//! * A commit passes ([`Group::decide_commit`]) only for a member at its present generation and for partitions it owns.
-//! * With equal subscriptions, the members' shares differ by one partition at most once the group is stable.
-//!
-//! # A partition that moves
-//!
-//! ```text
-//!  member A                    coordinator                      member B
-//!                              ◄── Join ────────────────────────
-//!   ◄─ Wake                    target of t/1: A → B, generation 2
-//!   ── Poll ──►
-//!   ◄─ Revoke t/1              (still A's: it may finish and commit)
-//!   ── Poll ──►                free; from here A's commits of t/1 are refused
-//!                              ── Wake ─────────────────────────►
-//!                              ◄─ Poll ──────────────────────────
-//!                              ── Assign t/1, generation 2 ─────►
-//! ```
+//! * A request that waits is answered: by the end of the barrier that it waits for, by its member's removal, or when the
+//!   barrier's time is up. Every barrier has a deadline ([`Group::next_deadline`]): joining, the longest rebalance timeout
+//!   of the members (or the initial delay); assigning, the same again.
+//! * Members that have not joined by then are removed, except static ones, which stay until their session is over.
+//! * In a generation, each member has one assignment, and it was made by the leader of that generation.
+//! * A commit passes ([`Group::decide_commit`]) only for a member at the present generation or, for members that have their
+//!   commits checked by partition ([`CommitCheck::Ownership`]), for partitions held without a break since the generation
+//!   that the commit names. So does nobody's commit for a group without members.
+//! * A group's members, what they tell, and what it remembers of those that left are bounded ([`GroupLimits`]).
 //!
 //! # Failures
 //!
-//! A member that isn't heard of for its session timeout, or doesn't poll for its maximum poll interval, is expelled on
-//! the next [`Input::Tick`]; its partitions are free at once, and its later commits are refused with the reason.
+//! A member that isn't heard of for its session timeout is expelled on the next [`Input::Tick`]. One whose connection breaks
+//! while it waits ([`Input::Abandon`]) holds the others up until its session timeout at most, or not at all if it had not
+//! been told its id yet. A leader that never assigns is expelled when the time for assigning is up.
 
 mod assignor;
+pub mod client;
+mod commit;
+mod join;
+mod leave;
+mod member;
+mod ownership;
 mod protocol;
 pub mod rebalance;
-mod state;
+#[cfg(test)]
+mod simulation;
+pub mod subscription;
+mod sync;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use farol_event::Timestamp;
 
+pub use commit::{CommitCheck, Committer};
+pub use member::MemberDescription;
+use member::{Departed, Member};
+use ownership::Ownership;
+pub use protocol::{
+    Answer, CONSUMER_PROTOCOL, Effect, GroupError, GroupState, Input, Join, Joined, JoinedMember, Leaving,
+    MISSED_POLLS, MemberRef, Protocol, Sync, Synced, Ticket,
+};
+use rebalance::{OpenRebalance, RebalanceCause};
+
 use crate::partition::TopicPartition;
-use assignor::Subscriber;
-pub use protocol::{Effect, Fence, GroupState, Input, Join, MemberDescription};
-use rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
-use state::{Departed, Member, OpenRebalance, Ownership};
 
 /// How many departed members a group remembers, to say why their commits are refused.
 const MAX_DEPARTED: usize = 32;
-/// How many causes one rebalance record lists.
-const MAX_CAUSES: usize = 64;
+
+/// Bounds of one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Members, counting those that were given an id and have not come back with it.
+    pub max_members: usize,
+}
 
 /// One consumer group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     name: String,
+    limits: GroupLimits,
+    state: GroupState,
     generation: i32,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    leader: Option<String>,
     members: BTreeMap<String, Member>,
-    partitions: BTreeMap<TopicPartition, Ownership>,
+    /// Static names and the member that has each.
+    instances: BTreeMap<String, String>,
+    /// Ids given to members that have not joined with them yet, and until when they may.
+    promised: BTreeMap<String, Timestamp>,
+    /// While preparing: when who has not joined is removed.
+    join_deadline: Option<Timestamp>,
+    /// While the first generation waits for more members than the first.
+    gathering: Option<Gathering>,
+    /// Members that have not asked for this generation's assignment yet.
+    unsynced: BTreeSet<String>,
+    /// When those are removed.
+    sync_deadline: Option<Timestamp>,
+    next_order: u64,
+    ownership: Ownership,
     open: Option<OpenRebalance>,
     departed: VecDeque<Departed>,
+    /// Since when there have been no members.
+    empty_since: Option<Timestamp>,
+}
+
+/// The initial delay of a group that was empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gathering {
+    delay: Duration,
+    /// Not extended beyond this.
+    until: Timestamp,
+    /// Somebody has joined since the last time that it was extended.
+    newcomer: bool,
 }
 
 impl Group {
     /// A group without members.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, limits: GroupLimits, now: Timestamp) -> Self {
         Self {
             name: name.into(),
+            limits,
+            state: GroupState::Empty,
             generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
             members: BTreeMap::new(),
-            partitions: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            join_deadline: None,
+            gathering: None,
+            unsynced: BTreeSet::new(),
+            sync_deadline: None,
+            next_order: 0,
+            ownership: Ownership::default(),
             open: None,
             departed: VecDeque::new(),
+            empty_since: Some(now),
         }
     }
 
@@ -89,79 +160,28 @@ impl Group {
         let mut effects = Vec::new();
         match input {
             Input::Join(join) => self.join(join, now, &mut effects),
-            Input::Leave { member_id } => self.remove(&[(member_id, LeaveReason::Left)], now, &mut effects),
-            Input::Heartbeat { member_id } => match self.members.get_mut(&member_id) {
-                Some(member) => member.last_heartbeat = now,
-                None => effects.push(self.not_member(member_id)),
-            },
-            Input::Poll { member_id } => self.poll(member_id, now, &mut effects),
+            Input::Sync(sync) => self.sync(sync, now, &mut effects),
+            Input::Heartbeat { ticket, member, generation } => {
+                let answer = self.heartbeat(&member, generation, now);
+                effects.push(Effect::Answer { ticket, answer: Answer::Heartbeat(answer) });
+            }
+            Input::Leave { ticket, leaving } => self.leave(ticket, &leaving, now, &mut effects),
+            Input::Abandon { ticket } => self.abandon(ticket, now, &mut effects),
             Input::Tick => self.tick(now, &mut effects),
         }
         effects
     }
 
-    /// The earliest time at which a [`Input::Tick`] may have something to do.
+    /// The earliest time at which an [`Input::Tick`] may have something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.members.values().map(Member::deadline).min()
-    }
-
-    /// Decides a commit of offsets for `partitions`. If it passes, the partitions stay with nobody else until
-    /// [`Group::finish_commit`] is called with the same partitions.
-    ///
-    /// # Errors
-    /// The [`Fence`] that stopped it; then nothing has changed.
-    pub fn decide_commit<'a>(
-        &mut self,
-        member_id: &str,
-        generation: i32,
-        partitions: impl Iterator<Item = &'a TopicPartition> + Clone,
-    ) -> Result<(), Fence> {
-        let group = || self.name.clone();
-        let Some(member) = self.members.get(member_id) else {
-            let reason = self.departure(member_id);
-            return Err(Fence::NotMember { group: group(), member_id: member_id.to_owned(), reason });
-        };
-        if member.generation != generation {
-            return Err(Fence::Generation {
-                group: group(),
-                member_id: member_id.to_owned(),
-                given: generation,
-                current: member.generation,
-            });
-        }
-        if let Some(partition) = partitions.clone().find(|partition| {
-            self.partitions.get(*partition).and_then(|place| place.owner.as_deref()) != Some(member_id)
-        }) {
-            return Err(Fence::NotOwner {
-                group: group(),
-                member_id: member_id.to_owned(),
-                partition: partition.clone(),
-            });
-        }
-        for partition in partitions {
-            if let Some(place) = self.partitions.get_mut(partition) {
-                place.commits_in_flight += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// A commit that passed has been written, or has failed.
-    pub fn finish_commit<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for partition in partitions {
-            let Some(place) = self.partitions.get_mut(partition) else { continue };
-            place.commits_in_flight = place.commits_in_flight.saturating_sub(1);
-            if place.is_grantable()
-                && let Some(member_id) = place.target.clone()
-            {
-                effects.push(Effect::Wake { member_id });
-            }
-            if place.is_forgotten() {
-                self.partitions.remove(partition);
-            }
-        }
-        effects
+        self.members
+            .values()
+            .filter_map(Member::deadline)
+            .chain(self.promised.values().copied())
+            .chain(self.join_deadline)
+            .chain(self.sync_deadline)
+            .chain(self.open.as_ref().and_then(|open| open.closes_at))
+            .min()
     }
 
     /// Its name.
@@ -169,32 +189,59 @@ impl Group {
         &self.name
     }
 
-    /// Its generation: rises whenever the assignment is worked out anew.
+    /// Its generation; rises whenever its members have come together anew.
     pub fn generation(&self) -> i32 {
         self.generation
     }
 
-    /// The generation that a member has reached; its commits must carry it.
-    pub fn member_generation(&self, member_id: &str) -> Option<i32> {
-        self.members.get(member_id).map(|member| member.generation)
-    }
-
     /// Where it stands.
     pub fn state(&self) -> GroupState {
-        if self.members.is_empty() {
-            GroupState::Empty
-        } else if self.open.is_none() {
-            GroupState::Stable
-        } else if self.partitions.values().any(Ownership::is_leaving) {
-            GroupState::PreparingRebalance
-        } else {
-            GroupState::CompletingRebalance
-        }
+        self.state
+    }
+
+    /// What kind of group it is; `None` before the first member.
+    pub fn protocol_type(&self) -> Option<&str> {
+        self.protocol_type.as_deref()
+    }
+
+    /// The assignor in force.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
     }
 
     /// Whether it has members.
     pub fn has_members(&self) -> bool {
         !self.members.is_empty()
+    }
+
+    /// Whether somebody is a member.
+    pub fn has_member(&self, member_id: &str) -> bool {
+        self.members.contains_key(member_id)
+    }
+
+    /// Whether nothing would be lost with it: no member, and nobody who is to become one.
+    pub fn is_unused(&self) -> bool {
+        self.members.is_empty() && self.promised.is_empty()
+    }
+
+    /// Since when it has had no members; `None` if it has some.
+    pub fn empty_since(&self) -> Option<Timestamp> {
+        self.empty_since
+    }
+
+    /// Bytes of what its members told.
+    pub fn held_bytes(&self) -> usize {
+        self.members.values().fold(0, |sum, member| sum.saturating_add(member.held_bytes()))
+    }
+
+    /// Whether a member that is a consumer reads a topic. Of other groups this isn't known.
+    pub fn is_subscribed(&self, topic: &str) -> bool {
+        self.is_of_consumers() && self.members.values().any(|member| member.topics.contains(topic))
+    }
+
+    /// Whether its members are consumers, whose subscriptions can be read.
+    pub fn is_of_consumers(&self) -> bool {
+        self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL)
     }
 
     /// Its members, by name.
@@ -204,263 +251,146 @@ impl Group {
             .iter()
             .map(|(member_id, member)| MemberDescription {
                 member_id: member_id.clone(),
+                instance_id: member.instance_id.clone(),
                 client_id: member.client_id.clone(),
-                partitions: self.owned_by(member_id),
+                client_host: member.client_host.clone(),
+                metadata: self
+                    .protocol
+                    .as_deref()
+                    .map_or_else(Bytes::new, |protocol| member.metadata(protocol)),
+                assignment: member.assignment.clone(),
+                partitions: self.ownership.of(member_id).cloned().collect(),
                 joined_at: member.joined_at,
-                last_heartbeat: member.last_heartbeat,
+                last_heartbeat: member.last_heard,
             })
             .collect();
         members.sort_by(|a, b| (&a.client_id, &a.member_id).cmp(&(&b.client_id, &b.member_id)));
         members
     }
 
-    /// The member that owns a partition.
-    pub fn owner(&self, partition: &TopicPartition) -> Option<&str> {
-        self.partitions.get(partition)?.owner.as_deref()
-    }
-
-    fn join(&mut self, join: Join, now: Timestamp, effects: &mut Vec<Effect>) {
-        let topics: BTreeMap<Arc<str>, i32> = join.topics.into_iter().collect();
-        let cause = match self.members.get_mut(&join.member_id) {
-            Some(member) => {
-                member.last_heartbeat = now;
-                if member.topics == topics {
-                    return;
-                }
-                RebalanceCause::SubscriptionChanged
-            }
-            None => RebalanceCause::Joined {
-                member_id: join.member_id.clone(),
-                client_id: join.client_id.clone(),
-            },
-        };
-        self.begin_rebalance(cause, now);
-        let generation = self.generation;
-        self.members
-            .entry(join.member_id)
-            .and_modify(|member| member.topics.clone_from(&topics))
-            .or_insert_with(|| Member {
-                client_id: join.client_id,
-                topics,
-                session_timeout: join.session_timeout,
-                max_poll_interval: join.max_poll_interval,
-                joined_at: now,
-                last_heartbeat: now,
-                last_poll: now,
-                generation,
-            });
-        self.reassign(now, effects);
-    }
-
-    fn remove(&mut self, leaving: &[(String, LeaveReason)], now: Timestamp, effects: &mut Vec<Effect>) {
-        let mut any = false;
-        for (member_id, reason) in leaving {
-            let Some(member) = self.members.get(member_id) else {
-                effects.push(self.not_member(member_id.clone()));
-                continue;
-            };
-            any = true;
-            let client_id = member.client_id.clone();
-            let cause = RebalanceCause::Left {
-                member_id: member_id.clone(),
-                client_id: client_id.clone(),
-                reason: *reason,
-            };
-            // Before the member goes: the record's "before" still has it.
-            self.begin_rebalance(cause, now);
-            self.members.remove(member_id);
-            for place in self.partitions.values_mut() {
-                if place.owner.as_deref() == Some(member_id) {
-                    place.release(now);
-                }
-            }
-            if self.departed.len() == MAX_DEPARTED {
-                self.departed.pop_front();
-            }
-            self.departed.push_back(Departed { member_id: member_id.clone(), reason: *reason });
-            if *reason != LeaveReason::Left {
-                effects.push(Effect::Expelled { member_id: member_id.clone(), client_id, reason: *reason });
-            }
-        }
-        if any {
-            self.reassign(now, effects);
-        }
-    }
-
     fn tick(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let expired: Vec<_> = self
-            .members
-            .iter()
-            .filter_map(|(member_id, member)| member.expired(now).map(|reason| (member_id.clone(), reason)))
-            .collect();
-        if !expired.is_empty() {
-            self.remove(&expired, now, effects);
+        self.expire(now, effects);
+        if self.join_deadline.is_some_and(|deadline| deadline <= now) {
+            self.end_joining(now, effects);
+        }
+        if self.sync_deadline.is_some_and(|deadline| deadline <= now) {
+            self.end_syncing(now, effects);
+        }
+        if self.open.as_ref().and_then(|open| open.closes_at).is_some_and(|at| at <= now) {
+            self.close_rebalance(now, effects);
         }
     }
 
-    fn poll(&mut self, member_id: String, now: Timestamp, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get_mut(&member_id) else {
-            effects.push(self.not_member(member_id));
+    /// Begins a rebalance, or adds to the one that is open. `cause` is none for what an open one makes members do.
+    fn prepare(
+        &mut self,
+        cause: Option<RebalanceCause>,
+        initial_delay: Duration,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.record_cause(cause, now);
+        if self.state == GroupState::PreparingRebalance {
             return;
-        };
-        member.last_heartbeat = now;
-        member.last_poll = now;
-        // A stable group has nothing to tell, and every poll of every member comes through here.
+        }
+        if self.state == GroupState::CompletingRebalance {
+            self.refuse_syncs(now, effects);
+        }
+        self.unsynced.clear();
+        self.sync_deadline = None;
+        let rebalance_timeout = self.rebalance_timeout();
+        let whole = now.saturating_add(rebalance_timeout);
+        if self.state == GroupState::Empty && !initial_delay.is_zero() {
+            self.gathering = Some(Gathering { delay: initial_delay, until: whole, newcomer: false });
+            self.join_deadline = Some(now.saturating_add(initial_delay.min(rebalance_timeout)));
+        } else {
+            self.join_deadline = Some(whole);
+        }
+        self.state = GroupState::PreparingRebalance;
+        self.empty_since = None;
+        let absent = self.members.iter().filter(|(_, member)| member.joining.is_none());
+        effects.extend(absent.map(|(member_id, _)| Effect::Wake { member_id: member_id.clone() }));
+    }
+
+    /// The longest that any member wants others to wait.
+    fn rebalance_timeout(&self) -> Duration {
+        self.members.values().map(|member| member.rebalance_timeout).max().unwrap_or_default()
+    }
+
+    fn record_cause(&mut self, cause: Option<RebalanceCause>, now: Timestamp) {
         if self.open.is_none() {
-            member.generation = self.generation;
-            return;
+            let before = self.owned_by_client();
+            self.open = Some(OpenRebalance::new(before, now));
         }
-        self.release_told(&member_id, now, effects);
-
-        let mut revoked = Vec::new();
-        for (partition, place) in &mut self.partitions {
-            if place.is_leaving() && place.owner.as_deref() == Some(&member_id) {
-                place.revoke_told = true;
-                revoked.push(partition.clone());
-            }
-        }
-        if !revoked.is_empty() {
-            effects.push(Effect::Revoke { member_id, partitions: revoked });
-            return;
-        }
-        let generation = self.generation;
-        if let Some(member) = self.members.get_mut(&member_id) {
-            member.generation = generation;
-        }
-        let gained = self.grant(&member_id, now);
-        if !gained.is_empty() {
-            effects.push(Effect::Assign { member_id, partitions: gained, generation });
-        }
-        self.complete_rebalance(now, effects);
-    }
-
-    /// The poll after a `Revoke` acknowledges it: what was told is free now.
-    fn release_told(&mut self, member_id: &str, now: Timestamp, effects: &mut Vec<Effect>) {
-        let mut woken = BTreeSet::new();
-        for place in self.partitions.values_mut() {
-            if place.revoke_told && place.owner.as_deref() == Some(member_id) {
-                place.release(now);
-                if place.is_grantable()
-                    && let Some(target) = place.target.clone()
-                {
-                    woken.insert(target);
-                }
-            }
-        }
-        self.partitions.retain(|_, place| !place.is_forgotten());
-        effects.extend(
-            woken.into_iter().filter(|woken| woken != member_id).map(|member_id| Effect::Wake { member_id }),
-        );
-    }
-
-    /// Gives a member what is free and meant for it.
-    fn grant(&mut self, member_id: &str, now: Timestamp) -> Vec<TopicPartition> {
-        let mut gained = Vec::new();
-        for (partition, place) in &mut self.partitions {
-            if !place.is_grantable() || place.target.as_deref() != Some(member_id) {
-                continue;
-            }
-            place.owner = Some(member_id.to_owned());
-            if let (Some(since), Some(open)) = (place.free_since.take(), self.open.as_mut()) {
-                open.paused.insert(partition.clone(), now.since(since));
-            }
-            gained.push(partition.clone());
-        }
-        gained
-    }
-
-    fn begin_rebalance(&mut self, cause: RebalanceCause, now: Timestamp) {
-        let before = if self.open.is_none() { self.owned_by_client() } else { BTreeMap::new() };
-        let open = self.open.get_or_insert_with(|| OpenRebalance {
-            began_at: now,
-            causes: Vec::new(),
-            before,
-            paused: BTreeMap::new(),
-        });
-        if open.causes.len() < MAX_CAUSES {
-            open.causes.push(cause);
+        if let Some(open) = &mut self.open {
+            open.closes_at = None;
+            open.add_cause(cause);
         }
     }
 
-    /// Works out who is to own what, and wakes whoever has something to give or to get.
-    fn reassign(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.generation = self.generation.saturating_add(1);
-        let mut order: Vec<(&String, &Member)> = self.members.iter().collect();
-        order.sort_by(|a, b| (&a.1.client_id, a.0).cmp(&(&b.1.client_id, b.0)));
-        let subscribers: Vec<Subscriber<'_>> = order
-            .iter()
-            .map(|(member_id, member)| Subscriber { member_id, topics: &member.topics })
-            .collect();
-        let wanted = assignor::assign(&subscribers, |partition| {
-            self.partitions
-                .get(partition)
-                .and_then(|place| place.owner.as_deref().or(place.target.as_deref()))
-        });
-
-        for place in self.partitions.values_mut() {
-            place.target = None;
-        }
-        for (partition, member_id) in wanted {
-            self.partitions.entry(partition).or_default().target = Some(member_id);
-        }
-        self.partitions.retain(|_, place| !place.is_forgotten());
-
-        let mut woken = BTreeSet::new();
-        for place in self.partitions.values() {
-            if place.is_leaving() {
-                woken.extend(place.owner.clone());
-            } else if place.is_grantable() {
-                woken.extend(place.target.clone());
-            }
-        }
-        effects.extend(woken.into_iter().map(|member_id| Effect::Wake { member_id }));
-        self.complete_rebalance(now, effects);
-    }
-
-    fn complete_rebalance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.partitions.values().any(|place| place.owner != place.target || place.revoke_told) {
-            return;
-        }
+    fn close_rebalance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let after = self.owned_by_client();
         if let Some(open) = self.open.take() {
-            effects.push(Effect::Rebalanced(Box::new(RebalanceRecord {
-                group: self.name.clone(),
-                generation: self.generation,
-                began_at: open.began_at,
-                completed_at: now,
-                causes: open.causes,
-                before: open.before,
-                after: self.owned_by_client(),
-                paused: open.paused,
-            })));
+            effects.push(Effect::Rebalanced(Box::new(open.close(&self.name, self.generation, after, now))));
         }
-    }
-
-    fn owned_by(&self, member_id: &str) -> Vec<TopicPartition> {
-        self.partitions
-            .iter()
-            .filter(|(_, place)| place.owner.as_deref() == Some(member_id))
-            .map(|(partition, _)| partition.clone())
-            .collect()
     }
 
     fn owned_by_client(&self) -> BTreeMap<String, Vec<TopicPartition>> {
-        let mut owned: BTreeMap<String, Vec<TopicPartition>> = BTreeMap::new();
-        for (member_id, member) in &self.members {
-            owned.entry(member.client_id.clone()).or_default().extend(self.owned_by(member_id));
+        let mut owned: BTreeMap<String, Vec<TopicPartition>> =
+            self.members.values().map(|member| (member.client_id.clone(), Vec::new())).collect();
+        for (partition, member_id) in self.ownership.owned() {
+            if let Some(partitions) =
+                self.members.get(member_id).and_then(|member| owned.get_mut(&member.client_id))
+            {
+                partitions.push(partition.clone());
+            }
         }
         owned
     }
 
-    fn departure(&self, member_id: &str) -> Option<LeaveReason> {
-        self.departed
+    /// The member that a request names, if it is one.
+    fn check_member(&self, member: &MemberRef) -> Result<(), GroupError> {
+        if let Some(instance_id) = &member.instance_id {
+            return match self.instances.get(instance_id) {
+                None => Err(self.unknown(&member.member_id)),
+                Some(current) if *current != member.member_id => Err(self.fenced(instance_id)),
+                Some(_) => Ok(()),
+            };
+        }
+        if self.members.contains_key(&member.member_id) {
+            Ok(())
+        } else {
+            Err(self.unknown(&member.member_id))
+        }
+    }
+
+    fn check_generation(&self, member_id: &str, given: i32) -> Result<(), GroupError> {
+        if given == self.generation {
+            return Ok(());
+        }
+        Err(GroupError::IllegalGeneration {
+            group: self.name.clone(),
+            member_id: member_id.to_owned(),
+            given,
+            current: self.generation,
+        })
+    }
+
+    fn unknown(&self, member_id: &str) -> GroupError {
+        let reason = self
+            .departed
             .iter()
             .rev()
             .find(|departed| departed.member_id == member_id)
-            .map(|departed| departed.reason)
+            .map(|departed| departed.reason);
+        GroupError::UnknownMember { group: self.name.clone(), member_id: member_id.to_owned(), reason }
     }
 
-    fn not_member(&self, member_id: String) -> Effect {
-        let reason = self.departure(&member_id);
-        Effect::NotMember { member_id, reason }
+    fn fenced(&self, instance_id: &str) -> GroupError {
+        GroupError::FencedInstance { group: self.name.clone(), instance_id: instance_id.to_owned() }
+    }
+
+    fn rebalancing(&self) -> GroupError {
+        GroupError::RebalanceInProgress { group: self.name.clone() }
     }
 }

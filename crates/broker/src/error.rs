@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use farol_log::{AppendError, BatchError, PartitionError, PartitionId, ReadError};
 
-use crate::coordinator::Fence;
+use crate::coordinator::GroupError;
 use crate::partition::TopicPartition;
 
 /// Why a call was not carried out.
@@ -58,7 +58,10 @@ pub enum BrokerError {
     },
     /// A commit of a member that has lost its membership, generation or partition.
     #[error("fenced: {0}")]
-    Fenced(#[from] Fence),
+    Fenced(GroupError),
+    /// Something else that a group refuses.
+    #[error(transparent)]
+    Group(GroupError),
     /// A transactional producer that was replaced by a newer one.
     #[error("fenced: a newer producer has the transactional id `{transactional_id}`")]
     ProducerFenced {

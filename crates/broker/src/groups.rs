@@ -1,55 +1,64 @@
 //! The shell around the group coordinator: one lock around every group, its offsets, and the producers' epochs.
 //!
+//! # Requests
+//!
+//! A request becomes an input of its group ([`Groups::request`]); its answer comes out now or with a later input. Whoever
+//! asks is answered through a [`Reply`]: a task that waits, which takes its request back when it is dropped
+//! ([`Groups::ask`]), or the mailbox of a member of this process, which is also told when its group begins a rebalance.
+//!
 //! # How a commit is fenced
 //!
 //! A commit of offsets is an append to the log with a precondition. The log's commit thread runs the precondition just
 //! before it writes ([`InFlightCommit::decide`]): under this module's lock, the member's generation and ownership and
 //! the producer's epoch are checked and the partitions are marked as having a commit in flight. When the append is
 //! durable or has failed ([`InFlightCommit::finish`]), the offsets are taken over and the marks go. While a partition is
-//! marked, the coordinator gives it to nobody, and while a producer is, its successor waits. So a commit that got in
-//! before the fence is seen by the next owner, and one that comes after is refused before anything is written.
+//! marked, nobody is told its committed offset ([`Groups::fetch_offsets`], [`Groups::settled_offsets`]), and while a
+//! producer is, its successor waits. So a commit that got in before the fence is seen by the next owner, who asks after it
+//! was assigned, and one that comes after is refused before anything is written.
 //!
 //! The lock is held for microseconds and never across an await or a call into the log.
+//!
+//! # Failures
+//!
+//! Groups live in memory: after a restart members are unknown, join again, and find the committed offsets. Offsets of groups
+//! without members go when they are older than [`GroupOptions::offsets_retention`] (`expiry`).
 
-use std::collections::BTreeMap;
+mod commit;
+mod expiry;
+mod ledger;
+mod requests;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use farol_event::Timestamp;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
+
+pub(crate) use commit::{InFlightCommit, OffsetChange};
+pub use commit::{Membership, OffsetCommit};
+pub(crate) use expiry::expire_offsets;
+use ledger::Ledger;
+pub use ledger::{CommittedOffset, FetchedOffset};
+pub use requests::{DescribedGroup, JoinRequest, SyncRequest};
+pub use settings::{
+    GroupOptions, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES,
+    MAX_PROTOCOLS,
+};
 
 use crate::clock::Clock;
-use crate::coordinator::rebalance::{LeaveReason, RebalanceRecord};
-use crate::coordinator::{Effect, Group, GroupState, Input, Join, MemberDescription};
+use crate::coordinator::rebalance::RebalanceRecord;
+use crate::coordinator::{
+    Answer, Effect, Group, GroupError, GroupLimits, GroupState, Input, MemberDescription, Ticket,
+};
 use crate::error::BrokerError;
 use crate::partition::TopicPartition;
 
 /// Rebalances that a slow receiver may fall behind before it misses the oldest.
 const REBALANCE_BACKLOG: usize = 256;
-/// Longest name of a group or transactional id, and of a client.
-pub const MAX_NAME_BYTES: usize = 255;
-
-/// Who a member is, at which generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
-    /// The group.
-    pub group: String,
-    /// The member's id.
-    pub member_id: String,
-    /// Its generation.
-    pub generation: i32,
-}
-
-/// Offsets that a member commits: the next offset to read, by partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetCommit {
-    /// Who commits.
-    pub member: Membership,
-    /// What.
-    pub offsets: BTreeMap<TopicPartition, i64>,
-}
 
 /// A transactional producer among those of the same id: the newest epoch is the one in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,32 +76,25 @@ pub struct GroupSnapshot {
     pub generation: i32,
     /// Where it stands.
     pub state: GroupState,
+    /// What kind of group it is: `consumer`, `connect`, …; empty if it never had members.
+    pub protocol_type: String,
+    /// The assignor in force; empty if there is none.
+    pub protocol: String,
     /// Its members.
     pub members: Vec<MemberDescription>,
     /// Its committed offsets.
     pub committed: BTreeMap<TopicPartition, i64>,
 }
 
-/// What a poll of a member brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberNews {
-    /// Nothing.
-    Nothing,
-    /// These partitions are to be given up by the next poll.
-    Revoked(Vec<TopicPartition>),
-    /// These are the member's now, with the offset committed for each, if one is.
-    Assigned(Vec<(TopicPartition, Option<i64>)>),
-    /// It is no member any more; everything it had is gone.
-    Expelled(Option<LeaveReason>),
-}
-
 pub(crate) struct Groups {
     state: Mutex<State>,
+    options: GroupOptions,
     rebalances: broadcast::Sender<RebalanceRecord>,
-    /// A deadline may have come nearer.
+    /// A deadline has come nearer.
     deadlines: Notify,
     clock: Clock,
     next_member: AtomicU64,
+    next_ticket: AtomicU64,
     fenced_commits: AtomicU64,
 }
 
@@ -101,12 +103,23 @@ struct State {
     groups: HashMap<String, Entry>,
     producers: HashMap<String, Producer>,
     last_epoch: u64,
+    /// Bytes of what the members of all groups told.
+    held_bytes: usize,
+    /// The deadline that is waited for.
+    armed: Option<Timestamp>,
 }
 
 struct Entry {
     group: Group,
-    offsets: BTreeMap<TopicPartition, i64>,
-    wakers: HashMap<String, Arc<Notify>>,
+    ledger: Ledger,
+    /// Who waits for which answer.
+    waiting: HashMap<Ticket, Reply>,
+    /// Members of this process.
+    mailboxes: HashMap<String, Arc<Mailbox>>,
+    /// Told when a change of offsets is decided.
+    settled: Arc<Notify>,
+    /// A member of this process waits for that.
+    mailboxes_wait: bool,
 }
 
 struct Producer {
@@ -115,39 +128,67 @@ struct Producer {
     drained: Arc<Notify>,
 }
 
-/// A commit on its way through the log, shared by its precondition and its completion.
-pub(crate) struct InFlightCommit {
-    groups: Arc<Groups>,
-    offsets: Vec<OffsetCommit>,
-    producer: Option<ProducerEpoch>,
-    stage: Mutex<Stage>,
+/// Whom to answer.
+pub(crate) enum Reply {
+    Task(oneshot::Sender<Answer>),
+    Mailbox(Arc<Mailbox>, u64),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Queued,
-    Decided,
-    Finished,
+/// What the coordinator has to say to a member of this process.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    content: Mutex<MailboxContent>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct MailboxContent {
+    answers: VecDeque<(u64, Answer)>,
+    woken: bool,
+}
+
+/// Takes a request back that nobody waits for any more.
+struct Withdrawal<'a> {
+    groups: &'a Groups,
+    group: &'a str,
+    ticket: Ticket,
+    answered: bool,
 }
 
 impl Groups {
-    pub(crate) fn new(clock: Clock, committed: BTreeMap<String, BTreeMap<TopicPartition, i64>>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        options: GroupOptions,
+        committed: BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>,
+    ) -> Self {
         let mut state = State::default();
+        let limits = GroupLimits { max_members: options.max_size };
         for (group, offsets) in committed {
-            state.entry(&group).offsets = offsets;
+            let entry = Entry::new(Group::new(group.as_str(), limits, clock.now()), Ledger::new(offsets));
+            state.groups.insert(group, entry);
         }
         Self {
             state: Mutex::new(state),
+            options,
             rebalances: broadcast::channel(REBALANCE_BACKLOG).0,
             deadlines: Notify::new(),
             clock,
             next_member: AtomicU64::new(1),
+            next_ticket: AtomicU64::new(1),
             fenced_commits: AtomicU64::new(0),
         }
     }
 
+    pub(crate) fn options(&self) -> &GroupOptions {
+        &self.options
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
+        self.clock.instant(at)
     }
 
     pub(crate) fn rebalances(&self) -> broadcast::Receiver<RebalanceRecord> {
@@ -159,92 +200,177 @@ impl Groups {
     }
 
     /// An id that no member has, had, or will have, also across restarts.
-    pub(crate) fn new_member_id(&self, client_id: &str) -> String {
+    pub(crate) fn new_member_id(&self, name: &str) -> String {
         let number = self.next_member.fetch_add(1, Ordering::Relaxed);
-        format!("{client_id}-{:x}-{number}", self.clock.started_at().as_micros())
+        format!("{name}-{:x}-{number}", self.clock.started_at().as_micros())
     }
 
-    /// Joins, or changes the topics of a member. `waker` is told when the member should poll. Gives the member's
-    /// generation.
-    pub(crate) fn join(&self, group: &str, join: Join, waker: &Arc<Notify>) -> i32 {
-        let member_id = join.member_id.clone();
+    pub(crate) fn new_ticket(&self) -> Ticket {
+        Ticket(self.next_ticket.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gives a group an input, and whoever waits their answers. A group that isn't there is made.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorFull`]; then the group has not had the input.
+    pub(crate) fn request(
+        &self,
+        group: &str,
+        input: Input,
+        waiting: Option<(Ticket, Reply)>,
+    ) -> Result<(), GroupError> {
+        let now = self.clock.now();
         let mut state = self.state.lock();
-        let entry = state.entry(group);
-        entry.wakers.insert(member_id.clone(), Arc::clone(waker));
-        let effects = entry.group.apply(Input::Join(join), self.clock.now());
+        if let Input::Join(_) = &input
+            && state.held_bytes > MAX_HELD_BYTES
+        {
+            return Err(GroupError::CoordinatorFull {
+                what: "bytes of what members told",
+                limit: MAX_HELD_BYTES,
+            });
+        }
+        let entry = self.entry(&mut state, group, now)?;
+        let held_before = entry.group.held_bytes();
+        entry.waiting.extend(waiting);
+        if let Input::Abandon { ticket } = &input {
+            entry.waiting.remove(ticket);
+        }
+        let leaves = matches!(input, Input::Leave { .. });
+        let effects = entry.group.apply(input, now);
         self.carry_out(entry, effects);
-        let generation = entry.group.member_generation(&member_id).unwrap_or(-1);
+        if leaves {
+            entry.mailboxes.retain(|member_id, _| entry.group.has_member(member_id));
+        }
+        let held = entry.group.held_bytes();
+        let deadline = entry.group.next_deadline();
+        state.remove_if_unused(group);
+        state.held_bytes = state.held_bytes.saturating_sub(held_before).saturating_add(held);
+        let is_nearer = deadline.is_some_and(|at| state.armed.is_none_or(|armed| at < armed));
         drop(state);
-        self.deadlines.notify_one();
-        generation
-    }
-
-    pub(crate) fn leave(&self, group: &str, member_id: &str) {
-        let mut state = self.state.lock();
-        let entry = state.entry(group);
-        let effects = entry.group.apply(Input::Leave { member_id: member_id.to_owned() }, self.clock.now());
-        entry.wakers.remove(member_id);
-        self.carry_out(entry, effects);
-        if entry.is_unused() {
-            state.groups.remove(group);
+        if is_nearer {
+            self.deadlines.notify_one();
         }
+        Ok(())
     }
 
-    /// Shows that a member lives. Whether it is one.
-    pub(crate) fn heartbeat(&self, group: &str, member_id: &str) -> bool {
-        let mut state = self.state.lock();
-        let entry = state.entry(group);
-        let input = Input::Heartbeat { member_id: member_id.to_owned() };
-        let effects = entry.group.apply(input, self.clock.now());
-        let is_member = !effects.iter().any(|effect| matches!(effect, Effect::NotMember { .. }));
-        self.carry_out(entry, effects);
-        is_member
+    /// Gives a group an input and waits for the answer. A dropped call takes the request back.
+    pub(crate) async fn ask(
+        &self,
+        group: &str,
+        ticket: Ticket,
+        input: Input,
+    ) -> Result<Option<Answer>, GroupError> {
+        let (reply, answer) = oneshot::channel();
+        self.request(group, input, Some((ticket, Reply::Task(reply))))?;
+        let mut withdrawal = Withdrawal { groups: self, group, ticket, answered: false };
+        // Nobody answers when the group was dropped; that is the end of the process.
+        let answer = answer.await.ok();
+        withdrawal.answered = true;
+        Ok(answer)
     }
 
-    /// What is new for a member, and its generation.
-    pub(crate) fn poll(&self, group: &str, member_id: &str) -> (MemberNews, i32) {
+    /// The committed offsets of those partitions for which they stand: no change is on its way and no transaction holds
+    /// one. If that leaves any out, the member's bell rings when it may have changed.
+    pub(crate) fn settled_offsets(
+        &self,
+        group: &str,
+        partitions: &BTreeSet<TopicPartition>,
+    ) -> Vec<(TopicPartition, Option<i64>)> {
         let mut state = self.state.lock();
-        let entry = state.entry(group);
-        let effects = entry.group.apply(Input::Poll { member_id: member_id.to_owned() }, self.clock.now());
-        let mut news = MemberNews::Nothing;
-        let mut others = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Revoke { partitions, .. } => news = MemberNews::Revoked(partitions),
-                Effect::Assign { partitions, .. } => {
-                    let start = |partition: TopicPartition| {
-                        let committed = entry.offsets.get(&partition).copied();
-                        (partition, committed)
+        let Some(entry) = state.groups.get_mut(group) else {
+            return partitions.iter().map(|partition| (partition.clone(), None)).collect();
+        };
+        let ledger = &entry.ledger;
+        let stands = |partition: &&TopicPartition| {
+            !ledger.is_in_flight(std::iter::once(*partition)) && !ledger.is_pending(partition)
+        };
+        let settled: Vec<_> = partitions
+            .iter()
+            .filter(stands)
+            .map(|partition| (partition.clone(), ledger.committed().get(partition).map(|found| found.offset)))
+            .collect();
+        if settled.len() < partitions.len() {
+            entry.mailboxes_wait = true;
+        }
+        settled
+    }
+
+    /// Offsets of a group; of all partitions that have one if none are named. Waits until those on their way are decided.
+    pub(crate) async fn fetch_offsets(
+        &self,
+        group: &str,
+        partitions: Option<&[TopicPartition]>,
+        require_stable: bool,
+    ) -> Vec<(TopicPartition, FetchedOffset)> {
+        loop {
+            let settled = {
+                let state = self.state.lock();
+                let Some(entry) = state.groups.get(group) else {
+                    let missing = |partition: &TopicPartition| (partition.clone(), FetchedOffset::Missing);
+                    return partitions.unwrap_or_default().iter().map(missing).collect();
+                };
+                let ledger = &entry.ledger;
+                let on_its_way = match partitions {
+                    Some(partitions) => ledger.is_in_flight(partitions.iter()),
+                    None => ledger.is_in_flight(ledger.committed().keys()),
+                };
+                if !on_its_way {
+                    let fetch = |partition: &TopicPartition| {
+                        (partition.clone(), ledger.fetch(partition, require_stable))
                     };
-                    news = MemberNews::Assigned(partitions.into_iter().map(start).collect());
+                    return match partitions {
+                        Some(partitions) => partitions.iter().map(fetch).collect(),
+                        None => ledger.committed().keys().map(fetch).collect(),
+                    };
                 }
-                Effect::NotMember { reason, .. } => news = MemberNews::Expelled(reason),
-                other => others.push(other),
-            }
+                Arc::clone(&entry.settled).notified_owned()
+            };
+            settled.await;
         }
-        let generation = entry.group.member_generation(member_id).unwrap_or(-1);
-        self.carry_out(entry, others);
-        (news, generation)
     }
 
     pub(crate) fn committed(&self, group: &str) -> BTreeMap<TopicPartition, i64> {
-        self.state.lock().groups.get(group).map(|entry| entry.offsets.clone()).unwrap_or_default()
+        let state = self.state.lock();
+        state.groups.get(group).map(|entry| entry.committed()).unwrap_or_default()
+    }
+
+    /// An open transaction holds these offsets: whoever wants only what stands must wait for its end.
+    ///
+    /// # Errors
+    /// Why the committer may not.
+    pub(crate) fn add_pending(&self, producer_id: i64, commit: &OffsetCommit) -> Result<(), GroupError> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let entry = self.entry(&mut state, &commit.group, now)?;
+        if let Some(committer) = &commit.committer {
+            entry.group.decide_commit(committer, commit.offsets.keys(), now)?;
+        }
+        let offsets = commit.offsets.iter().map(|(partition, offset)| (partition.clone(), offset.clone()));
+        entry.ledger.add_pending(producer_id, offsets);
+        Ok(())
+    }
+
+    /// What an open transaction holds of a group's offsets.
+    pub(crate) fn pending(&self, producer_id: i64, group: &str) -> BTreeMap<TopicPartition, CommittedOffset> {
+        let state = self.state.lock();
+        let pending = state.groups.get(group).and_then(|entry| entry.ledger.pending_of(producer_id));
+        pending.cloned().unwrap_or_default()
+    }
+
+    /// A transaction is over: it holds none of a group's offsets any more.
+    pub(crate) fn end_pending(&self, producer_id: i64, group: &str) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.groups.get_mut(group) {
+            entry.ledger.take_pending(producer_id);
+            entry.offsets_settled();
+            state.remove_if_unused(group);
+        }
     }
 
     /// Every group that has members or committed offsets, by name.
     pub(crate) fn snapshot(&self) -> Vec<GroupSnapshot> {
         let state = self.state.lock();
-        let mut groups: Vec<_> = state
-            .groups
-            .iter()
-            .map(|(name, entry)| GroupSnapshot {
-                group: name.clone(),
-                generation: entry.group.generation(),
-                state: entry.group.state(),
-                members: entry.group.members(),
-                committed: entry.offsets.clone(),
-            })
-            .collect();
+        let mut groups: Vec<_> = state.groups.iter().map(|(name, entry)| entry.snapshot(name)).collect();
         drop(state);
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         groups
@@ -253,8 +379,11 @@ impl Groups {
     /// Expels who must go, now and whenever a deadline passes. Never ends.
     pub(crate) async fn watch_deadlines(&self) {
         loop {
-            let next =
-                self.state.lock().groups.values().filter_map(|entry| entry.group.next_deadline()).min();
+            let next = {
+                let mut state = self.state.lock();
+                state.armed = state.groups.values().filter_map(|entry| entry.group.next_deadline()).min();
+                state.armed
+            };
             match next {
                 None => self.deadlines.notified().await,
                 Some(at) => {
@@ -271,11 +400,16 @@ impl Groups {
     fn tick(&self) {
         let now = self.clock.now();
         let mut state = self.state.lock();
+        let mut held_bytes = 0usize;
         for entry in state.groups.values_mut() {
-            let effects = entry.group.apply(Input::Tick, now);
-            self.carry_out(entry, effects);
+            if entry.group.next_deadline().is_some_and(|at| at <= now) {
+                let effects = entry.group.apply(Input::Tick, now);
+                self.carry_out(entry, effects);
+            }
+            held_bytes = held_bytes.saturating_add(entry.group.held_bytes());
         }
         state.groups.retain(|_, entry| !entry.is_unused());
+        state.held_bytes = held_bytes;
     }
 
     /// A new epoch for a transactional id; older producers are fenced from here on. Returns when every commit that they
@@ -318,44 +452,67 @@ impl Groups {
         }
     }
 
+    /// The group's entry, made if it isn't there.
+    fn entry<'a>(
+        &self,
+        state: &'a mut State,
+        group: &str,
+        now: Timestamp,
+    ) -> Result<&'a mut Entry, GroupError> {
+        if !state.groups.contains_key(group) && state.groups.len() >= self.options.max_groups {
+            return Err(GroupError::CoordinatorFull { what: "groups", limit: self.options.max_groups });
+        }
+        let limits = GroupLimits { max_members: self.options.max_size };
+        Ok(state
+            .groups
+            .entry(group.to_owned())
+            .or_insert_with(|| Entry::new(Group::new(group, limits, now), Ledger::default())))
+    }
+
     fn carry_out(&self, entry: &mut Entry, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Answer { ticket, answer } => entry.answer(ticket, answer),
                 Effect::Wake { member_id } => {
-                    if let Some(waker) = entry.wakers.get(&member_id) {
-                        waker.notify_one();
+                    if let Some(mailbox) = entry.mailboxes.get(&member_id) {
+                        mailbox.wake();
                     }
                 }
                 Effect::Expelled { member_id, client_id, reason } => {
+                    let group = entry.group.name();
                     tracing::warn!(
-                        group = entry.group.name(),
+                        group,
                         client_id,
                         member_id,
-                        "member expelled: it {}",
-                        reason.as_str()
+                        reason = reason.as_str(),
+                        "member expelled from the group"
                     );
-                    if let Some(waker) = entry.wakers.remove(&member_id) {
-                        waker.notify_one();
+                    if let Some(mailbox) = entry.mailboxes.remove(&member_id) {
+                        mailbox.wake();
                     }
                 }
                 Effect::Rebalanced(record) => {
-                    tracing::debug!(group = record.group, generation = record.generation, "rebalanced");
-                    // Nobody listening is fine.
+                    let causes: Vec<String> = record.causes.iter().map(ToString::to_string).collect();
+                    tracing::info!(
+                        group = record.group,
+                        generation = record.generation,
+                        causes = causes.join(", "),
+                        members = record.after.len(),
+                        "rebalance complete"
+                    );
+                    // Nobody may be listening.
                     let _ = self.rebalances.send(*record);
                 }
-                Effect::Revoke { .. } | Effect::Assign { .. } | Effect::NotMember { .. } => {}
             }
         }
     }
 }
 
 impl State {
-    fn entry(&mut self, group: &str) -> &mut Entry {
-        self.groups.entry_ref(group).or_insert_with(|| Entry {
-            group: Group::new(group),
-            offsets: BTreeMap::new(),
-            wakers: HashMap::new(),
-        })
+    fn remove_if_unused(&mut self, group: &str) {
+        if self.groups.get(group).is_some_and(Entry::is_unused) {
+            self.groups.remove(group);
+        }
     }
 
     fn check_producer(&self, producer: &ProducerEpoch) -> Result<(), BrokerError> {
@@ -367,88 +524,111 @@ impl State {
 }
 
 impl Entry {
+    fn new(group: Group, ledger: Ledger) -> Self {
+        Self {
+            group,
+            ledger,
+            waiting: HashMap::new(),
+            mailboxes: HashMap::new(),
+            settled: Arc::default(),
+            mailboxes_wait: false,
+        }
+    }
+
     fn is_unused(&self) -> bool {
-        !self.group.has_members() && self.offsets.is_empty()
+        self.group.is_unused() && self.ledger.is_empty() && self.waiting.is_empty()
+    }
+
+    fn committed(&self) -> BTreeMap<TopicPartition, i64> {
+        self.ledger.committed().iter().map(|(partition, found)| (partition.clone(), found.offset)).collect()
+    }
+
+    fn snapshot(&self, name: &str) -> GroupSnapshot {
+        GroupSnapshot {
+            group: name.to_owned(),
+            generation: self.group.generation(),
+            state: self.group.state(),
+            protocol_type: self.group.protocol_type().unwrap_or_default().to_owned(),
+            protocol: self.group.protocol().unwrap_or_default().to_owned(),
+            members: self.group.members(),
+            committed: self.committed(),
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        match self.waiting.remove(&ticket) {
+            // A task that was dropped doesn't want to know.
+            Some(Reply::Task(task)) => drop(task.send(answer)),
+            Some(Reply::Mailbox(mailbox, number)) => {
+                if let Answer::Join(Ok(joined)) = &answer {
+                    self.mailboxes.insert(joined.member_id.clone(), Arc::clone(&mailbox));
+                }
+                mailbox.put(number, answer);
+            }
+            None => {}
+        }
+    }
+
+    fn offsets_settled(&mut self) {
+        self.settled.notify_waiters();
+        if std::mem::take(&mut self.mailboxes_wait) {
+            for mailbox in self.mailboxes.values() {
+                mailbox.bell.notify_one();
+            }
+        }
+    }
+
+    fn check_not_read(&self, partitions: &BTreeSet<TopicPartition>) -> Result<(), GroupError> {
+        let group = || self.group.name().to_owned();
+        if !self.group.has_members() {
+            return Ok(());
+        }
+        if !self.group.is_of_consumers() {
+            return Err(GroupError::NotEmpty { group: group() });
+        }
+        match partitions.iter().find(|partition| self.group.is_subscribed(&partition.topic)) {
+            Some(partition) => {
+                Err(GroupError::Subscribed { group: group(), topic: partition.topic.to_string() })
+            }
+            None => Ok(()),
+        }
     }
 }
 
-impl InFlightCommit {
-    pub(crate) fn new(
-        groups: Arc<Groups>,
-        offsets: Vec<OffsetCommit>,
-        producer: Option<ProducerEpoch>,
-    ) -> Arc<Self> {
-        Arc::new(Self { groups, offsets, producer, stage: Mutex::new(Stage::Queued) })
+impl Mailbox {
+    fn put(&self, number: u64, answer: Answer) {
+        self.content.lock().answers.push_back((number, answer));
+        self.bell.notify_one();
     }
 
-    /// Whether the commit may be written. Run by the log's commit thread.
-    pub(crate) fn decide(&self) -> Result<(), BrokerError> {
-        let decided = self.decide_all();
-        match &decided {
-            Ok(()) => *self.stage.lock() = Stage::Decided,
-            Err(error) => {
-                self.groups.fenced_commits.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%error, "commit refused");
-            }
-        }
-        decided
+    fn wake(&self) {
+        self.content.lock().woken = true;
+        self.bell.notify_one();
     }
 
-    fn decide_all(&self) -> Result<(), BrokerError> {
-        let mut state = self.groups.state.lock();
-        if let Some(producer) = &self.producer {
-            state.check_producer(producer)?;
-        }
-        for (passed, commit) in self.offsets.iter().enumerate() {
-            let member = &commit.member;
-            let group = &mut state.entry(&member.group).group;
-            if let Err(fence) =
-                group.decide_commit(&member.member_id, member.generation, commit.offsets.keys())
-            {
-                for undone in self.offsets.iter().take(passed) {
-                    let entry = state.entry(&undone.member.group);
-                    let effects = entry.group.finish_commit(undone.offsets.keys());
-                    self.groups.carry_out(entry, effects);
-                }
-                return Err(fence.into());
-            }
-        }
-        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
-        {
-            entry.commits_in_flight += 1;
-        }
-        Ok(())
+    pub(crate) fn take_answer(&self) -> Option<(u64, Answer)> {
+        self.content.lock().answers.pop_front()
     }
 
-    /// The append has ended: with `written`, the offsets hold from now on.
-    pub(crate) fn finish(&self, written: bool) {
-        if std::mem::replace(&mut *self.stage.lock(), Stage::Finished) != Stage::Decided {
+    /// Whether a rebalance has begun since the last time that this was asked.
+    pub(crate) fn take_wake(&self) -> bool {
+        std::mem::take(&mut self.content.lock().woken)
+    }
+
+    /// Resolves when there is something to take, or offsets that were held back may stand.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        if self.answered {
             return;
         }
-        let mut state = self.groups.state.lock();
-        for commit in &self.offsets {
-            let entry = state.entry(&commit.member.group);
-            if written {
-                entry
-                    .offsets
-                    .extend(commit.offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)));
-            }
-            let effects = entry.group.finish_commit(commit.offsets.keys());
-            self.groups.carry_out(entry, effects);
+        // The group is there as long as it has a member that waits; if not, there is nothing to take back.
+        if let Err(error) = self.groups.request(self.group, Input::Abandon { ticket: self.ticket }, None) {
+            tracing::debug!(%error, "a request could not be taken back");
         }
-        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
-        {
-            entry.commits_in_flight = entry.commits_in_flight.saturating_sub(1);
-            if entry.commits_in_flight == 0 {
-                entry.drained.notify_waiters();
-            }
-        }
-    }
-}
-
-impl Drop for InFlightCommit {
-    /// A log that forgot its callback must not leave partitions marked for ever.
-    fn drop(&mut self) {
-        self.finish(false);
     }
 }

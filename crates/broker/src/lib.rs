@@ -52,11 +52,18 @@ mod transactions;
 pub use batches::{PartitionBatches, RecordToEncode, TopicBatches, encoded_size_hint};
 pub use broker::{AppendUnderWay, Broker, BrokerOptions, poll_pace};
 pub use coordinator::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
-pub use coordinator::{Fence, GroupState, MemberDescription};
+pub use coordinator::{
+    CommitCheck, Committer, GroupError, GroupState, Joined, JoinedMember, Leaving, MemberDescription,
+    MemberRef, Protocol, Synced,
+};
 pub use error::{BrokerError, OpenError};
 pub use fetch::{FetchedBatches, Isolation, PartitionReader};
-pub use groups::{GroupSnapshot, MAX_NAME_BYTES, MemberNews, Membership, OffsetCommit};
-pub use member::{Member, MemberSettings};
+pub use groups::{
+    CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest, MAX_HELD_BYTES,
+    MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS, Membership, OffsetCommit,
+    SyncRequest,
+};
+pub use member::{Member, MemberNews, MemberSettings};
 pub use partition::TopicPartition;
 pub use produce::Producing;
 pub use producers::{

@@ -3,7 +3,8 @@
 //! Keys and values have Kafka's own layout (`OffsetCommitKey` version 1, `OffsetCommitValue` version 3), big-endian:
 //!
 //! * key: version `i16` = 1, group (string), topic (string), partition `i32`;
-//! * value: version `i16` = 3, offset `i64`, leader epoch `i32` = -1, metadata (string, empty), commit time `i64` ms.
+//! * value: version `i16` = 3, offset `i64`, leader epoch `i32` (−1 if not known), metadata (string), commit time `i64` ms.
+//!   No value: the offset was deleted.
 //!
 //! A string is its length as `i16` and its UTF-8 bytes.
 
@@ -14,35 +15,40 @@ use bytes::{Buf, BufMut};
 use farol_log::{Batch, BatchBuilder, Partition, Verify};
 
 use crate::error::BrokerError;
-use crate::groups::{MAX_NAME_BYTES, OffsetCommit};
+use crate::groups::{CommittedOffset, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, OffsetChange};
 use crate::partition::TopicPartition;
 use crate::topic::OFFSETS_TOPIC;
 
 /// How much of the topic is read at once at the start.
 const READ_BYTES: usize = 1024 * 1024;
 /// Committed offsets by group.
-pub(crate) type CommittedOffsets = BTreeMap<String, BTreeMap<TopicPartition, i64>>;
+pub(crate) type CommittedOffsets = BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>;
 
 const KEY_VERSION: i16 = 1;
 const VALUE_VERSION: i16 = 3;
-const NO_LEADER_EPOCH: i32 = -1;
 
-/// The records of commits as one batch; `None` if they hold no offset.
-pub(crate) fn encode(commits: &[OffsetCommit], now_ms: i64) -> Result<Option<Batch>, BrokerError> {
+/// The records of changes as one batch, all committed at `now_ms`; `None` if they hold no offset.
+pub(crate) fn encode(changes: &mut [OffsetChange], now_ms: i64) -> Result<Option<Batch>, BrokerError> {
     let mut builder = BatchBuilder::default();
-    for commit in commits {
-        let group = &commit.member.group;
-        if group.len() > MAX_NAME_BYTES {
-            return Err(BrokerError::TooLarge {
-                what: "group name",
-                bytes: group.len(),
-                limit: MAX_NAME_BYTES,
-            });
+    for change in changes {
+        let bytes = change.group().len();
+        if bytes > MAX_NAME_BYTES {
+            return Err(BrokerError::TooLarge { what: "group name", bytes, limit: MAX_NAME_BYTES });
         }
-        for (partition, offset) in &commit.offsets {
-            let key = encode_key(group, partition);
-            let value = encode_value(*offset, now_ms);
-            builder.push(Some(&key), Some(&value), &[], now_ms).map_err(BrokerError::Encode)?;
+        match change {
+            OffsetChange::Commit(commit) => {
+                for (partition, offset) in &mut commit.offsets {
+                    offset.committed_at_ms = now_ms;
+                    let (key, value) = (encode_key(&commit.group, partition), encode_value(offset));
+                    builder.push(Some(&key), Some(&value), &[], now_ms).map_err(BrokerError::Encode)?;
+                }
+            }
+            OffsetChange::Delete(deletion) => {
+                for partition in &deletion.partitions {
+                    let key = encode_key(&deletion.group, partition);
+                    builder.push(Some(&key), None, &[], now_ms).map_err(BrokerError::Encode)?;
+                }
+            }
         }
     }
     if builder.is_empty() { Ok(None) } else { builder.build().map(Some).map_err(BrokerError::Encode) }
@@ -100,13 +106,13 @@ pub(crate) fn encode_key(group: &str, partition: &TopicPartition) -> Vec<u8> {
 }
 
 /// The value of a committed offset.
-pub(crate) fn encode_value(offset: i64, committed_at_ms: i64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(24);
+pub(crate) fn encode_value(committed: &CommittedOffset) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24 + committed.metadata.len());
     out.put_i16(VALUE_VERSION);
-    out.put_i64(offset);
-    out.put_i32(NO_LEADER_EPOCH);
-    put_string(&mut out, "");
-    out.put_i64(committed_at_ms);
+    out.put_i64(committed.offset);
+    out.put_i32(committed.leader_epoch);
+    put_string(&mut out, &committed.metadata);
+    out.put_i64(committed.committed_at_ms);
     out
 }
 
@@ -121,20 +127,21 @@ pub(crate) fn decode_key(mut bytes: &[u8]) -> Option<(String, TopicPartition)> {
     bytes.is_empty().then(|| (group, TopicPartition::new(topic, partition)))
 }
 
-/// Reads the offset of a value; `None` if it isn't one of this version.
-pub(crate) fn decode_value(mut bytes: &[u8]) -> Option<i64> {
+/// Reads a value; `None` if it isn't one of this version.
+pub(crate) fn decode_value(mut bytes: &[u8]) -> Option<CommittedOffset> {
     if bytes.try_get_i16().ok()? != VALUE_VERSION {
         return None;
     }
     let offset = bytes.try_get_i64().ok()?;
-    bytes.try_get_i32().ok()?;
-    get_string(&mut bytes)?;
-    bytes.try_get_i64().ok()?;
-    bytes.is_empty().then_some(offset)
+    let leader_epoch = bytes.try_get_i32().ok()?;
+    let metadata = get_string(&mut bytes)?;
+    let committed_at_ms = bytes.try_get_i64().ok()?;
+    let fits = bytes.is_empty() && metadata.len() <= MAX_OFFSET_METADATA_BYTES;
+    fits.then_some(CommittedOffset { offset, leader_epoch, metadata, committed_at_ms })
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
-    // Groups are checked against MAX_GROUP_BYTES before they come here, topics against their own bound.
+    // Names and metadata are checked against their bounds before they come here, topics against their own.
     let length = i16::try_from(text.len()).unwrap_or(i16::MAX);
     out.put_i16(length);
     out.extend_from_slice(text.as_bytes());
@@ -157,7 +164,7 @@ mod tests {
     fn the_layout_is_kafkas() {
         let key = encode_key("g", &TopicPartition::new("tt", 3));
         assert_eq!(key, [0, 1, 0, 1, b'g', 0, 2, b't', b't', 0, 0, 0, 3]);
-        let value = encode_value(5, 7);
+        let value = encode_value(&CommittedOffset { committed_at_ms: 7, ..CommittedOffset::new(5) });
         assert_eq!(
             value,
             [0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]
@@ -166,10 +173,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_decodes(group in ".{0,40}", topic in "[a-z]{1,20}", partition: i32, offset: i64, at: i64) {
+        fn what_is_encoded_decodes(
+            group in ".{0,40}",
+            topic in "[a-z]{1,20}",
+            partition: i32,
+            offset: i64,
+            leader_epoch: i32,
+            metadata in ".{0,40}",
+            committed_at_ms: i64,
+        ) {
             let tp = TopicPartition::new(topic.as_str(), partition);
             prop_assert_eq!(decode_key(&encode_key(&group, &tp)), Some((group, tp)));
-            prop_assert_eq!(decode_value(&encode_value(offset, at)), Some(offset));
+            let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
+            prop_assert_eq!(decode_value(&encode_value(&committed)), Some(committed));
         }
 
         #[test]

@@ -4,7 +4,7 @@ use farol_log::{Batch, Partition};
 
 use crate::broker::Broker;
 use crate::error::BrokerError;
-use crate::groups::{MAX_NAME_BYTES, OffsetCommit, ProducerEpoch};
+use crate::groups::{MAX_NAME_BYTES, OffsetChange, OffsetCommit, ProducerEpoch};
 
 /// A producer of transactions. The newest of an id is in force, and its commits pass; those of older ones are refused.
 ///
@@ -34,7 +34,8 @@ impl TransactionalId {
         batches: Vec<(Partition, Batch)>,
         offsets: Vec<OffsetCommit>,
     ) -> Result<(), BrokerError> {
-        self.broker.commit(batches, offsets, Some(self.producer.clone())).await
+        let changes = offsets.into_iter().map(OffsetChange::Commit).collect();
+        self.broker.commit(batches, changes, Some(self.producer.clone())).await
     }
 
     /// An error if a newer producer has the id.

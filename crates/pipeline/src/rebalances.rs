@@ -126,6 +126,7 @@ fn departure(reason: LeaveReason) -> DepartureReason {
         LeaveReason::Left => DepartureReason::Left,
         LeaveReason::MissedHeartbeats => DepartureReason::MissedHeartbeats,
         LeaveReason::MissedPolls => DepartureReason::MissedPolls,
+        LeaveReason::RebalanceTimeout => DepartureReason::RebalanceTimeout,
     }
 }
 
@@ -136,6 +137,7 @@ fn sentence(cause: &RebalanceCause) -> String {
             LeaveReason::Left => format!("{client_id} left: said goodbye"),
             LeaveReason::MissedHeartbeats => format!("{client_id} left: missed heartbeats"),
             LeaveReason::MissedPolls => format!("{client_id} left: did not poll in time"),
+            LeaveReason::RebalanceTimeout => format!("{client_id} left: did not join the rebalance in time"),
         },
         RebalanceCause::SubscriptionChanged => "subscriptions or partitions changed".into(),
     }

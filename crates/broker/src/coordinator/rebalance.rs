@@ -16,6 +16,8 @@ pub enum LeaveReason {
     MissedHeartbeats,
     /// It lived but did not poll for the maximum poll interval.
     MissedPolls,
+    /// It lived but did not take its part in a rebalance in time.
+    RebalanceTimeout,
 }
 
 /// What set off a rebalance.
@@ -50,15 +52,17 @@ pub struct RebalanceRecord {
     pub generation: i32,
     /// When it began.
     pub began_at: Timestamp,
-    /// When every member had its new partitions.
+    /// When every partition that somebody is to have was given to somebody. A cooperative move takes two generations;
+    /// both are one rebalance.
     pub completed_at: Timestamp,
     /// What set it off (several, if they came together).
     pub causes: Vec<RebalanceCause>,
-    /// Who owned what before: client id → partitions.
+    /// Who owned what before: client id → partitions. Of groups that aren't of consumers, nothing is known here.
     pub before: BTreeMap<String, Vec<TopicPartition>>,
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<TopicPartition>>,
-    /// How long each partition that changed hands had no owner.
+    /// How long each partition that changed hands stood still: from when its last owner gave it up (joined again without
+    /// it, or left) or, if it was expelled, was last heard of, until the assignment that gave it to the next owner.
     pub paused: BTreeMap<TopicPartition, Duration>,
 }
 
@@ -69,6 +73,7 @@ impl LeaveReason {
             LeaveReason::Left => "said goodbye",
             LeaveReason::MissedHeartbeats => "missed its heartbeats",
             LeaveReason::MissedPolls => "did not poll in time",
+            LeaveReason::RebalanceTimeout => "did not join the rebalance in time",
         }
     }
 }
@@ -81,6 +86,51 @@ impl std::fmt::Display for RebalanceCause {
                 write!(f, "{client_id} left: {}", reason.as_str())
             }
             RebalanceCause::SubscriptionChanged => f.write_str("subscription changed"),
+        }
+    }
+}
+
+/// How many causes one rebalance record lists.
+const MAX_CAUSES: usize = 64;
+
+/// A rebalance that isn't complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenRebalance {
+    began_at: Timestamp,
+    causes: Vec<RebalanceCause>,
+    before: BTreeMap<String, Vec<TopicPartition>>,
+    pub(super) paused: BTreeMap<TopicPartition, Duration>,
+    /// While a member that was not given a partition any more has yet to give it up: when that is no longer waited for.
+    pub(super) closes_at: Option<Timestamp>,
+}
+
+impl OpenRebalance {
+    pub(super) fn new(before: BTreeMap<String, Vec<TopicPartition>>, now: Timestamp) -> Self {
+        Self { began_at: now, causes: Vec::new(), before, paused: BTreeMap::new(), closes_at: None }
+    }
+
+    pub(super) fn add_cause(&mut self, cause: Option<RebalanceCause>) {
+        if self.causes.len() < MAX_CAUSES {
+            self.causes.extend(cause);
+        }
+    }
+
+    pub(super) fn close(
+        self,
+        group: &str,
+        generation: i32,
+        after: BTreeMap<String, Vec<TopicPartition>>,
+        now: Timestamp,
+    ) -> RebalanceRecord {
+        RebalanceRecord {
+            group: group.to_owned(),
+            generation,
+            began_at: self.began_at,
+            completed_at: now,
+            causes: self.causes,
+            before: self.before,
+            after,
+            paused: self.paused,
         }
     }
 }

@@ -1,501 +1,603 @@
-//! The coordinator against a model, in virtual time.
+//! The coordinator, case by case.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farol_event::Timestamp;
-use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use rand::{RngExt, SeedableRng};
 
 use super::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
-use super::{Effect, Fence, Group, GroupState, Input, Join};
+use super::subscription::{Subscription, encode_assignment};
+use super::{
+    Answer, CommitCheck, Committer, Effect, Group, GroupError, GroupLimits, GroupState, Input, Join, Joined,
+    Leaving, MISSED_POLLS, MemberRef, Protocol, Sync, Synced, Ticket,
+};
 use crate::partition::TopicPartition;
 
-const SESSION: Duration = Duration::from_secs(10);
-const MAX_POLL: Duration = Duration::from_secs(300);
+pub(super) const SESSION: Duration = Duration::from_secs(10);
+pub(super) const REBALANCE: Duration = Duration::from_secs(60);
 
-fn at(ms: u64) -> Timestamp {
+pub(super) fn at(ms: u64) -> Timestamp {
     Timestamp::EPOCH.saturating_add(Duration::from_millis(ms))
 }
 
-fn join(member: &str, topics: &[(&str, i32)]) -> Input {
-    Input::Join(Join {
-        member_id: member.to_owned(),
-        client_id: member.to_owned(),
-        topics: topics.iter().map(|(name, partitions)| (Arc::from(*name), *partitions)).collect(),
-        session_timeout: SESSION,
-        max_poll_interval: MAX_POLL,
-    })
-}
-
-fn poll(group: &mut Group, member: &str, now: Timestamp) -> Vec<Effect> {
-    group.apply(Input::Poll { member_id: member.to_owned() }, now)
-}
-
-fn leave(group: &mut Group, member: &str, now: Timestamp) -> Vec<Effect> {
-    group.apply(Input::Leave { member_id: member.to_owned() }, now)
+fn tps(partitions: &[i32]) -> BTreeSet<TopicPartition> {
+    partitions.iter().map(|partition| TopicPartition::new("t", *partition)).collect()
 }
 
 fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-fn assigned(effects: &[Effect]) -> Vec<TopicPartition> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Assign { partitions, .. } => Some(partitions.clone()),
-            _ => None,
-        })
-        .flatten()
-        .collect()
+/// What a consumer of topic `t` tells its assignor.
+fn claims(owned: &[i32]) -> Bytes {
+    Subscription { topics: BTreeSet::from(["t".into()]), owned: tps(owned), generation: 0 }.encode()
 }
 
-fn revoked(effects: &[Effect]) -> Vec<TopicPartition> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Revoke { partitions, .. } => Some(partitions.clone()),
-            _ => None,
-        })
-        .flatten()
-        .collect()
-}
-
-fn record(effects: &[Effect]) -> Option<RebalanceRecord> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Rebalanced(record) => Some(record.as_ref().clone()),
-        _ => None,
-    })
-}
-
-#[test]
-fn first_member_gets_every_partition_with_its_first_poll() {
-    let mut group = Group::new("g");
-    assert_eq!(group.state(), GroupState::Empty);
-    let effects = group.apply(join("a", &[("t", 3)]), at(0));
-    assert_eq!(effects, [Effect::Wake { member_id: "a".into() }]);
-    assert_eq!(group.state(), GroupState::CompletingRebalance);
-    let effects = poll(&mut group, "a", at(5));
-    assert_eq!(assigned(&effects), [tp(0), tp(1), tp(2)]);
-    let record = record(&effects).unwrap();
-    assert_eq!((record.generation, record.began_at, record.completed_at), (1, at(0), at(5)));
-    assert!(record.paused.is_empty(), "nobody had them before");
-    assert_eq!(group.state(), GroupState::Stable);
-}
-
-#[test]
-fn a_moving_partition_is_told_acknowledged_and_only_then_given() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 3)]), at(0));
-    poll(&mut group, "a", at(0));
-    let effects = group.apply(join("b", &[("t", 3)]), at(100));
-    assert_eq!(effects, [Effect::Wake { member_id: "a".into() }]);
-    assert_eq!(group.state(), GroupState::PreparingRebalance);
-    assert_eq!(poll(&mut group, "b", at(110)), [], "not free yet");
-    assert_eq!(revoked(&poll(&mut group, "a", at(120))), [tp(2)], "one partition moves, two stay");
-    // Told but not acknowledged: still a's, which may commit what it has done.
-    assert_eq!(poll(&mut group, "b", at(130)), []);
-    assert_eq!(group.decide_commit("a", 1, [tp(2)].iter()), Ok(()));
-    group.finish_commit([tp(2)].iter());
-    // The next poll acknowledges.
-    let effects = poll(&mut group, "a", at(140));
-    assert_eq!(effects, [Effect::Wake { member_id: "b".into() }]);
-    assert_eq!(group.state(), GroupState::CompletingRebalance);
-    assert!(matches!(group.decide_commit("a", 2, [tp(2)].iter()), Err(Fence::NotOwner { .. })));
-    let effects = poll(&mut group, "b", at(150));
-    assert_eq!(assigned(&effects), [tp(2)]);
-    let record = record(&effects).unwrap();
-    assert_eq!(record.paused, BTreeMap::from([(tp(2), Duration::from_millis(10))]));
-    assert_eq!(record.before, BTreeMap::from([("a".to_owned(), vec![tp(0), tp(1), tp(2)])]));
-    let after = BTreeMap::from([("a".to_owned(), vec![tp(0), tp(1)]), ("b".to_owned(), vec![tp(2)])]);
-    assert_eq!(record.after, after);
-    assert_eq!(record.causes, [RebalanceCause::Joined { member_id: "b".into(), client_id: "b".into() }]);
-}
-
-#[test]
-fn a_partition_with_a_commit_in_flight_waits_for_it() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 1)]), at(0));
-    poll(&mut group, "a", at(0));
-    group.apply(join("b", &[("t", 1)]), at(1));
-    assert_eq!(group.decide_commit("a", 1, [tp(0)].iter()), Ok(()));
-    leave(&mut group, "a", at(2));
-    assert_eq!(poll(&mut group, "b", at(3)), [], "a's commit is not decided on disk yet");
-    assert_eq!(group.finish_commit([tp(0)].iter()), [Effect::Wake { member_id: "b".into() }]);
-    assert_eq!(assigned(&poll(&mut group, "b", at(4))), [tp(0)]);
-}
-
-#[test]
-fn silent_and_stuck_members_are_expelled_with_the_reason() {
-    let mut group = Group::new("g");
-    for member in ["silent", "stuck", "well"] {
-        group.apply(join(member, &[("t", 3)]), at(0));
-    }
-    for member in ["silent", "stuck", "well"] {
-        poll(&mut group, member, at(0));
-    }
-    assert_eq!(group.next_deadline(), Some(at(10_000)));
-    for second in (3..=300).step_by(3) {
-        let now = at(second * 1000);
-        group.apply(Input::Heartbeat { member_id: "stuck".into() }, now);
-        poll(&mut group, "well", now);
-        let effects = group.apply(Input::Tick, now);
-        let expelled: Vec<_> = effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Expelled { client_id, reason, .. } => Some((client_id.as_str(), *reason)),
-                _ => None,
-            })
-            .collect();
-        match second {
-            12 => assert_eq!(expelled, [("silent", LeaveReason::MissedHeartbeats)]),
-            300 => assert_eq!(expelled, [("stuck", LeaveReason::MissedPolls)]),
-            _ => assert_eq!(expelled, [], "at {second} s"),
-        }
-    }
-    poll(&mut group, "well", at(301_000));
-    assert_eq!(group.members().len(), 1);
-    assert!((0..3).all(|partition| group.owner(&tp(partition)) == Some("well")));
-    let fence = group.decide_commit("stuck", 3, [tp(0)].iter()).unwrap_err();
-    assert!(fence.to_string().contains("did not poll in time"), "{fence}");
-    let effects = poll(&mut group, "silent", at(302_000));
-    let reason = Some(LeaveReason::MissedHeartbeats);
-    assert_eq!(effects, [Effect::NotMember { member_id: "silent".into(), reason }]);
-}
-
-#[test]
-fn a_commit_of_an_older_generation_is_refused() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 2)]), at(0));
-    poll(&mut group, "a", at(0));
-    group.apply(join("b", &[("t", 2)]), at(1));
-    assert_eq!(group.decide_commit("a", 1, [tp(0)].iter()), Ok(()), "not yet told of the new one");
-    group.finish_commit([tp(0)].iter());
-    poll(&mut group, "a", at(2));
-    poll(&mut group, "a", at(3));
-    let fence = group.decide_commit("a", 1, [tp(0)].iter()).unwrap_err();
-    assert!(matches!(fence, Fence::Generation { given: 1, current: 2, .. }), "{fence}");
-    assert_eq!(group.decide_commit("a", 2, [tp(0)].iter()), Ok(()));
-}
-
-#[test]
-fn a_partition_wanted_back_after_it_was_told_goes_through_free_and_returns() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 2)]), at(0));
-    poll(&mut group, "a", at(0));
-    group.apply(join("b", &[("t", 2)]), at(1));
-    assert_eq!(revoked(&poll(&mut group, "a", at(2))), [tp(1)]);
-    leave(&mut group, "b", at(3));
-    // a has dropped its state for it, so it must hear of it again.
-    let effects = poll(&mut group, "a", at(4));
-    assert_eq!(assigned(&effects), [tp(1)]);
-    assert_eq!(group.state(), GroupState::Stable);
-    assert_eq!(record(&effects).unwrap().causes.len(), 2);
-}
-
-#[test]
-fn a_changed_subscription_moves_only_what_it_must() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 2)]), at(0));
-    poll(&mut group, "a", at(0));
-    let effects = group.apply(join("a", &[("t", 2), ("u", 1)]), at(1));
-    assert_eq!(effects, [Effect::Wake { member_id: "a".into() }]);
-    let effects = poll(&mut group, "a", at(2));
-    assert_eq!(assigned(&effects), [TopicPartition::new("u", 0)]);
-    assert_eq!(record(&effects).unwrap().causes, [RebalanceCause::SubscriptionChanged]);
-    assert_eq!(group.apply(join("a", &[("t", 2), ("u", 1)]), at(3)), [], "nothing has changed");
-    group.apply(join("a", &[("u", 1)]), at(4));
-    assert_eq!(revoked(&poll(&mut group, "a", at(5))), [tp(0), tp(1)]);
-    assert!(record(&poll(&mut group, "a", at(6))).is_some());
-}
-
-#[test]
-fn members_of_different_topics_share_what_both_read() {
-    let mut group = Group::new("g");
-    group.apply(join("a", &[("t", 4)]), at(0));
-    group.apply(join("b", &[("t", 4), ("u", 2)]), at(0));
-    settle(&mut group, &["a", "b"], at(1));
-    let owned =
-        |member: &str| group.members().iter().find(|m| m.member_id == member).unwrap().partitions.len();
-    assert_eq!((owned("a"), owned("b")), (3, 3));
-}
-
-/// Polls everybody until nothing changes.
-fn settle(group: &mut Group, members: &[&str], now: Timestamp) {
-    for _ in 0..4 {
-        for member in members {
-            poll(group, member, now);
-        }
-    }
-    assert_eq!(group.state(), GroupState::Stable);
-}
-
-/// What one member believes.
-#[derive(Default, Clone)]
-struct Believer {
-    held: BTreeSet<TopicPartition>,
-    /// Lives, but polls no more.
-    stuck: bool,
-    /// Sends nothing any more.
-    dead: bool,
-}
-
-/// A group, members that act at random, and what must always hold.
-struct Simulation {
+/// A group, and requests that count their tickets.
+struct Case {
     group: Group,
-    rng: StdRng,
-    now: Timestamp,
-    believers: BTreeMap<String, Believer>,
-    /// Commits that passed and are not finished: who, and which partitions.
-    in_flight: Vec<(String, Vec<TopicPartition>)>,
-    partitions: i32,
-    next_member: u32,
-    history: Vec<String>,
-    moves: usize,
+    next_ticket: u64,
     records: Vec<RebalanceRecord>,
+    expelled: Vec<(String, LeaveReason)>,
 }
 
-impl Simulation {
-    fn new(seed: u64, partitions: i32) -> Self {
-        Self {
-            group: Group::new("g"),
-            rng: StdRng::seed_from_u64(seed),
-            now: at(0),
-            believers: BTreeMap::new(),
-            in_flight: Vec::new(),
-            partitions,
-            next_member: 0,
-            history: Vec::new(),
-            moves: 0,
-            records: Vec::new(),
-        }
+impl Case {
+    fn new() -> Self {
+        let group = Group::new("g", GroupLimits { max_members: 3 }, at(0));
+        Self { group, next_ticket: 0, records: Vec::new(), expelled: Vec::new() }
     }
 
-    fn random_member(&mut self) -> Option<String> {
-        let members: Vec<String> = self.believers.keys().cloned().collect();
-        members.choose(&mut self.rng).cloned()
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
     }
 
-    fn step(&mut self) {
-        self.now = self.now.saturating_add(Duration::from_millis(self.rng.random_range(0..800)));
-        match self.rng.random_range(0..100) {
-            0..8 if self.believers.len() < 6 => {
-                let member = format!("m{}", self.next_member);
-                self.next_member += 1;
-                let partitions = self.partitions;
-                self.believers.insert(member.clone(), Believer::default());
-                self.apply(&join(&member, &[("t", partitions)]));
-            }
-            8..12 => {
-                if let Some(member) = self.random_member() {
-                    self.believers.remove(&member);
-                    self.apply(&Input::Leave { member_id: member });
-                }
-            }
-            12..14 => {
-                if let Some(member) = self.random_member() {
-                    self.believers.get_mut(&member).unwrap().dead = true;
-                }
-            }
-            14..15 => {
-                if let Some(member) = self.random_member() {
-                    self.believers.get_mut(&member).unwrap().stuck = true;
-                }
-            }
-            15..30 => self.decide(),
-            30..45 => self.finish(),
-            _ => {
-                if let Some(member) = self.random_member()
-                    && !self.believers[&member].dead
-                    && !self.believers[&member].stuck
-                {
-                    self.poll(&member);
-                }
-            }
-        }
-        self.everybody_alive_heartbeats();
-        self.apply(&Input::Tick);
-        self.check();
-    }
-
-    fn everybody_alive_heartbeats(&mut self) {
-        let alive: Vec<String> =
-            self.believers.iter().filter(|(_, b)| !b.dead).map(|(member, _)| member.clone()).collect();
-        for member_id in alive {
-            self.apply(&Input::Heartbeat { member_id });
-        }
-    }
-
-    fn poll(&mut self, member: &str) {
-        self.apply(&Input::Poll { member_id: member.to_owned() });
-    }
-
-    fn apply(&mut self, input: &Input) {
-        let effects = self.group.apply(input.clone(), self.now);
-        if !effects.is_empty() {
-            self.history.push(format!("{} {input:?} -> {effects:?}", self.now));
-        }
-        for effect in effects {
+    fn apply(&mut self, input: Input, now: Timestamp) -> BTreeMap<Ticket, Answer> {
+        let mut answers = BTreeMap::new();
+        for effect in self.group.apply(input, now) {
             match effect {
-                Effect::Revoke { member_id, partitions } => {
-                    let believer = self.believers.get_mut(&member_id).unwrap();
-                    for partition in partitions {
-                        assert!(believer.held.remove(&partition), "revoked what {member_id} did not have");
-                        self.moves += 1;
-                    }
+                Effect::Answer { ticket, answer } => {
+                    assert!(answers.insert(ticket, answer).is_none(), "{ticket:?} answered twice");
                 }
-                Effect::Assign { member_id, partitions, .. } => {
-                    for partition in &partitions {
-                        for (other, believer) in &self.believers {
-                            assert!(!believer.held.contains(partition), "{partition} is still {other}'s");
-                        }
-                        let waiting = self.in_flight.iter().any(|(_, pending)| pending.contains(partition));
-                        assert!(!waiting, "{partition} was given away under a commit in flight");
-                    }
-                    self.believers.get_mut(&member_id).unwrap().held.extend(partitions);
-                }
-                Effect::Expelled { member_id, .. } => {
-                    let believer = self.believers.remove(&member_id).unwrap();
-                    assert!(believer.dead || believer.stuck, "{member_id} was well and was expelled");
-                }
-                Effect::Rebalanced(record) => {
-                    assert!(record.began_at <= record.completed_at);
-                    assert!(!record.causes.is_empty());
-                    self.records.push(*record);
-                }
+                Effect::Rebalanced(record) => self.records.push(*record),
+                Effect::Expelled { member_id, reason, .. } => self.expelled.push((member_id, reason)),
                 Effect::Wake { .. } => {}
-                Effect::NotMember { member_id, .. } => panic!("{member_id} acts without being a member"),
             }
         }
+        answers
     }
 
-    /// A member commits for some of what it believes to have; it must pass.
-    fn decide(&mut self) {
-        let Some(member) = self.random_member() else { return };
-        let partitions: Vec<_> = self.believers[&member].held.iter().take(2).cloned().collect();
-        let generation = self.group.member_generation(&member).unwrap();
-        self.group.decide_commit(&member, generation, partitions.iter()).unwrap();
-        self.in_flight.push((member, partitions));
-    }
-
-    fn finish(&mut self) {
-        if self.in_flight.is_empty() {
-            return;
-        }
-        let index = self.rng.random_range(0..self.in_flight.len());
-        let (_, partitions) = self.in_flight.swap_remove(index);
-        self.group.finish_commit(partitions.iter());
-    }
-
-    fn check(&self) {
-        let mut owners: BTreeMap<&TopicPartition, &str> = BTreeMap::new();
-        for (member, believer) in &self.believers {
-            for partition in &believer.held {
-                assert_eq!(owners.insert(partition, member), None, "{partition} has two owners");
-                assert_eq!(self.group.owner(partition), Some(member.as_str()), "{partition}");
-            }
-        }
-    }
-
-    /// Lets everybody who can poll do so until the dead are gone and nothing is left to do.
-    fn settle(&mut self) {
-        while !self.in_flight.is_empty() {
-            self.finish();
-        }
-        // Twice as long as it takes to expel the stuck.
-        for _ in 0..200 {
-            self.now = self.now.saturating_add(Duration::from_secs(3));
-            self.everybody_alive_heartbeats();
-            let well: Vec<String> = self
-                .believers
-                .iter()
-                .filter(|(_, believer)| !believer.dead && !believer.stuck)
-                .map(|(member, _)| member.clone())
-                .collect();
-            for member in well {
-                self.poll(&member);
-            }
-            self.apply(&Input::Tick);
-            self.check();
-        }
-        let shares: Vec<usize> = self.believers.values().map(|believer| believer.held.len()).collect();
-        if shares.is_empty() {
-            assert_eq!(self.group.state(), GroupState::Empty);
-            return;
-        }
-        assert_eq!(self.group.state(), GroupState::Stable, "{:#?}", self.group);
-        let partitions = usize::try_from(self.partitions).unwrap();
-        assert_eq!(shares.iter().sum::<usize>(), partitions, "every partition has an owner");
-        let (least, most) = (*shares.iter().min().unwrap(), *shares.iter().max().unwrap());
-        assert!(most - least <= 1, "shares {shares:?}");
-        assert!(least > 0 || shares.len() > partitions, "somebody starves: {shares:?}");
-    }
-}
-
-fn simulate(seed: u64, partitions: i32, steps: usize) -> Simulation {
-    let mut simulation = Simulation::new(seed, partitions);
-    for _ in 0..steps {
-        simulation.step();
-    }
-    simulation.settle();
-    simulation
-}
-
-#[test]
-fn members_at_random_never_share_a_partition_and_end_balanced() {
-    let base: u64 =
-        std::env::var("FAROL_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    println!("FAROL_TEST_SEED={base}");
-    let (mut moves, mut records) = (0, 0);
-    for run in 0..60 {
-        let simulation = simulate(base.wrapping_add(run), 1 + i32::try_from(run % 12).unwrap(), 250);
-        moves += simulation.moves;
-        records += simulation.records.len();
-    }
-    // The checks saw something.
-    assert!(moves > 100 && records > 200, "{moves} moves, {records} rebalances");
-}
-
-#[test]
-fn the_same_seed_gives_the_same_history() {
-    let (one, other) = (simulate(7, 5, 300), simulate(7, 5, 300));
-    assert!(one.history.len() > 50);
-    assert_eq!(one.history, other.history);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// A member that joins or leaves a balanced group makes no more partitions move than balance needs.
-    #[test]
-    fn a_partition_moves_only_when_it_must(members in 1usize..7, partitions in 1i32..20, leaves: bool) {
-        let names: Vec<String> = (0..=members).map(|n| format!("m{n}")).collect();
-        let mut group = Group::new("g");
-        let first: Vec<&str> = names.iter().take(members).map(String::as_str).collect();
-        for member in &first {
-            group.apply(join(member, &[("t", partitions)]), at(0));
-        }
-        settle(&mut group, &first, at(1));
-        let before: BTreeMap<_, _> =
-            (0..partitions).map(|p| (p, group.owner(&tp(p)).unwrap().to_owned())).collect();
-
-        let now: Vec<&str> = if leaves && members > 1 {
-            leave(&mut group, "m0", at(2));
-            first.iter().copied().skip(1).collect()
-        } else {
-            group.apply(join(&names[members], &[("t", partitions)]), at(2));
-            names.iter().map(String::as_str).collect()
+    fn join_with(
+        &mut self,
+        now: Timestamp,
+        change: impl FnOnce(&mut Join),
+    ) -> (Ticket, BTreeMap<Ticket, Answer>) {
+        let ticket = self.ticket();
+        let mut join = Join {
+            ticket,
+            member: MemberRef::default(),
+            new_member_id: format!("m{}", ticket.0),
+            require_member_id: false,
+            skips_assignment: true,
+            client_id: "client".to_owned(),
+            client_host: "here".to_owned(),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![protocol("range", claims(&[]))],
+            session_timeout: SESSION,
+            rebalance_timeout: REBALANCE,
+            initial_delay: Duration::ZERO,
+            reason: None,
         };
-        settle(&mut group, &now, at(3));
-        let moved = (0..partitions)
-            .filter(|p| now.contains(&before[p].as_str()) && group.owner(&tp(*p)) != Some(before[p].as_str()))
-            .count();
-        // A newcomer needs its share; when a member goes, only its own partitions move.
-        let needed = if now.len() > members { usize::try_from(partitions).unwrap() / now.len() } else { 0 };
-        prop_assert!(moved <= needed, "{moved} moved, {needed} needed");
+        change(&mut join);
+        let answers = self.apply(Input::Join(join), now);
+        (ticket, answers)
     }
+
+    fn join(&mut self, client_id: &str, now: Timestamp) -> (Ticket, BTreeMap<Ticket, Answer>) {
+        self.join_with(now, |join| join.client_id = client_id.to_owned())
+    }
+
+    fn rejoin(
+        &mut self,
+        member_id: &str,
+        owned: &[i32],
+        now: Timestamp,
+    ) -> (Ticket, BTreeMap<Ticket, Answer>) {
+        self.join_with(now, |join| {
+            join.member = MemberRef::id(member_id);
+            join.client_id = member_id.to_owned();
+            join.protocols = vec![protocol("range", claims(owned))];
+        })
+    }
+
+    fn sync(
+        &mut self,
+        member: &str,
+        assignments: &[(&str, &[i32])],
+        now: Timestamp,
+    ) -> (Ticket, BTreeMap<Ticket, Answer>) {
+        let ticket = self.ticket();
+        let sync = Sync {
+            ticket,
+            member: MemberRef::id(member),
+            generation: self.group.generation(),
+            protocol_type: Some("consumer".to_owned()),
+            protocol: Some("range".to_owned()),
+            assignments: assignments
+                .iter()
+                .map(|(member_id, partitions)| ((*member_id).to_owned(), encode_assignment(&tps(partitions))))
+                .collect(),
+        };
+        (ticket, self.apply(Input::Sync(sync), now))
+    }
+
+    fn heartbeat(&mut self, member: &str, now: Timestamp) -> Result<(), GroupError> {
+        let (ticket, generation) = (self.ticket(), self.group.generation());
+        let member = MemberRef::id(member);
+        match self.apply(Input::Heartbeat { ticket, member, generation }, now).remove(&ticket) {
+            Some(Answer::Heartbeat(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leave(&mut self, member: MemberRef, reason: Option<&str>, now: Timestamp) -> BTreeMap<Ticket, Answer> {
+        let ticket = self.ticket();
+        let leaving = vec![Leaving { member, reason: reason.map(str::to_owned) }];
+        self.apply(Input::Leave { ticket, leaving }, now)
+    }
+
+    /// Members `m1`, `m2`, … that have shared partitions 0, 1, … one by one.
+    fn stable(members: usize) -> Self {
+        let mut case = Case::new();
+        let names: Vec<String> = (1..=members).map(|n| format!("m{n}")).collect();
+        for name in &names {
+            case.join_with(at(0), |join| {
+                join.new_member_id.clone_from(name);
+                join.client_id.clone_from(name);
+                join.initial_delay = Duration::from_millis(10);
+            });
+        }
+        case.apply(Input::Tick, at(10));
+        case.apply(Input::Tick, at(20));
+        let owned: Vec<[i32; 1]> = (0..members).map(|n| [i32::try_from(n).unwrap()]).collect();
+        let shares: Vec<(&str, &[i32])> =
+            names.iter().zip(&owned).map(|(name, owned)| (name.as_str(), owned.as_slice())).collect();
+        for name in names.iter().rev() {
+            case.sync(name, if name == "m1" { &shares } else { &[] }, at(30));
+        }
+        assert_eq!(case.group.state(), GroupState::Stable);
+        case
+    }
+
+    fn commit(
+        &mut self,
+        member: &str,
+        generation: i32,
+        check: CommitCheck,
+        partition: i32,
+    ) -> Result<(), GroupError> {
+        let committer = Committer { member: MemberRef::id(member), generation, check };
+        self.group.decide_commit(&committer, [tp(partition)].iter(), at(1_000_000))
+    }
+}
+
+pub(super) fn protocol(name: &str, metadata: Bytes) -> Protocol {
+    Protocol { name: name.to_owned(), metadata }
+}
+
+fn joined(answers: &BTreeMap<Ticket, Answer>, ticket: Ticket) -> Joined {
+    match answers.get(&ticket) {
+        Some(Answer::Join(Ok(joined))) => joined.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn join_error(answers: &BTreeMap<Ticket, Answer>, ticket: Ticket) -> GroupError {
+    match answers.get(&ticket) {
+        Some(Answer::Join(Err(error))) => error.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn synced(answers: &BTreeMap<Ticket, Answer>, ticket: Ticket) -> Synced {
+    match answers.get(&ticket) {
+        Some(Answer::Sync(Ok(synced))) => synced.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_member_leads_and_assigns() {
+    let mut case = Case::new();
+    let (ticket, answers) = case.join("a", at(0));
+    let answer = joined(&answers, ticket);
+    assert_eq!((answer.generation, answer.leader.as_str(), answer.protocol.as_str()), (1, "m1", "range"));
+    assert_eq!(answer.members.len(), 1);
+    assert_eq!(case.group.state(), GroupState::CompletingRebalance);
+    let (ticket, answers) = case.sync("m1", &[("m1", &[0, 1])], at(5));
+    assert_eq!(synced(&answers, ticket).assignment, encode_assignment(&tps(&[0, 1])));
+    assert_eq!(case.group.state(), GroupState::Stable);
+    let record = &case.records[0];
+    assert_eq!((record.generation, record.began_at, record.completed_at), (1, at(0), at(5)));
+    assert_eq!(record.causes, [RebalanceCause::Joined { member_id: "m1".into(), client_id: "a".into() }]);
+    assert_eq!(record.after, BTreeMap::from([("a".to_owned(), vec![tp(0), tp(1)])]));
+    assert!(record.before.is_empty() && record.paused.is_empty(), "nobody had them before");
+}
+
+#[test]
+fn a_group_waits_for_more_members_before_its_first_generation() {
+    let delay = |join: &mut Join| join.initial_delay = Duration::from_millis(100);
+    let mut case = Case::new();
+    let (first, answers) = case.join_with(at(0), delay);
+    assert!(answers.is_empty());
+    assert_eq!(case.group.next_deadline(), Some(at(100)));
+    let (second, _) = case.join_with(at(90), delay);
+    assert!(case.apply(Input::Tick, at(100)).is_empty(), "a newcomer makes it wait once more");
+    let answers = case.apply(Input::Tick, at(200));
+    assert_eq!(joined(&answers, first).members.len(), 2);
+    assert_eq!(joined(&answers, second).members.len(), 0, "only the leader is told who is there");
+}
+
+#[test]
+fn a_joining_member_waits_until_everybody_has_joined_again() {
+    let mut case = Case::stable(1);
+    let (second, answers) = case.join("b", at(100));
+    assert!(answers.is_empty());
+    assert!(matches!(case.heartbeat("m1", at(200)), Err(GroupError::RebalanceInProgress { .. })));
+    let (first, answers) = case.rejoin("m1", &[], at(300));
+    assert_eq!(joined(&answers, first).generation, 2);
+    assert_eq!(joined(&answers, second).leader, "m1", "the leader stays");
+    // A follower that syncs first waits for the leader.
+    let follower = joined(&answers, second).member_id;
+    let (waiting, answers) = case.sync(&follower, &[], at(310));
+    assert!(answers.is_empty());
+    let (_, answers) = case.sync("m1", &[("m1", &[1]), (&follower, &[0])], at(320));
+    assert_eq!(synced(&answers, waiting).assignment, encode_assignment(&tps(&[0])));
+    let record = case.records.last().unwrap();
+    // An eager member gives everything up when it joins again; partition 0 moved, partition 1 is new.
+    assert_eq!(record.paused, BTreeMap::from([(tp(0), Duration::from_millis(20))]));
+    assert_eq!(record.before["m1"], [tp(0)]);
+    assert_eq!((record.after["m1"].as_slice(), record.after["b"].as_slice()), (&[tp(1)][..], &[tp(0)][..]));
+}
+
+#[test]
+fn who_does_not_join_again_in_time_is_removed() {
+    let mut case = Case::stable(2);
+    let (newcomer, _) = case.join("c", at(1_000));
+    let (first, answers) = case.rejoin("m1", &[0], at(2_000));
+    assert!(answers.is_empty());
+    // m2 lives, but takes no part.
+    for second in (5..=60).step_by(5) {
+        assert!(case.heartbeat("m2", at(second * 1000)).is_err());
+        assert!(case.apply(Input::Tick, at(second * 1000)).is_empty());
+    }
+    let answers = case.apply(Input::Tick, at(61_000));
+    assert_eq!(joined(&answers, first).members.len(), 2);
+    assert_eq!(joined(&answers, newcomer).generation, 2);
+    assert_eq!(case.expelled, [("m2".to_owned(), LeaveReason::RebalanceTimeout)]);
+    let error = case.heartbeat("m2", at(61_001)).unwrap_err();
+    assert!(error.to_string().contains("did not join the rebalance in time"), "{error}");
+}
+
+#[test]
+fn a_silent_member_is_expelled_and_its_pause_counts_from_its_last_sign_of_life() {
+    let mut case = Case::stable(2);
+    assert_eq!(case.group.next_deadline(), Some(at(10_030)));
+    case.heartbeat("m1", at(9_000)).unwrap();
+    case.apply(Input::Tick, at(10_030));
+    assert_eq!(case.expelled, [("m2".to_owned(), LeaveReason::MissedHeartbeats)]);
+    let (_, answers) = case.rejoin("m1", &[0], at(12_000));
+    assert_eq!(answers.len(), 1, "nobody else is waited for");
+    case.sync("m1", &[("m1", &[0, 1])], at(12_030));
+    let record = case.records.last().unwrap();
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(12_000))]));
+    let reason = LeaveReason::MissedHeartbeats;
+    assert_eq!(
+        record.causes,
+        [RebalanceCause::Left { member_id: "m2".into(), client_id: "m2".into(), reason }]
+    );
+    assert_eq!(record.before["m2"], [tp(1)]);
+}
+
+#[test]
+fn a_leader_that_never_assigns_is_removed_and_the_others_go_on() {
+    let mut case = Case::new();
+    let (_, _) = case.join("a", at(0));
+    let (second, _) = case.join("b", at(1));
+    let (_, answers) = case.rejoin("m1", &[], at(2));
+    let follower = joined(&answers, second).member_id;
+    let (waiting, _) = case.sync(&follower, &[], at(3));
+    for second in (5..60).step_by(5) {
+        case.heartbeat("m1", at(second * 1000)).unwrap();
+        assert!(case.apply(Input::Tick, at(second * 1000)).is_empty());
+    }
+    let answers = case.apply(Input::Tick, at(60_002));
+    assert_eq!(case.expelled, [("m1".to_owned(), LeaveReason::RebalanceTimeout)]);
+    assert!(matches!(answers[&waiting], Answer::Sync(Err(GroupError::RebalanceInProgress { .. }))));
+    let (ticket, answers) = case.rejoin(&follower, &[], at(60_010));
+    assert_eq!(joined(&answers, ticket).leader, follower);
+}
+
+#[test]
+fn a_partition_that_moves_cooperatively_makes_one_record_of_two_generations() {
+    let mut case = Case::new();
+    case.join("m1", at(0));
+    case.sync("m1", &[("m1", &[0, 1])], at(0));
+    let (second, _) = case.join("b", at(100));
+    let (_, answers) = case.rejoin("m1", &[0, 1], at(110));
+    let newcomer = joined(&answers, second).member_id;
+    case.sync(&newcomer, &[], at(120));
+    case.sync("m1", &[("m1", &[0])], at(120));
+    assert_eq!(case.records.len(), 1, "partition 1 has yet to be given up");
+    // Until then it is m1's.
+    assert_eq!(case.commit("m1", 1, CommitCheck::Ownership, 1), Ok(()));
+    case.rejoin("m1", &[0], at(200));
+    assert!(matches!(case.commit("m1", 2, CommitCheck::Ownership, 1), Err(GroupError::NotOwner { .. })));
+    case.rejoin(&newcomer, &[], at(210));
+    case.sync(&newcomer, &[], at(220));
+    case.sync("m1", &[("m1", &[0]), (&newcomer, &[1])], at(230));
+    let record = case.records.last().unwrap();
+    assert_eq!((case.records.len(), record.generation, record.began_at), (2, 3, at(100)));
+    assert_eq!(record.causes.len(), 1, "that m1 joined again carries on what b began: {:?}", record.causes);
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(30))]));
+    assert_eq!(record.before["m1"].len(), 2);
+    // What stayed can be committed at the older generation; what moved, by its new owner from its own on.
+    assert_eq!(case.commit("m1", 1, CommitCheck::Ownership, 0), Ok(()));
+    assert_eq!(case.commit(&newcomer, 3, CommitCheck::Ownership, 1), Ok(()));
+    assert!(case.commit(&newcomer, 2, CommitCheck::Ownership, 1).is_err());
+}
+
+#[test]
+fn a_rebalance_whose_partition_is_never_given_up_is_recorded_all_the_same() {
+    let mut case = Case::new();
+    case.join("m1", at(0));
+    case.sync("m1", &[("m1", &[0, 1])], at(0));
+    case.rejoin("m1", &[0, 1], at(100));
+    case.sync("m1", &[("m1", &[0])], at(110));
+    assert_eq!(case.records.len(), 1);
+    for second in (5..=60).step_by(5) {
+        case.heartbeat("m1", at(second * 1000)).unwrap();
+    }
+    case.apply(Input::Tick, at(60_110));
+    assert_eq!(case.records.len(), 2);
+}
+
+#[test]
+fn a_new_member_is_told_its_id_first_and_holds_a_place_until_its_session_is_over() {
+    let mut case = Case::new();
+    let ask = |join: &mut Join| join.require_member_id = true;
+    let (ticket, answers) = case.join_with(at(0), ask);
+    let error = join_error(&answers, ticket);
+    let GroupError::MemberIdRequired { member_id, .. } = error else { panic!("{error}") };
+    assert!(!case.group.has_members() && !case.group.is_unused());
+    let (ticket, answers) = case.join_with(at(10), |join| {
+        ask(join);
+        join.member = MemberRef::id(member_id.as_str());
+    });
+    assert_eq!(joined(&answers, ticket).member_id, member_id);
+    // Ids that nobody comes back with take up places, for a while.
+    for _ in 0..2 {
+        case.join_with(at(20), ask);
+    }
+    let (ticket, answers) = case.join_with(at(30), ask);
+    assert!(matches!(join_error(&answers, ticket), GroupError::GroupFull { limit: 3, .. }));
+    case.heartbeat(&member_id, at(9_000)).unwrap();
+    case.apply(Input::Tick, at(10_020));
+    let (ticket, answers) = case.join_with(at(10_030), ask);
+    assert!(matches!(join_error(&answers, ticket), GroupError::MemberIdRequired { .. }));
+}
+
+#[test]
+fn an_id_that_nobody_knows_is_refused() {
+    let mut case = Case::stable(1);
+    let (ticket, answers) = case.rejoin("ghost", &[], at(100));
+    assert!(matches!(join_error(&answers, ticket), GroupError::UnknownMember { reason: None, .. }));
+    assert!(matches!(case.heartbeat("ghost", at(100)), Err(GroupError::UnknownMember { .. })));
+    assert_eq!(case.group.state(), GroupState::Stable);
+}
+
+#[test]
+fn a_static_member_comes_back_without_a_rebalance_and_fences_its_older_instance() {
+    let instance = |join: &mut Join| join.member.instance_id = Some("i".to_owned());
+    let mut case = Case::new();
+    let (_, answers) = case.join_with(at(0), instance);
+    assert_eq!(answers.len(), 1);
+    case.sync("m1", &[("m1", &[0])], at(10));
+    let (ticket, answers) = case.join_with(at(5_000), instance);
+    let answer = joined(&answers, ticket);
+    assert_eq!((answer.generation, answer.skip_assignment, answer.members.len()), (1, true, 1));
+    assert_eq!(case.group.state(), GroupState::Stable);
+    let (ticket, answers) = case.sync(&answer.member_id, &[], at(5_010));
+    assert_eq!(synced(&answers, ticket).assignment, encode_assignment(&tps(&[0])));
+    // The older instance is told that it was replaced, whatever it asks.
+    let old = MemberRef { member_id: "m1".into(), instance_id: Some("i".into()) };
+    let committer = Committer { member: old.clone(), generation: 1, check: CommitCheck::Generation };
+    assert!(matches!(
+        case.group.decide_commit(&committer, [tp(0)].iter(), at(5_020)),
+        Err(GroupError::FencedInstance { .. })
+    ));
+    let answers = case.leave(old, None, at(5_030));
+    assert!(
+        matches!(answers.values().next(), Some(Answer::Leave(left)) if matches!(left[0], Err(GroupError::FencedInstance { .. })))
+    );
+    // One that doesn't know of skipping is not told that it leads.
+    let (ticket, answers) = case.join_with(at(6_000), |join| {
+        instance(join);
+        join.skips_assignment = false;
+    });
+    let answer = joined(&answers, ticket);
+    assert!(answer.leader != answer.member_id && answer.members.is_empty());
+    assert_eq!(case.records.len(), 1, "nothing moved");
+    // With other things to say, it does set off a rebalance.
+    let (ticket, answers) = case.join_with(at(7_000), |join| {
+        instance(join);
+        join.protocols = vec![protocol("range", Bytes::from_static(b"other"))];
+    });
+    assert_eq!(joined(&answers, ticket).generation, 2);
+    // An administrator sends it away by its name.
+    case.leave(MemberRef { member_id: String::new(), instance_id: Some("i".into()) }, None, at(8_000));
+    assert_eq!(case.group.state(), GroupState::Empty);
+}
+
+#[test]
+fn a_static_member_that_is_away_keeps_its_place_until_its_session_is_over() {
+    let mut case = Case::stable(1);
+    let (one, _) = case.join_with(at(100), |join| join.member.instance_id = Some("i".to_owned()));
+    let (_, answers) = case.rejoin("m1", &[0], at(110));
+    let away = joined(&answers, one).member_id;
+    case.sync(&away, &[], at(120));
+    case.sync("m1", &[("m1", &[0]), (&away, &[1])], at(120));
+    // It goes silent; a third member joins and m1 joins again. The barrier's time would be up after a minute.
+    case.join("c", at(5_000));
+    case.rejoin("m1", &[0], at(5_010));
+    case.apply(Input::Tick, at(10_119));
+    assert!(case.expelled.is_empty());
+    let answers = case.apply(Input::Tick, at(10_120));
+    assert_eq!(case.expelled, [(away, LeaveReason::MissedHeartbeats)]);
+    assert_eq!(answers.len(), 2, "those that waited for it go on");
+}
+
+#[test]
+fn every_member_needs_an_assignor_in_common_and_the_most_wanted_is_chosen() {
+    let offer = |names: &'static [&str]| {
+        move |join: &mut Join| {
+            join.protocols = names.iter().map(|name| protocol(name, claims(&[]))).collect();
+            join.initial_delay = Duration::from_millis(10);
+        }
+    };
+    let mut case = Case::new();
+    let (first, _) = case.join_with(at(0), offer(&["range", "sticky"]));
+    case.join_with(at(0), offer(&["sticky", "range"]));
+    case.join_with(at(0), offer(&["other", "sticky", "range"]));
+    case.apply(Input::Tick, at(10));
+    let answers = case.apply(Input::Tick, at(20));
+    assert_eq!(joined(&answers, first).protocol, "sticky");
+
+    let mut case = Case::stable(1);
+    let (ticket, answers) = case.join_with(at(40), offer(&["roundrobin"]));
+    assert!(
+        matches!(join_error(&answers, ticket), GroupError::InconsistentProtocol { protocols, .. } if protocols == ["range"])
+    );
+    let (ticket, answers) = case.join_with(at(40), |join| join.protocol_type = "connect".to_owned());
+    assert!(matches!(join_error(&answers, ticket), GroupError::InconsistentProtocol { .. }));
+    assert_eq!(case.group.state(), GroupState::Stable, "who is refused disturbs nobody");
+}
+
+#[test]
+fn a_follower_that_says_the_same_again_is_answered_without_a_rebalance() {
+    let mut case = Case::stable(2);
+    let (ticket, answers) = case.rejoin("m2", &[], at(100));
+    assert_eq!(joined(&answers, ticket).generation, 1);
+    assert_eq!(case.group.state(), GroupState::Stable);
+    // The leader joins again because it wants to assign again.
+    let (_, answers) = case.rejoin("m1", &[], at(110));
+    assert!(answers.is_empty());
+    assert_eq!(case.group.state(), GroupState::PreparingRebalance);
+    assert!(case.rejoin("m2", &[], at(120)).1.len() == 2);
+}
+
+#[test]
+fn a_member_whose_connection_breaks_while_it_joins_holds_nobody_up_for_long() {
+    // A new one can't come back, since it doesn't know its id.
+    let mut case = Case::stable(1);
+    let (lost, _) = case.join("b", at(100));
+    case.apply(Input::Abandon { ticket: lost }, at(200));
+    let (ticket, answers) = case.rejoin("m1", &[0], at(300));
+    assert_eq!(joined(&answers, ticket).members.len(), 1);
+    // One that knows its id has its session timeout.
+    let mut case = Case::stable(2);
+    let (lost, _) = case.rejoin("m2", &[5], at(100));
+    case.apply(Input::Abandon { ticket: lost }, at(200));
+    let (waiting, answers) = case.rejoin("m1", &[0], at(250));
+    assert!(answers.is_empty());
+    assert!(case.apply(Input::Tick, at(10_199)).is_empty());
+    let answers = case.apply(Input::Tick, at(10_200));
+    assert_eq!(joined(&answers, waiting).members.len(), 1);
+}
+
+#[test]
+fn a_reason_to_leave_is_understood() {
+    let mut case = Case::stable(3);
+    case.leave(MemberRef::id("m1"), Some("the consumer is being closed"), at(100));
+    case.leave(MemberRef::id("m2"), Some(MISSED_POLLS), at(100));
+    case.leave(MemberRef::id("m3"), Some("consumer poll timeout has expired."), at(100));
+    let reasons: Vec<LeaveReason> = case
+        .records
+        .last()
+        .unwrap()
+        .causes
+        .iter()
+        .map(|cause| match cause {
+            RebalanceCause::Left { reason, .. } => *reason,
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(reasons, [LeaveReason::Left, LeaveReason::MissedPolls, LeaveReason::MissedPolls]);
+    assert_eq!((case.group.state(), case.group.empty_since()), (GroupState::Empty, Some(at(100))));
+}
+
+#[test]
+fn commits_are_fenced_by_member_and_generation_as_in_kafka() {
+    let mut case = Case::stable(1);
+    assert_eq!(case.commit("m1", 1, CommitCheck::Generation, 7), Ok(()), "of any partition");
+    assert!(matches!(
+        case.commit("m1", 0, CommitCheck::Generation, 0),
+        Err(GroupError::IllegalGeneration { given: 0, current: 1, .. })
+    ));
+    assert!(matches!(
+        case.commit("ghost", 1, CommitCheck::Generation, 0),
+        Err(GroupError::UnknownMember { .. })
+    ));
+    assert!(case.commit("", -1, CommitCheck::Generation, 0).is_err(), "a group with members is theirs");
+    assert_eq!(
+        case.commit("", -1, CommitCheck::Transaction, 0),
+        Ok(()),
+        "clients before KIP-447 name no member"
+    );
+    // While members join, those of the last generation may still commit; while the leader assigns, it is put off.
+    case.rejoin("m1", &[0], at(100));
+    assert!(matches!(
+        case.commit("m1", 2, CommitCheck::Generation, 0),
+        Err(GroupError::RebalanceInProgress { .. })
+    ));
+    assert_eq!(case.commit("m1", 2, CommitCheck::Transaction, 0), Ok(()));
+    case.leave(MemberRef::id("m1"), None, at(200));
+    assert_eq!(case.commit("", -1, CommitCheck::Generation, 0), Ok(()), "nobody's group");
+    assert!(case.commit("m1", 2, CommitCheck::Generation, 0).is_err());
+    assert!(case.commit("", -1, CommitCheck::Ownership, 0).is_err());
+}
+
+#[test]
+fn groups_that_are_not_of_consumers_are_handed_their_bytes_and_nothing_is_read_into_them() {
+    let mut case = Case::new();
+    let (ticket, answers) = case.join_with(at(0), |join| {
+        join.protocol_type = "connect".to_owned();
+        join.protocols = vec![protocol("range", claims(&[0, 1]))];
+    });
+    assert_eq!(joined(&answers, ticket).protocol_type, "connect");
+    let ticket = case.ticket();
+    let sync = Sync {
+        ticket,
+        member: MemberRef::id("m1"),
+        generation: 1,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![
+            ("m1".to_owned(), encode_assignment(&tps(&[0]))),
+            ("ghost".to_owned(), Bytes::new()),
+        ],
+    };
+    let answers = case.apply(Input::Sync(sync), at(1));
+    assert_eq!(synced(&answers, ticket).assignment, encode_assignment(&tps(&[0])));
+    assert_eq!(case.records[0].after, BTreeMap::from([("client".to_owned(), Vec::new())]));
+    assert!(!case.group.is_subscribed("t"));
+}
+
+#[test]
+fn a_group_that_is_being_deleted_takes_nobody() {
+    let mut case = Case::new();
+    case.group.kill();
+    let (ticket, answers) = case.join("a", at(0));
+    assert!(matches!(join_error(&answers, ticket), GroupError::Dead { .. }));
 }

@@ -5,6 +5,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use farol_log::BatchError;
 
+use crate::coordinator::GroupError;
 use crate::error::BrokerError;
 use crate::producers::ProducerError;
 use crate::transactions::TransactionError;
@@ -58,7 +59,7 @@ pub(super) fn code(error: &BrokerError) -> ResponseError {
         BrokerError::InvalidTopicConfig { .. } => ResponseError::InvalidConfig,
         BrokerError::TooLarge { what: "record" | "batch", .. } => ResponseError::MessageTooLarge,
         BrokerError::TooLarge { .. } => ResponseError::RecordListTooLarge,
-        BrokerError::Fenced(_) => ResponseError::IllegalGeneration,
+        BrokerError::Fenced(error) | BrokerError::Group(error) => of_group(error),
         BrokerError::ProducerFenced { .. } => ResponseError::ProducerFenced,
         BrokerError::Producer(error) => of_producer(error),
         BrokerError::Transaction(error) => of_transaction(error),
@@ -74,6 +75,27 @@ pub(super) fn code(error: &BrokerError) -> ResponseError {
         BrokerError::Encode(error) => of_batch(error),
         // Retriable: the client looks for the broker again, and finds it when it is back.
         BrokerError::Closed => ResponseError::NotLeaderOrFollower,
+    }
+}
+
+/// The code for what a group refuses.
+pub(super) fn of_group(error: &GroupError) -> ResponseError {
+    match error {
+        GroupError::UnknownMember { .. } => ResponseError::UnknownMemberId,
+        GroupError::MemberIdRequired { .. } => ResponseError::MemberIdRequired,
+        GroupError::FencedInstance { .. } => ResponseError::FencedInstanceId,
+        GroupError::IllegalGeneration { .. } | GroupError::NotOwner { .. } => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress { .. } => ResponseError::RebalanceInProgress,
+        GroupError::InconsistentProtocol { .. } => ResponseError::InconsistentGroupProtocol,
+        GroupError::GroupFull { .. } | GroupError::CoordinatorFull { .. } => ResponseError::GroupMaxSizeReached,
+        GroupError::InvalidSessionTimeout { .. } => ResponseError::InvalidSessionTimeout,
+        GroupError::InvalidGroupId { .. } => ResponseError::InvalidGroupId,
+        GroupError::InvalidRequest(_) => ResponseError::InvalidRequest,
+        // Retriable: the client looks for its coordinator again.
+        GroupError::Dead { .. } => ResponseError::CoordinatorNotAvailable,
+        GroupError::NotFound { .. } => ResponseError::GroupIdNotFound,
+        GroupError::NotEmpty { .. } => ResponseError::NonEmptyGroup,
+        GroupError::Subscribed { .. } => ResponseError::GroupSubscribedToTopic,
     }
 }
 

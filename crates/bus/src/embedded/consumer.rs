@@ -117,23 +117,21 @@ impl EmbeddedConsumer {
     /// What the group has to say, if this consumer is in one.
     fn news(&mut self) -> Result<Option<Polled>, BusError> {
         let Some(member) = &mut self.member else { return Ok(None) };
-        match member.poll() {
+        match member.poll()? {
             MemberNews::Nothing => Ok(None),
             MemberNews::Revoked(partitions) => {
                 self.held.retain(|held| !partitions.contains(&held.partition));
                 Ok(Some(Polled::Revoked(partitions)))
             }
             MemberNews::Assigned(partitions) => self.take_over(partitions).map(Some),
-            MemberNews::Expelled(reason) => {
-                let settings = member.settings().clone();
+            MemberNews::Expelled(reason, lost) => {
                 tracing::warn!(
                     client_id = self.settings.client_id,
-                    group = settings.group,
+                    group = member.group(),
                     ?reason,
                     "no longer a member of the group; joining again"
                 );
-                let lost = self.held.drain(..).map(|held| held.partition).collect::<Vec<_>>();
-                self.member = Some(self.broker.join(settings, Arc::clone(&self.waker))?);
+                self.held.clear();
                 Ok((!lost.is_empty()).then_some(Polled::Revoked(lost)))
             }
         }
@@ -245,7 +243,7 @@ impl Consumer for EmbeddedConsumer {
         };
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         if let Some(member) = &mut self.member {
-            return Ok(member.subscribe(&self.broker, topics)?);
+            return Ok(member.subscribe(&self.broker, &topics)?);
         }
         let settings = MemberSettings {
             group,
@@ -331,7 +329,7 @@ impl Consumer for EmbeddedConsumer {
         if self.member.is_none() {
             return Err(BusError::InvalidState("a consumer outside a group can't commit offsets".to_owned()));
         }
-        let commit = OffsetCommit { member: membership(self.group_metadata()), offsets };
+        let commit = OffsetCommit::by_owner(membership(self.group_metadata()), offsets);
         Ok(self.broker.commit_offsets(commit).await?)
     }
 

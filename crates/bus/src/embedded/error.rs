@@ -19,7 +19,8 @@ impl From<BrokerError> for BusError {
                 BusError::InvalidTopic { topic, problem: "it is the broker's own".to_owned() }
             }
             BrokerError::TooLarge { what, bytes, limit } => BusError::TooLarge { what, bytes, limit },
-            BrokerError::Fenced(fence) => BusError::Fenced(fence.to_string()),
+            BrokerError::Fenced(error) => BusError::Fenced(error.to_string()),
+            BrokerError::Group(error) => BusError::InvalidState(error.to_string()),
             BrokerError::ProducerFenced { transactional_id } => {
                 BusError::Fenced(format!("a newer producer has the transactional id `{transactional_id}`"))
             }

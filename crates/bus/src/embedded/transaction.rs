@@ -64,7 +64,7 @@ impl OpenTransaction {
             .offsets
             .into_values()
             .filter(|(_, offsets)| !offsets.is_empty())
-            .map(|(group, offsets)| OffsetCommit { member: membership(group), offsets })
+            .map(|(group, offsets)| OffsetCommit::by_owner(membership(group), offsets))
             .collect();
         Ok(Finished { batches, offsets })
     }

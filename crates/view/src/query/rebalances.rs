@@ -87,6 +87,8 @@ pub enum DepartureReason {
     MissedHeartbeats,
     /// It lived but did not poll for its maximum poll interval.
     MissedPolls,
+    /// It lived but did not take its part in a rebalance in time.
+    RebalanceTimeout,
 }
 
 /// What a rebalance cost.

@@ -321,6 +321,7 @@ export default {
   "change.left.missed_heartbeats": "{consumer} missed heartbeats",
   "change.left.missed_polls": "{consumer} did not poll in time",
   "change.left.rebalance_timeout": "{consumer} did not join the rebalance in time",
+  "change.left.rebalance_timeout": "{consumer} did not join the rebalance in time",
   "change.subscription_changed": "subscriptions or partitions changed",
   "pipeline.col.consumer": "Consumer",
   "pipeline.col.producer": "Producer",

@@ -320,6 +320,7 @@ export default {
   "change.left.left": "{consumer} saiu",
   "change.left.missed_heartbeats": "{consumer} deixou de pulsar",
   "change.left.missed_polls": "{consumer} não buscou registros a tempo",
+  "change.left.rebalance_timeout": "{consumer} não entrou no rebalanceamento a tempo",
   "change.left.rebalance_timeout": "{consumer} não entrou na redistribuição a tempo",
   "change.subscription_changed": "assinaturas ou partições mudaram",
   "pipeline.col.consumer": "Consumidor",

@@ -1,0 +1,115 @@
+//! Which consumer has which partition, as the group's assignments and joins tell.
+//!
+//! This follows what the members do; it doesn't decide it. It serves two purposes: the record of a rebalance says what
+//! moved and for how long it stood still, and commits of members of this process are checked against it, partition by
+//! partition. Of groups whose assignments can't be read it is empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use farol_event::Timestamp;
+
+use crate::partition::TopicPartition;
+
+/// Partitions of one group that are followed; more are not recorded.
+const MAX_FOLLOWED: usize = 65_536;
+
+/// Who has what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Ownership {
+    places: BTreeMap<TopicPartition, Place>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    member_id: String,
+    /// The generation from which on it has had the partition without a break.
+    since: i32,
+    /// When it gave it up; it stays its last owner until somebody else gets it.
+    given_up: Option<Timestamp>,
+}
+
+impl Ownership {
+    /// A member joins again and keeps `kept`: whatever else it had is free.
+    pub(super) fn keep(&mut self, member_id: &str, kept: &BTreeSet<TopicPartition>, now: Timestamp) {
+        for (partition, place) in &mut self.places {
+            if place.member_id == member_id && !kept.contains(partition) {
+                place.given_up.get_or_insert(now);
+            }
+        }
+    }
+
+    /// A member is gone; it was last known to work at `at`.
+    pub(super) fn release(&mut self, member_id: &str, at: Timestamp) {
+        for place in self.places.values_mut().filter(|place| place.member_id == member_id) {
+            place.given_up.get_or_insert(at);
+        }
+    }
+
+    /// A static member came back under another id, with what it had.
+    pub(super) fn rename(&mut self, old: &str, new: &str) {
+        for place in self.places.values_mut().filter(|place| place.member_id == old) {
+            new.clone_into(&mut place.member_id);
+        }
+    }
+
+    /// A generation's assignment. Gives how long each partition that changed hands stood still.
+    pub(super) fn assign(
+        &mut self,
+        generation: i32,
+        assigned: &BTreeMap<String, BTreeSet<TopicPartition>>,
+        now: Timestamp,
+    ) -> BTreeMap<TopicPartition, Duration> {
+        let mut paused = BTreeMap::new();
+        for (member_id, partitions) in assigned {
+            for partition in partitions {
+                let before = self.places.get(partition);
+                if before.is_none() && self.places.len() >= MAX_FOLLOWED {
+                    continue;
+                }
+                if before.is_some_and(|place| place.member_id == *member_id && place.given_up.is_none()) {
+                    continue;
+                }
+                if let Some(place) = before.filter(|place| place.member_id != *member_id) {
+                    paused
+                        .insert(partition.clone(), place.given_up.map_or(Duration::ZERO, |at| now.since(at)));
+                }
+                let place = Place { member_id: member_id.clone(), since: generation, given_up: None };
+                self.places.insert(partition.clone(), place);
+            }
+        }
+        paused
+    }
+
+    /// Forgets free partitions that nobody wants.
+    pub(super) fn forget_unwanted(&mut self, wanted: impl Fn(&TopicPartition) -> bool) {
+        self.places.retain(|partition, place| place.given_up.is_none() || wanted(partition));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.places.clear();
+    }
+
+    /// Whether a member has had a partition without a break since `generation` or before.
+    pub(super) fn has_held(&self, member_id: &str, partition: &TopicPartition, generation: i32) -> bool {
+        self.places.get(partition).is_some_and(|place| {
+            place.member_id == member_id && place.given_up.is_none() && place.since <= generation
+        })
+    }
+
+    /// What a member has.
+    pub(super) fn of(&self, member_id: &str) -> impl Iterator<Item = &TopicPartition> {
+        self.places
+            .iter()
+            .filter(move |(_, place)| place.member_id == member_id && place.given_up.is_none())
+            .map(|(partition, _)| partition)
+    }
+
+    /// The partitions that somebody has, with their owners.
+    pub(super) fn owned(&self) -> impl Iterator<Item = (&TopicPartition, &str)> {
+        self.places
+            .iter()
+            .filter(|(_, place)| place.given_up.is_none())
+            .map(|(partition, place)| (partition, place.member_id.as_str()))
+    }
+}

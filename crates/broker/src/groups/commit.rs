@@ -1,0 +1,245 @@
+//! Changes of committed offsets: what is asked for, and its way through the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::ledger::CommittedOffset;
+use super::{Groups, ProducerEpoch, State};
+use crate::coordinator::{CommitCheck, Committer, GroupError, GroupState, MemberRef};
+use crate::error::BrokerError;
+use crate::partition::TopicPartition;
+
+/// Who a member is, at which generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: String,
+    /// The member's id.
+    pub member_id: String,
+    /// Its generation.
+    pub generation: i32,
+}
+
+/// Offsets that are committed for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// The group.
+    pub group: String,
+    /// Who commits; `None` if that was checked before, when a transaction took the offsets.
+    pub committer: Option<Committer>,
+    /// What, by partition.
+    pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
+}
+
+/// Committed offsets that are deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OffsetDeletion {
+    pub(crate) group: String,
+    pub(crate) partitions: BTreeSet<TopicPartition>,
+    pub(crate) condition: DeletionCondition,
+}
+
+/// What must still hold when a deletion's turn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeletionCondition {
+    /// The group has no members; it goes as well.
+    GroupEmpty,
+    /// The group has no members that may read the topics.
+    NotRead,
+    /// As `NotRead`, and what is committed was committed before this time, in milliseconds.
+    CommittedBefore(i64),
+    /// The topic is gone.
+    TopicGone,
+}
+
+/// A change of offsets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OffsetChange {
+    Commit(OffsetCommit),
+    Delete(OffsetDeletion),
+}
+
+/// Changes on their way through the log, shared by their precondition and their completion.
+pub(crate) struct InFlightCommit {
+    groups: Arc<Groups>,
+    changes: Vec<OffsetChange>,
+    producer: Option<ProducerEpoch>,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Decided,
+    Finished,
+}
+
+impl OffsetCommit {
+    /// Offsets that a member of this process commits for partitions that it owns.
+    pub fn by_owner(member: Membership, offsets: BTreeMap<TopicPartition, i64>) -> Self {
+        let committer = Committer {
+            member: MemberRef::id(member.member_id),
+            generation: member.generation,
+            check: CommitCheck::Ownership,
+        };
+        let offsets = offsets
+            .into_iter()
+            .map(|(partition, offset)| (partition, CommittedOffset::new(offset)))
+            .collect();
+        Self { group: member.group, committer: Some(committer), offsets }
+    }
+}
+
+impl OffsetChange {
+    pub(crate) fn group(&self) -> &str {
+        match self {
+            OffsetChange::Commit(commit) => &commit.group,
+            OffsetChange::Delete(deletion) => &deletion.group,
+        }
+    }
+
+    fn partitions(&self) -> Box<dyn Iterator<Item = &TopicPartition> + '_> {
+        match self {
+            OffsetChange::Commit(commit) => Box::new(commit.offsets.keys()),
+            OffsetChange::Delete(deletion) => Box::new(deletion.partitions.iter()),
+        }
+    }
+}
+
+impl InFlightCommit {
+    pub(crate) fn new(
+        groups: Arc<Groups>,
+        changes: Vec<OffsetChange>,
+        producer: Option<ProducerEpoch>,
+    ) -> Arc<Self> {
+        Arc::new(Self { groups, changes, producer, stage: Mutex::new(Stage::Queued) })
+    }
+
+    /// Whether the changes may be written. Run by the log's commit thread.
+    pub(crate) fn decide(&self) -> Result<(), BrokerError> {
+        let decided = self.decide_all();
+        match &decided {
+            Ok(()) => *self.stage.lock() = Stage::Decided,
+            Err(error) => {
+                self.groups.fenced_commits.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%error, "commit refused");
+            }
+        }
+        decided
+    }
+
+    fn decide_all(&self) -> Result<(), BrokerError> {
+        let mut state = self.groups.state.lock();
+        if let Some(producer) = &self.producer {
+            state.check_producer(producer)?;
+        }
+        if let Err(error) =
+            self.changes.iter().try_for_each(|change| self.groups.check_change(&mut state, change))
+        {
+            // Groups that were made for a commit which doesn't come.
+            for change in &self.changes {
+                state.remove_if_unused(change.group());
+            }
+            return Err(error);
+        }
+        for change in &self.changes {
+            if let Some(entry) = state.groups.get_mut(change.group()) {
+                entry.ledger.begin(change.partitions());
+            }
+        }
+        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
+        {
+            entry.commits_in_flight += 1;
+        }
+        Ok(())
+    }
+
+    /// The append has ended: with `written`, the changes hold from now on.
+    pub(crate) fn finish(&self, written: bool) {
+        if std::mem::replace(&mut *self.stage.lock(), Stage::Finished) != Stage::Decided {
+            return;
+        }
+        let mut state = self.groups.state.lock();
+        for change in &self.changes {
+            let Some(entry) = state.groups.get_mut(change.group()) else { continue };
+            entry.ledger.end(change.partitions());
+            if written {
+                match change {
+                    OffsetChange::Commit(commit) => {
+                        for (partition, offset) in &commit.offsets {
+                            entry.ledger.set(partition, Some(offset.clone()));
+                        }
+                    }
+                    OffsetChange::Delete(deletion) => {
+                        for partition in &deletion.partitions {
+                            entry.ledger.set(partition, None);
+                        }
+                    }
+                }
+            }
+            entry.offsets_settled();
+            state.remove_if_unused(change.group());
+        }
+        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
+        {
+            entry.commits_in_flight = entry.commits_in_flight.saturating_sub(1);
+            if entry.commits_in_flight == 0 {
+                entry.drained.notify_waiters();
+            }
+        }
+    }
+}
+
+impl Drop for InFlightCommit {
+    /// A log that forgot its callback must not leave partitions marked for ever.
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+impl Groups {
+    fn check_change(&self, state: &mut State, change: &OffsetChange) -> Result<(), BrokerError> {
+        let now = self.now();
+        match change {
+            OffsetChange::Commit(commit) => {
+                let entry = self.entry(state, &commit.group, now).map_err(BrokerError::Group)?;
+                let Some(committer) = &commit.committer else { return Ok(()) };
+                entry.group.decide_commit(committer, commit.offsets.keys(), now).map_err(BrokerError::Fenced)
+            }
+            OffsetChange::Delete(deletion) => check_deletion(state, deletion).map_err(BrokerError::Group),
+        }
+    }
+}
+
+pub(super) fn check_deletion(state: &State, deletion: &OffsetDeletion) -> Result<(), GroupError> {
+    let group = || deletion.group.clone();
+    let Some(entry) = state.groups.get(&deletion.group) else {
+        return Err(GroupError::NotFound { group: group() });
+    };
+    match deletion.condition {
+        DeletionCondition::TopicGone => Ok(()),
+        DeletionCondition::GroupEmpty => {
+            if entry.group.state() == GroupState::Empty {
+                Ok(())
+            } else {
+                Err(GroupError::NotEmpty { group: group() })
+            }
+        }
+        DeletionCondition::NotRead => entry.check_not_read(&deletion.partitions),
+        DeletionCondition::CommittedBefore(limit_ms) => {
+            entry.check_not_read(&deletion.partitions)?;
+            let committed = entry.ledger.committed();
+            let is_old = |partition| {
+                committed
+                    .get(partition)
+                    .is_none_or(|offset: &CommittedOffset| offset.committed_at_ms < limit_ms)
+            };
+            let stands = deletion.partitions.iter().all(is_old)
+                && !entry.ledger.is_in_flight(deletion.partitions.iter());
+            if stands { Ok(()) } else { Err(GroupError::NotEmpty { group: group() }) }
+        }
+    }
+}

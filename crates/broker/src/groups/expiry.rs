@@ -1,0 +1,58 @@
+//! Committed offsets that have had their time.
+//!
+//! An offset goes when it was committed longer ago than the retention and nobody reads its topic in its group any more: the
+//! group has had no members for as long, or its members, being consumers, read other topics. After a restart a group
+//! counts as empty from then on.
+
+use std::collections::BTreeSet;
+use std::sync::Weak;
+
+use super::Groups;
+use super::commit::{DeletionCondition, OffsetDeletion};
+use crate::broker::{Broker, Inner};
+
+impl Groups {
+    /// What has had its time, by group.
+    fn expired_offsets(&self) -> Vec<OffsetDeletion> {
+        let limit = self.now().saturating_sub(self.options().offsets_retention);
+        let state = self.state.lock();
+        let mut deletions = Vec::new();
+        for (name, entry) in &state.groups {
+            let group = &entry.group;
+            let empty_for_long = group.empty_since().is_some_and(|since| since <= limit);
+            let partitions: BTreeSet<_> = entry.ledger.expired(limit, |partition| {
+                if group.has_members() {
+                    group.is_of_consumers() && !group.is_subscribed(&partition.topic)
+                } else {
+                    empty_for_long
+                }
+            });
+            if !partitions.is_empty() {
+                let condition = DeletionCondition::CommittedBefore(limit.as_millis());
+                deletions.push(OffsetDeletion { group: name.clone(), partitions, condition });
+            }
+        }
+        deletions
+    }
+}
+
+/// Looks for expired offsets now and then, for as long as the broker lives.
+pub(crate) async fn expire_offsets(broker: Weak<Inner>) {
+    loop {
+        let Some(interval) =
+            broker.upgrade().map(|inner| inner.groups.options().offsets_retention_check_interval)
+        else {
+            return;
+        };
+        tokio::time::sleep(interval).await;
+        let Some(broker) = broker.upgrade().map(Broker::from_inner) else { return };
+        for deletion in broker.groups().expired_offsets() {
+            let (group, offsets) = (deletion.group.clone(), deletion.partitions.len());
+            match broker.delete(deletion).await {
+                Ok(()) => tracing::info!(group, offsets, "committed offsets expired"),
+                // They are looked at again next time.
+                Err(error) => tracing::warn!(group, offsets, %error, "expired offsets could not be deleted"),
+            }
+        }
+    }
+}
