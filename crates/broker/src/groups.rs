@@ -147,11 +147,12 @@ struct MailboxContent {
     woken: bool,
 }
 
-/// Takes a request back that nobody waits for any more.
-struct Withdrawal<'a> {
-    groups: &'a Groups,
-    group: &'a str,
+/// A request that waits for its answer. Dropping it takes the request back.
+pub(crate) struct Waiting {
+    groups: Arc<Groups>,
+    group: String,
     ticket: Ticket,
+    answer: oneshot::Receiver<Answer>,
     answered: bool,
 }
 
@@ -253,20 +254,16 @@ impl Groups {
         Ok(())
     }
 
-    /// Gives a group an input and waits for the answer. A dropped call takes the request back.
-    pub(crate) async fn ask(
-        &self,
+    /// Gives a group an input whose answer can be waited for.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
         group: &str,
         ticket: Ticket,
         input: Input,
-    ) -> Result<Option<Answer>, GroupError> {
+    ) -> Result<Waiting, GroupError> {
         let (reply, answer) = oneshot::channel();
         self.request(group, input, Some((ticket, Reply::Task(reply))))?;
-        let mut withdrawal = Withdrawal { groups: self, group, ticket, answered: false };
-        // Nobody answers when the group was dropped; that is the end of the process.
-        let answer = answer.await.ok();
-        withdrawal.answered = true;
-        Ok(answer)
+        Ok(Waiting { groups: Arc::clone(self), group: group.to_owned(), ticket, answer, answered: false })
     }
 
     /// The committed offsets of those partitions for which they stand: no change is on its way and no transaction holds
@@ -621,13 +618,22 @@ impl Mailbox {
     }
 }
 
-impl Drop for Withdrawal<'_> {
+impl Waiting {
+    /// The answer; none if the group was deleted meanwhile.
+    pub(crate) async fn answer(mut self) -> Option<Answer> {
+        let answer = (&mut self.answer).await.ok();
+        self.answered = true;
+        answer
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         if self.answered {
             return;
         }
         // The group is there as long as it has a member that waits; if not, there is nothing to take back.
-        if let Err(error) = self.groups.request(self.group, Input::Abandon { ticket: self.ticket }, None) {
+        if let Err(error) = self.groups.request(&self.group, Input::Abandon { ticket: self.ticket }, None) {
             tracing::debug!(%error, "a request could not be taken back");
         }
     }

@@ -57,11 +57,15 @@ mod configs;
 mod connection;
 mod error_code;
 mod fetch;
+mod find_coordinator;
 mod frame;
 #[cfg(test)]
 mod fuzz;
+mod group_admin;
 mod list_offsets;
+mod membership;
 mod metadata;
+mod offsets;
 mod produce;
 mod records;
 mod sasl;

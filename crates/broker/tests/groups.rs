@@ -11,8 +11,8 @@ use bytes::Bytes;
 use farol_broker::coordinator::subscription::{Subscription, decode_assignment, encode_assignment};
 use farol_broker::{
     Broker, BrokerError, BrokerOptions, CommitCheck, CommittedOffset, Committer, FetchedOffset, GroupError,
-    GroupOptions, GroupState, JoinRequest, Joined, Leaving, MAX_OFFSET_METADATA_BYTES, Member, MemberNews, MemberRef,
-    MemberSettings, OffsetCommit, Protocol, SyncRequest, TopicPartition,
+    GroupOptions, GroupState, JoinRequest, Joined, Leaving, MAX_OFFSET_METADATA_BYTES, Member, MemberNews,
+    MemberRef, MemberSettings, OffsetCommit, Protocol, SyncRequest, TopicPartition,
 };
 use tokio::sync::Notify;
 
@@ -87,7 +87,8 @@ impl Remote {
     }
 
     async fn join(&mut self) -> Result<Joined, GroupError> {
-        let joined = tokio::time::timeout(LIMIT, self.broker.join_group(self.join_request())).await.unwrap()?;
+        let joined =
+            tokio::time::timeout(LIMIT, self.broker.join_group(self.join_request())).await.unwrap()?;
         self.member_id.clone_from(&joined.member_id);
         self.generation = joined.generation;
         Ok(joined)
@@ -156,7 +157,9 @@ async fn a_join_whose_caller_is_gone_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker_with_topic(dir.path(), 2);
     let mut first = Remote::new(&broker, "first", "range");
-    first.follow(|joined| vec![(joined.member_id.clone(), encode_assignment(&BTreeSet::from([tp(0), tp(1)])))]).await;
+    first
+        .follow(|joined| vec![(joined.member_id.clone(), encode_assignment(&BTreeSet::from([tp(0), tp(1)])))])
+        .await;
     let lost = Remote::new(&broker, "lost", "range");
     let waiting = tokio::spawn({
         let broker = broker.clone();
@@ -168,7 +171,10 @@ async fn a_join_whose_caller_is_gone_holds_nobody_up() {
     .await;
     assert!(matches!(first.heartbeat().await, Err(GroupError::RebalanceInProgress { .. })));
     waiting.abort();
-    eventually("its removal", || broker.describe_group("g").filter(|group| group.members.len() == 1).map(drop)).await;
+    eventually("its removal", || {
+        broker.describe_group("g").filter(|group| group.members.len() == 1).map(drop)
+    })
+    .await;
     let joined = first.join().await.unwrap();
     assert_eq!((joined.generation, joined.members.len()), (2, 1));
 }
@@ -198,9 +204,7 @@ async fn members_of_this_process_and_others_share_a_group_whoever_leads() {
     // It leaves; the one elsewhere leads, and assigns to a new one of this process.
     drop(here);
     there
-        .follow(|joined| {
-            vec![(joined.member_id.clone(), encode_assignment(&(0..4).map(tp).collect()))]
-        })
+        .follow(|joined| vec![(joined.member_id.clone(), encode_assignment(&(0..4).map(tp).collect()))])
         .await;
     assert_eq!(there.owned.len(), 4);
     let mut newcomer = local(&broker, "newcomer");
@@ -208,7 +212,8 @@ async fn members_of_this_process_and_others_share_a_group_whoever_leads() {
     for owned in [vec![], vec![3]] {
         there
             .follow(|joined| {
-                let other = joined.members.iter().find(|member| member.member_id != joined.member_id).unwrap();
+                let other =
+                    joined.members.iter().find(|member| member.member_id != joined.member_id).unwrap();
                 let newcomers = owned.iter().map(|partition| tp(*partition)).collect();
                 vec![
                     (joined.member_id.clone(), encode_assignment(&(0..3).map(tp).collect())),
@@ -220,7 +225,10 @@ async fn members_of_this_process_and_others_share_a_group_whoever_leads() {
     }
     assert_eq!(assigned(&mut newcomer).await, [3]);
     let group = broker.describe_group("g").unwrap();
-    assert_eq!((group.state, group.protocol.as_str(), group.members.len()), (GroupState::Stable, COOPERATIVE, 2));
+    assert_eq!(
+        (group.state, group.protocol.as_str(), group.members.len()),
+        (GroupState::Stable, COOPERATIVE, 2)
+    );
 }
 
 #[tokio::test]
@@ -262,7 +270,10 @@ async fn requests_out_of_bounds_are_refused() {
         async move { broker.join_group(request).await.unwrap_err() }
     };
     assert!(matches!(request(&|r| r.group.clear()).await, GroupError::InvalidGroupId { bytes: 0, .. }));
-    assert!(matches!(request(&|r| r.group = "x".repeat(256)).await, GroupError::InvalidGroupId { bytes: 256, .. }));
+    assert!(matches!(
+        request(&|r| r.group = "x".repeat(256)).await,
+        GroupError::InvalidGroupId { bytes: 256, .. }
+    ));
     for seconds in [0, 3600] {
         let error = request(&|r| r.session_timeout = Duration::from_secs(seconds)).await;
         assert!(matches!(error, GroupError::InvalidSessionTimeout { .. }), "{error}");
@@ -276,7 +287,10 @@ async fn requests_out_of_bounds_are_refused() {
     let mut other = Remote::new(&broker, "other", "range").join_request();
     other.group = "g2".to_owned();
     broker.join_group(other).await.unwrap();
-    assert!(matches!(request(&|r| r.group = "g3".to_owned()).await, GroupError::CoordinatorFull { limit: 2, .. }));
+    assert!(matches!(
+        request(&|r| r.group = "g3".to_owned()).await,
+        GroupError::CoordinatorFull { limit: 2, .. }
+    ));
 }
 
 /// A commit of somebody who is in no group.
@@ -298,8 +312,7 @@ async fn fetch(broker: &Broker, group: &str, require_stable: bool) -> Vec<(Topic
 async fn what_is_committed_with_an_offset_comes_back_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker_with_topic(dir.path(), 2);
-    let offset =
-        CommittedOffset { leader_epoch: 3, metadata: "note".to_owned(), ..CommittedOffset::new(7) };
+    let offset = CommittedOffset { leader_epoch: 3, metadata: "note".to_owned(), ..CommittedOffset::new(7) };
     broker.commit_offsets(commit("g", 0, offset.clone())).await.unwrap();
     let long = CommittedOffset { metadata: "x".repeat(MAX_OFFSET_METADATA_BYTES + 1), ..offset.clone() };
     let error = broker.commit_offsets(commit("g", 0, long)).await.unwrap_err();
@@ -325,7 +338,9 @@ async fn offsets_that_a_transaction_holds_are_unstable_until_it_ends() {
     broker.commit_offsets(commit("g", 0, CommittedOffset::new(1))).await.unwrap();
     broker.add_pending_offsets(9, &commit("g", 0, CommittedOffset::new(2))).unwrap();
     assert_eq!(fetch(&broker, "g", true).await, [(tp(0), FetchedOffset::Unstable)]);
-    assert!(matches!(&fetch(&broker, "g", false).await[0].1, FetchedOffset::Committed(found) if found.offset == 1));
+    assert!(
+        matches!(&fetch(&broker, "g", false).await[0].1, FetchedOffset::Committed(found) if found.offset == 1)
+    );
     // A member of this process wants only what stands.
     let mut here = local(&broker, "here");
     assert_eq!(here.poll().unwrap(), MemberNews::Nothing);

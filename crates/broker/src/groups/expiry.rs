@@ -3,15 +3,23 @@
 //! An offset goes when it was committed longer ago than the retention and nobody reads its topic in its group any more: the
 //! group has had no members for as long, or its members, being consumers, read other topics. After a restart a group
 //! counts as empty from then on.
+//!
+//! Offsets of topics that are gone go with their topics; a crash in between is made up for at the start.
 
 use std::collections::BTreeSet;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use super::Groups;
 use super::commit::{DeletionCondition, OffsetDeletion};
 use crate::broker::{Broker, Inner};
 
 impl Groups {
+    fn topics_with_offsets(&self) -> BTreeSet<Arc<str>> {
+        let state = self.state.lock();
+        let partitions = state.groups.values().flat_map(|entry| entry.ledger.committed().keys());
+        partitions.map(|partition| Arc::clone(&partition.topic)).collect()
+    }
+
     /// What has had its time, by group.
     fn expired_offsets(&self) -> Vec<OffsetDeletion> {
         let limit = self.now().saturating_sub(self.options().offsets_retention);
@@ -36,8 +44,17 @@ impl Groups {
     }
 }
 
-/// Looks for expired offsets now and then, for as long as the broker lives.
+/// Looks for offsets of missing topics at once, and for expired ones now and then, for as long as the broker lives.
 pub(crate) async fn expire_offsets(broker: Weak<Inner>) {
+    if let Some(broker) = broker.upgrade().map(Broker::from_inner) {
+        for topic in broker.groups().topics_with_offsets() {
+            if broker.topic(&topic).is_err()
+                && let Err(error) = broker.delete_offsets_of_topic(&topic).await
+            {
+                tracing::warn!(%topic, %error, "committed offsets of a topic that is gone could not be deleted");
+            }
+        }
+    }
     loop {
         let Some(interval) =
             broker.upgrade().map(|inner| inner.groups.options().offsets_retention_check_interval)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::commit::{DeletionCondition, OffsetChange, OffsetDeletion};
 use super::ledger::FetchedOffset;
 use super::settings::{MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS};
-use super::{GroupSnapshot, Groups, OffsetCommit};
+use super::{GroupSnapshot, Groups, OffsetCommit, Waiting};
 use crate::broker::Broker;
 use crate::coordinator::{
     Answer, GroupError, GroupState, Input, Join, Joined, Leaving, MemberRef, Protocol, Sync, Synced, Ticket,
@@ -64,33 +64,59 @@ pub struct SyncRequest {
 pub type DescribedGroup = Option<GroupSnapshot>;
 
 impl Broker {
-    /// Joins a group; returns when everybody has, or when the request is refused. A dropped call takes it back.
+    /// Joins a group. The group has the request when this returns; the answer comes when everybody has joined. A dropped
+    /// future takes the request back.
     ///
     /// # Errors
-    /// [`GroupError`].
-    pub async fn join_group(&self, request: JoinRequest) -> Result<Joined, GroupError> {
+    /// [`GroupError`], from the future.
+    pub fn join_group(
+        &self,
+        request: JoinRequest,
+    ) -> impl Future<Output = Result<Joined, GroupError>> + Send + use<> {
+        let group = request.group.clone();
+        let waiting = self.begin_join(request);
+        async move {
+            match waiting?.answer().await {
+                Some(Answer::Join(joined)) => joined,
+                _ => Err(GroupError::Dead { group }),
+            }
+        }
+    }
+
+    fn begin_join(&self, request: JoinRequest) -> Result<Waiting, GroupError> {
         let groups = self.groups();
         let ticket = groups.new_ticket();
         let group = request.group.clone();
         let join = groups.checked_join(request, ticket)?;
-        match groups.ask(&group, ticket, Input::Join(join)).await? {
-            Some(Answer::Join(joined)) => joined,
-            _ => Err(GroupError::Dead { group }),
+        groups.ask(&group, ticket, Input::Join(join))
+    }
+
+    /// Asks for a member's assignment. The group has the request when this returns; the answer comes when the leader has
+    /// given the assignment. A dropped future takes the request back.
+    ///
+    /// # Errors
+    /// [`GroupError`], from the future.
+    pub fn sync_group(
+        &self,
+        request: SyncRequest,
+    ) -> impl Future<Output = Result<Synced, GroupError>> + Send + use<> {
+        let group = request.group.clone();
+        let waiting = self.begin_sync(request);
+        async move {
+            match waiting?.answer().await {
+                Some(Answer::Sync(synced)) => synced,
+                _ => Err(GroupError::Dead { group }),
+            }
         }
     }
 
-    /// Asks for a member's assignment; returns when the leader has given it. A dropped call takes it back.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub async fn sync_group(&self, request: SyncRequest) -> Result<Synced, GroupError> {
-        let groups = self.groups();
+    fn begin_sync(&self, request: SyncRequest) -> Result<Waiting, GroupError> {
         check_group(&request.group)?;
         check_member(&request.member)?;
         for (_, assignment) in &request.assignments {
             check_size("bytes of an assignment", assignment.len(), MAX_METADATA_BYTES)?;
         }
-        let ticket = groups.new_ticket();
+        let ticket = self.groups().new_ticket();
         let sync = Sync {
             ticket,
             member: request.member,
@@ -99,10 +125,7 @@ impl Broker {
             protocol: request.protocol,
             assignments: request.assignments,
         };
-        match groups.ask(&request.group, ticket, Input::Sync(sync)).await? {
-            Some(Answer::Sync(synced)) => synced,
-            _ => Err(GroupError::Dead { group: request.group }),
-        }
+        self.groups().ask(&request.group, ticket, Input::Sync(sync))
     }
 
     /// Shows that a member lives.
@@ -117,7 +140,12 @@ impl Broker {
     ) -> Result<(), GroupError> {
         check_group(group)?;
         let ticket = self.groups().new_ticket();
-        match self.groups().ask(group, ticket, Input::Heartbeat { ticket, member, generation }).await? {
+        match self
+            .groups()
+            .ask(group, ticket, Input::Heartbeat { ticket, member, generation })?
+            .answer()
+            .await
+        {
             Some(Answer::Heartbeat(answer)) => answer,
             _ => Err(GroupError::Dead { group: group.to_owned() }),
         }
@@ -134,7 +162,7 @@ impl Broker {
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         check_group(group)?;
         let ticket = self.groups().new_ticket();
-        match self.groups().ask(group, ticket, Input::Leave { ticket, leaving }).await? {
+        match self.groups().ask(group, ticket, Input::Leave { ticket, leaving })?.answer().await {
             Some(Answer::Leave(answers)) => Ok(answers),
             _ => Err(GroupError::Dead { group: group.to_owned() }),
         }

@@ -5,8 +5,8 @@
 
 use super::api::Api;
 use super::{
-    api_versions, cluster, configs, fetch, list_offsets, metadata, produce, records, sasl, topic_partitions,
-    topics, transactions,
+    api_versions, cluster, configs, fetch, find_coordinator, group_admin, list_offsets, membership, metadata,
+    offsets, produce, records, sasl, topic_partitions, topics, transactions,
 };
 
 /// Every API that is served, by key.
@@ -25,6 +25,15 @@ fn rows() -> Vec<Api> {
         Api::new(4..=17, fetch::fetch),
         Api::new(1..=10, list_offsets::list_offsets),
         Api::new(0..=13, metadata::metadata),
+        Api::new(2..=9, offsets::offset_commit),
+        Api::new(1..=9, offsets::offset_fetch),
+        Api::new(0..=6, find_coordinator::find_coordinator),
+        Api::new(0..=9, membership::join_group),
+        Api::new(0..=4, membership::heartbeat),
+        Api::new(0..=5, membership::leave_group),
+        Api::new(0..=5, membership::sync_group),
+        Api::new(0..=6, group_admin::describe_groups),
+        Api::new(0..=5, group_admin::list_groups),
         Api::new(0..=4, api_versions::api_versions).before_authentication(),
         // Version 0 would be followed by tokens that are no requests.
         Api::new(1..=1, sasl::sasl_handshake).before_authentication(),
@@ -47,6 +56,8 @@ fn rows() -> Vec<Api> {
         Api::new(0..=0, transactions::describe_producers),
         Api::new(0..=0, transactions::describe_transactions),
         Api::new(0..=1, transactions::list_transactions),
+        Api::new(0..=2, group_admin::delete_groups),
+        Api::new(0..=0, offsets::offset_delete),
     ]
 }
 

@@ -84,10 +84,14 @@ pub(super) fn of_group(error: &GroupError) -> ResponseError {
         GroupError::UnknownMember { .. } => ResponseError::UnknownMemberId,
         GroupError::MemberIdRequired { .. } => ResponseError::MemberIdRequired,
         GroupError::FencedInstance { .. } => ResponseError::FencedInstanceId,
-        GroupError::IllegalGeneration { .. } | GroupError::NotOwner { .. } => ResponseError::IllegalGeneration,
+        GroupError::IllegalGeneration { .. } | GroupError::NotOwner { .. } => {
+            ResponseError::IllegalGeneration
+        }
         GroupError::RebalanceInProgress { .. } => ResponseError::RebalanceInProgress,
         GroupError::InconsistentProtocol { .. } => ResponseError::InconsistentGroupProtocol,
-        GroupError::GroupFull { .. } | GroupError::CoordinatorFull { .. } => ResponseError::GroupMaxSizeReached,
+        GroupError::GroupFull { .. } | GroupError::CoordinatorFull { .. } => {
+            ResponseError::GroupMaxSizeReached
+        }
         GroupError::InvalidSessionTimeout { .. } => ResponseError::InvalidSessionTimeout,
         GroupError::InvalidGroupId { .. } => ResponseError::InvalidGroupId,
         GroupError::InvalidRequest(_) => ResponseError::InvalidRequest,

@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use tokio::runtime::Handle;
 
 use super::api::{Answer, Call};
 use super::configs::source_of;
@@ -145,6 +146,7 @@ fn delete(call: &Call, wanted: &DeleteTopicState) -> DeletableTopicResult {
     let deleted = found.map_err(Failure::from).and_then(|topic| {
         check_managed(&call.server.settings, topic.name())?;
         call.broker().delete_topic(topic.name())?;
+        delete_offsets(call.broker(), topic.name());
         Ok(topic)
     });
     match deleted {
@@ -153,6 +155,14 @@ fn delete(call: &Call, wanted: &DeleteTopicState) -> DeletableTopicResult {
             result.with_name(Some(topic_name(&topic))).with_topic_id(id)
         }
         Err(failure) => result.with_error_code(failure.code()).with_error_message(failure.text()),
+    }
+}
+
+/// A topic that is made anew under the name begins without offsets. What fails here is made up for at the next start.
+fn delete_offsets(broker: &Broker, topic: &str) {
+    let deleted = Handle::current().block_on(broker.delete_offsets_of_topic(topic));
+    if let Err(error) = deleted {
+        tracing::warn!(topic, %error, "committed offsets of a deleted topic stay for now");
     }
 }
 

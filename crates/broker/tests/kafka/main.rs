@@ -7,6 +7,7 @@ mod authentication;
 mod client;
 mod connections;
 mod consume;
+mod groups;
 mod hostile;
 mod produce;
 mod transactions;
