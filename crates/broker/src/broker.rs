@@ -145,13 +145,18 @@ impl Broker {
         let committed = offsets::load(&offsets_partition).map_err(OpenError::Offsets)?;
         let clock = Clock::start();
         let producers = Arc::new(Registry::new(options.producers, clock));
-        let transactions =
+        let (transactions, held) =
             Transactions::load(&transactions_partition, clock).map_err(OpenError::Transactions)?;
         for partition in topics.values().flat_map(|topic| topic.partitions()) {
             producers.open(partition, &transactions).map_err(OpenError::Producers)?;
         }
         let snapshots = runtime.spawn(Arc::clone(&producers).maintain());
         let groups = Arc::new(Groups::new(clock, options.groups, committed));
+        for held in &held {
+            groups
+                .add_pending(held.producer_id, &held.commit)
+                .map_err(|error| OpenError::Transactions(BrokerError::Group(error)))?;
+        }
         let watched = Arc::clone(&groups);
         let deadlines = runtime.spawn(async move { watched.watch_deadlines().await });
         let max_in_flight_bytes = u32::try_from(max_in_flight).unwrap_or(u32::MAX);
@@ -463,6 +468,11 @@ impl Broker {
 
     pub(crate) fn groups(&self) -> &Arc<Groups> {
         &self.inner.groups
+    }
+
+    /// Where committed offsets stand.
+    pub(crate) fn offsets_partition(&self) -> &Partition {
+        &self.inner.offsets_partition
     }
 
     pub(crate) fn producers(&self) -> &Arc<Registry> {

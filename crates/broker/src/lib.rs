@@ -13,22 +13,27 @@
 //!
 //! In the data folder: `topics.json`, the list of topics with their configuration, replaced as a whole; and the log's
 //! files. Partition 3 of topic `t` is the log's partition `t-3`. Committed offsets are records of the compacted topic
-//! [`OFFSETS_TOPIC`], in Kafka's layout.
+//! [`OFFSETS_TOPIC`], in Kafka's layout; transactional ids and what their open transactions hold, records of
+//! [`TRANSACTIONS_TOPIC`]. What a partition remembers of producers stands in a file beside its segments.
 //!
 //! # Main flow
 //!
 //! A sender encodes records into [`TopicBatches`] on its own thread and gives them to [`Broker::append`], which bounds
-//! the bytes on their way and resolves when the log's commit thread says so. A reader reads a
-//! [`farol_log::Partition`] directly. A member of a group ([`Member`]) learns from its polls what is its own. A
-//! transaction ([`TransactionalId::commit`]) is one append to many partitions, committed offsets among them, with a
-//! precondition that the commit thread checks: that is why nothing half-done can ever be read and no marker is needed.
+//! the bytes on their way and resolves when the log's commit thread says so. A reader reads a partition through a
+//! [`PartitionReader`]. A member of a group ([`Member`]) learns from its polls what is its own. A
+//! transaction inside the process ([`TransactionalId::commit`]) is one append to many partitions, committed offsets among
+//! them, with a precondition that the commit thread checks: that is why nothing half-done can ever be read and no marker is
+//! needed. Kafka clients send whole batches ([`Broker::begin_produce`]), once each if they are idempotent, and those of a
+//! transaction count when it ends ([`Broker::end_transaction`]).
 //!
 //! # Failures
 //!
 //! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on. A
-//! killed process loses nothing acknowledged; members and producers' epochs are gone with their process, offsets stay.
+//! killed process loses nothing acknowledged; members and the epochs of producers inside it are gone with it, offsets, Kafka
+//! clients' producers and their open transactions stay.
 //!
-//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `transaction`, `broker`, [`kafka`].
+//! Modules, in reading order: [`coordinator`] (pure), `topic`, `batches`, `groups` (the fence), `member`, `transaction`, `producers`
+//! (what partitions remember), `transactions` (of Kafka clients), `produce`, `fetch`, `broker`, [`kafka`].
 
 mod batches;
 mod broker;
@@ -77,6 +82,6 @@ pub use topic::{
 };
 pub use transaction::TransactionalId;
 pub use transactions::{
-    MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS, PRODUCER_ID_BLOCK,
-    ProducerIdentity, Status, TRANSACTIONS_TOPIC, TransactionError, Transactional,
+    MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS,
+    PRODUCER_ID_BLOCK, ProducerIdentity, Status, TRANSACTIONS_TOPIC, TransactionError, Transactional,
 };

@@ -10,6 +10,12 @@
 //! nothing, across a crash too. So there is no phase between the decision and the last marker, nothing to be
 //! finished after a restart, and `PrepareCommit` and `PrepareAbort` never occur.
 //!
+//! # Offsets in a transaction
+//!
+//! What a transaction will commit of a group's offsets stands in [`TRANSACTIONS_TOPIC`], too, and the group knows that it is
+//! pending. With the commit it is written to the topic of committed offsets like any other commit. So that topic holds
+//! nothing but what is committed, and its readers and compaction needn't know of transactions.
+//!
 //! # What is durable
 //!
 //! Every change of a transactional id is a record of the compacted topic [`TRANSACTIONS_TOPIC`] ([`record`]) before it is
@@ -19,20 +25,21 @@
 //!
 //! # Limits
 //!
-//! A transaction is open for [`MAX_TRANSACTION_TIMEOUT`] at most and has [`MAX_TRANSACTION_PARTITIONS`] partitions; there are
-//! [`MAX_TRANSACTIONAL_IDS`] ids, each forgotten a week after its last use.
+//! A transaction is open for [`MAX_TRANSACTION_TIMEOUT`] at most and has [`MAX_TRANSACTION_PARTITIONS`] partitions and
+//! [`MAX_TRANSACTION_GROUPS`] groups; there are [`MAX_TRANSACTIONAL_IDS`] ids, each forgotten a week after its last use.
 //!
 //! # Failures
 //!
 //! If a partition of an open transaction takes no more appends, the transaction can't be ended until the broker is opened
 //! again; ending it answers with the reason, and the time-out tries again. A partition that was deleted needs no marker.
 
+pub(crate) mod held;
 pub(crate) mod record;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,14 +50,16 @@ use parking_lot::Mutex;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::error::BrokerError;
-use crate::groups::MAX_NAME_BYTES;
+use crate::groups::{Groups, InFlightCommit, MAX_NAME_BYTES, OffsetChange, OffsetCommit};
+use crate::offsets;
 use crate::partition::TopicPartition;
 use crate::producers::tracker::{EndOfTransaction, Tracker};
+use crate::topic::OFFSETS_TOPIC;
 use record::StateRecord;
 use state::{Change, Coordinator, Step};
 pub use state::{
-    MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS, ProducerIdentity, Status,
-    TransactionError, Transactional,
+    MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS,
+    ProducerIdentity, Status, TransactionError, Transactional,
 };
 
 /// The topic of transactional ids.
@@ -74,6 +83,12 @@ pub(crate) struct Transactions {
     timed_out: AtomicU64,
 }
 
+/// Offsets that an open transaction holds.
+pub(crate) struct HeldOffsets {
+    pub(crate) producer_id: i64,
+    pub(crate) commit: OffsetCommit,
+}
+
 /// Ids that are taken and not given away.
 #[derive(Debug, Clone, Copy)]
 struct ProducerIds {
@@ -93,6 +108,9 @@ struct InFlightChange {
     change: Change,
     /// The partitions that get a marker, in the order of the request.
     trackers: Vec<Arc<Tracker>>,
+    groups: Arc<Groups>,
+    /// The offsets that are committed with it.
+    offsets: Option<Arc<InFlightCommit>>,
     stage: Mutex<Stage>,
 }
 
@@ -105,27 +123,45 @@ enum Stage {
 
 impl Transactions {
     /// Reads the topic's partition.
-    pub(crate) fn load(partition: &Partition, clock: Clock) -> Result<Self, BrokerError> {
+    ///
+    /// Gives the offsets that open transactions hold, too, for the groups to know.
+    pub(crate) fn load(partition: &Partition, clock: Clock) -> Result<(Self, Vec<HeldOffsets>), BrokerError> {
         let mut coordinator = Coordinator::default();
+        let mut held = BTreeMap::new();
         let mut next_id = 0;
         let mut unknown = 0u64;
         read_records(partition, |key, value| match StateRecord::decode(key, value) {
             Some(StateRecord::Id(id, state)) => coordinator.restore(id, *state),
             Some(StateRecord::Forgotten(id)) => coordinator.forget(&id),
             Some(StateRecord::NextProducerId(next)) => next_id = next,
+            Some(StateRecord::Offsets { transactional_id, group, pending: Some(pending) }) => {
+                held.insert((transactional_id, group), pending);
+            }
+            Some(StateRecord::Offsets { transactional_id, group, pending: None }) => {
+                held.remove(&(transactional_id, group));
+            }
             None => unknown += 1,
         })?;
         if unknown > 0 {
             tracing::warn!(unknown, topic = TRANSACTIONS_TOPIC, "records of an unknown layout were skipped");
         }
-        Ok(Self {
+        let held = held
+            .into_iter()
+            .filter(|((id, group), pending)| coordinator.restore_group(id, pending.producer, group))
+            .map(|((_, group), pending)| HeldOffsets {
+                producer_id: pending.producer.producer_id,
+                commit: OffsetCommit { group, committer: None, offsets: pending.offsets },
+            })
+            .collect();
+        let transactions = Self {
             coordinator: Mutex::new(coordinator),
             // What was taken before and not given away is lost, which is why an id never comes twice.
             ids: tokio::sync::Mutex::new(ProducerIds { next: next_id, end: next_id }),
             partition: partition.clone(),
             clock,
             timed_out: AtomicU64::new(0),
-        })
+        };
+        Ok((transactions, held))
     }
 
     /// See [`Coordinator::may_write`].
@@ -233,7 +269,7 @@ impl Broker {
         if ids.next >= ids.end {
             let end = ids.end.saturating_add(PRODUCER_ID_BLOCK);
             let record = StateRecord::NextProducerId(end);
-            let batch = encode(&record, transactions.clock.now().as_millis())?;
+            let batch = encode(&[record], transactions.clock.now().as_millis())?;
             self.append(vec![(transactions.partition.clone(), batch)]).await?;
             *ids = ProducerIds { next: ids.end, end };
         }
@@ -255,12 +291,16 @@ impl Broker {
         let now_ms = transactions.clock.now().as_millis();
         // A deleted partition needs no marker.
         let partitions: Vec<Partition> = change.ending.as_ref().map_or_else(Vec::new, |ending| {
-            ending.partitions.iter().filter_map(|partition| self.partition(partition).ok()).collect()
+            // Nor does that of committed offsets, where only what is committed stands.
+            let marked = ending.partitions.iter().filter(|partition| &*partition.topic != OFFSETS_TOPIC);
+            marked.filter_map(|partition| self.partition(partition).ok()).collect()
         });
-        let in_flight = InFlightChange {
+        let mut in_flight = InFlightChange {
             transactions: Arc::clone(&transactions),
             change,
             trackers: partitions.iter().map(|partition| self.producers().tracker(partition)).collect(),
+            groups: Arc::clone(self.groups()),
+            offsets: None,
             stage: Mutex::new(Stage::Queued),
         };
         for tracker in &in_flight.trackers {
@@ -273,12 +313,15 @@ impl Broker {
         let mut batches: Vec<(Partition, Batch)> =
             marker.iter().flat_map(|marker| partitions.iter().map(|p| (p.clone(), marker.clone()))).collect();
         batches.push((transactions.partition.clone(), record));
+        let mut offsets = in_flight.committed_offsets();
+        if let Some(batch) = offsets::encode(&mut offsets, now_ms)? {
+            batches.push((self.offsets_partition().clone(), batch));
+            in_flight.offsets = Some(InFlightCommit::new(Arc::clone(self.groups()), offsets, None));
+        }
         let in_flight = Arc::new(in_flight);
         let deciding = Arc::clone(&in_flight);
-        let request = AppendRequest::new(batches).with_precondition(move || {
-            deciding.admit();
-            Ok(())
-        });
+        let request =
+            AppendRequest::new(batches).with_precondition(move || deciding.admit().map_err(Into::into));
         let written = self.submit(request, move |outcome| in_flight.finish(outcome.as_ref().ok())).await;
         match written {
             Ok(_) => Ok(()),
@@ -337,12 +380,30 @@ impl ExpiryRounds {
 }
 
 impl InFlightChange {
+    /// The offsets that are committed with the change.
+    fn committed_offsets(&self) -> Vec<OffsetChange> {
+        let Some(ending) = self.change.ending.as_ref().filter(|ending| ending.marker == Marker::Commit)
+        else {
+            return Vec::new();
+        };
+        let commit = |group: &String| {
+            let offsets = self.groups.pending(ending.producer_id, group);
+            // Who commits was checked when the transaction took the offsets.
+            OffsetChange::Commit(OffsetCommit { group: group.clone(), committer: None, offsets })
+        };
+        ending.groups.iter().map(commit).collect()
+    }
+
     /// Run by the log's commit thread, just before the markers are written.
-    fn admit(&self) {
+    fn admit(&self) -> Result<(), BrokerError> {
+        if let Some(offsets) = &self.offsets {
+            offsets.decide()?;
+        }
         *self.stage.lock() = Stage::Admitted;
         for tracker in &self.trackers {
             tracker.admit_marker();
         }
+        Ok(())
     }
 
     /// The append has ended: if it was written, the change counts.
@@ -362,6 +423,14 @@ impl InFlightChange {
                 let offset = appended.and_then(|appended| appended.base_offsets.get(place).copied());
                 tracker.finish_marker(end, offset, now);
             }
+            if let Some(offsets) = &self.offsets {
+                offsets.finish(appended.is_some());
+            }
+            if appended.is_some() {
+                for group in &ending.groups {
+                    self.groups.end_pending(ending.producer_id, group);
+                }
+            }
         }
         self.transactions.coordinator.lock().finish(self.change.clone(), appended.is_some());
     }
@@ -375,17 +444,24 @@ impl Drop for InFlightChange {
 }
 
 impl Change {
-    /// The record of the new state, and the marker for each partition.
+    /// The records of the new state, and the marker for each partition.
     fn encode(&self, now_ms: i64) -> Result<(Batch, Option<Batch>), BrokerError> {
-        let record = match &self.next {
-            Some(next) => StateRecord::Id(self.transactional_id.clone(), Box::new(next.clone())),
-            None => StateRecord::Forgotten(self.transactional_id.clone()),
-        };
+        let id = || self.transactional_id.clone();
+        let mut records = vec![match &self.next {
+            Some(next) => StateRecord::Id(id(), Box::new(next.clone())),
+            None => StateRecord::Forgotten(id()),
+        }];
+        let groups = self.ending.iter().flat_map(|ending| &ending.groups);
+        records.extend(groups.map(|group| StateRecord::Offsets {
+            transactional_id: id(),
+            group: group.clone(),
+            pending: None,
+        }));
         let marker = self.ending.as_ref().map(|ending| {
             Batch::marker(ending.marker, ending.producer_id, ending.epoch, now_ms)
                 .map_err(BrokerError::Encode)
         });
-        Ok((encode(&record, now_ms)?, marker.transpose()?))
+        Ok((encode(&records, now_ms)?, marker.transpose()?))
     }
 }
 
@@ -403,13 +479,13 @@ fn check_id(transactional_id: &str) -> Result<(), BrokerError> {
     Ok(())
 }
 
-fn encode(record: &StateRecord, now_ms: i64) -> Result<Batch, BrokerError> {
+fn encode(records: &[StateRecord], now_ms: i64) -> Result<Batch, BrokerError> {
     let mut builder = BatchBuilder::default();
-    let value = record.encode_value();
-    builder
-        .push(Some(&record.encode_key()), value.as_deref(), &[], now_ms)
-        .and_then(|()| builder.build())
-        .map_err(BrokerError::Encode)
+    for record in records {
+        let (key, value) = (record.encode_key(), record.encode_value());
+        builder.push(Some(&key), value.as_deref(), &[], now_ms).map_err(BrokerError::Encode)?;
+    }
+    builder.build().map_err(BrokerError::Encode)
 }
 
 /// Calls `see` with key and value of every record.

@@ -79,7 +79,7 @@ pub(super) async fn offset_commit(call: Call, request: OffsetCommitRequest) -> A
 }
 
 /// What of a commit concerns one partition alone.
-fn check(
+pub(super) fn check(
     broker: &Broker,
     partition: &TopicPartition,
     offset: i64,

@@ -20,20 +20,28 @@ use kafka_protocol::messages::describe_producers_response::{
 };
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use kafka_protocol::messages::list_transactions_response::TransactionState as ListedTransaction;
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, DescribeProducersRequest,
-    DescribeProducersResponse, DescribeTransactionsRequest, DescribeTransactionsResponse, EndTxnRequest,
-    EndTxnResponse, InitProducerIdRequest, InitProducerIdResponse, ListTransactionsRequest,
-    ListTransactionsResponse, ProducerId, TopicName, TransactionalId,
+    AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
+    DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest,
+    DescribeTransactionsResponse, EndTxnRequest, EndTxnResponse, InitProducerIdRequest,
+    InitProducerIdResponse, ListTransactionsRequest, ListTransactionsResponse, ProducerId, TopicName,
+    TransactionalId, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::api::{Answer, Call};
 use super::error_code::{Failure, code};
+use super::membership::{member, owned};
+use super::offsets::{check, commit_code};
 use crate::broker::Broker;
+use crate::coordinator::{CommitCheck, Committer};
 use crate::error::BrokerError;
+use crate::groups::{CommittedOffset, OffsetCommit};
 use crate::partition::TopicPartition;
-use crate::transactions::{ProducerIdentity, Status, Transactional};
+use crate::transactions::{ProducerIdentity, Status, TransactionError, Transactional};
 
 /// The lowest version of each API whose clients know PRODUCER_FENCED; older ones know INVALID_PRODUCER_EPOCH.
 const INIT_FENCED_FROM: i16 = 4;
@@ -128,6 +136,74 @@ fn writable(broker: &Broker, topic: &TopicName, index: i32) -> Option<TopicParti
     let topic = broker.topic(topic).ok().filter(|topic| !topic.is_internal())?;
     topic.partition(index).ok()?;
     Some(TopicPartition::new(Arc::clone(topic.name()), index))
+}
+
+/// Says that a transaction will commit offsets of a group.
+pub(super) async fn add_offsets_to_txn(
+    call: Call,
+    request: AddOffsetsToTxnRequest,
+) -> Answer<AddOffsetsToTxnResponse> {
+    let producer = ProducerIdentity { producer_id: *request.producer_id, epoch: request.producer_epoch };
+    let added = call
+        .broker()
+        .add_offsets_to_transaction(&request.transactional_id, producer, &request.group_id)
+        .await;
+    let error = added.err().map_or(0, |error| known_since(FENCED_FROM, &call, &error).code());
+    AddOffsetsToTxnResponse::default().with_error_code(error).into()
+}
+
+/// Commits offsets with a transaction.
+pub(super) async fn txn_offset_commit(
+    call: Call,
+    request: TxnOffsetCommitRequest,
+) -> Answer<TxnOffsetCommitResponse> {
+    let producer = ProducerIdentity { producer_id: *request.producer_id, epoch: request.producer_epoch };
+    let mut offsets = BTreeMap::new();
+    let mut refused = BTreeMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let name = TopicPartition::new(owned(&topic.name), partition.partition_index);
+            let metadata = partition.committed_metadata.as_ref().map(owned).unwrap_or_default();
+            if let Err(error) = check(call.broker(), &name, partition.committed_offset, &metadata) {
+                refused.insert(name, error.code());
+                continue;
+            }
+            let committed = CommittedOffset {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata,
+                committed_at_ms: 0,
+            };
+            offsets.insert(name, committed);
+        }
+    }
+    let commit = OffsetCommit {
+        group: owned(&request.group_id),
+        committer: Some(Committer {
+            member: member(&request.member_id, request.group_instance_id.as_ref()),
+            generation: request.generation_id,
+            check: CommitCheck::Transaction,
+        }),
+        offsets,
+    };
+    let id = request.transactional_id.as_str();
+    let committed = call.broker().commit_offsets_in_transaction(id, producer, commit).await;
+    let all = committed.err().map_or(0, |error| match error {
+        // To a group's coordinator, a fenced producer is one with an old epoch.
+        BrokerError::Transaction(TransactionError::Fenced) => ResponseError::InvalidProducerEpoch.code(),
+        error => commit_code(&error),
+    });
+    let topics = request.topics.into_iter().map(|topic| {
+        let name: Arc<str> = topic.name.as_str().into();
+        let partitions = topic.partitions.iter().map(|partition| {
+            let key = TopicPartition::new(Arc::clone(&name), partition.partition_index);
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(refused.get(&key).copied().unwrap_or(all))
+        });
+        TxnOffsetCommitResponseTopic::default().with_partitions(partitions.collect()).with_name(topic.name)
+    });
+    TxnOffsetCommitResponse::default().with_topics(topics.collect()).into()
 }
 
 /// Commits or aborts a transaction.

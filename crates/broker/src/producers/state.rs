@@ -238,12 +238,8 @@ impl ProducerState {
         }
     }
 
-    /// As [`ProducerState::admit`], for a batch of the broker's own in a producer's transaction, which has no sequence.
-    pub(crate) fn admit_unsequenced(&mut self, header: &BatchHeader, end_offset: i64, now: Timestamp) {
-        self.note_unsequenced(header, Open { first_offset: end_offset, is_on_its_way: true }, now);
-    }
-
-    fn note_unsequenced(&mut self, header: &BatchHeader, opens: Open, now: Timestamp) {
+    /// Takes note of a producer and of the transaction that a batch of it opens.
+    fn note_producer(&mut self, header: &BatchHeader, opens: Open, now: Timestamp) {
         let id = header.producer_id;
         let producer = self.producers.entry(id).or_insert_with(|| Producer::new(header.producer_epoch, now));
         producer.enter_epoch(header.producer_epoch);
@@ -295,7 +291,7 @@ impl ProducerState {
             return;
         }
         let opens = Open { first_offset: header.base_offset, is_on_its_way: false };
-        self.note_unsequenced(header, opens, now);
+        self.note_producer(header, opens, now);
         if header.base_sequence >= 0
             && let Some(producer) = self.producers.get_mut(&header.producer_id)
         {

@@ -199,15 +199,6 @@ impl Tracker {
         })
     }
 
-    /// A batch of the broker's own in a producer's transaction is about to be written.
-    #[expect(dead_code, reason = "offsets that are committed in a transaction come next")]
-    pub(crate) fn admit_unsequenced(&self, header: &BatchHeader, now: Timestamp) {
-        let end_offset = self.partition.end_offset();
-        let mut inner = self.inner.lock();
-        inner.state.admit_unsequenced(header, end_offset, now);
-        inner.in_flight += 1;
-    }
-
     /// What was admitted has been appended, or not.
     pub(crate) fn finish(&self, header: &BatchHeader, base_offset: Option<i64>) {
         let mut inner = self.inner.lock();

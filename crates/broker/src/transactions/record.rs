@@ -6,9 +6,13 @@
 //! * value: version `i16` = 0, producer id `i64`, epoch `i16`, timeout `i32` ms, status `i8`, topics (array: name, array of
 //!   partitions `i32`; the array is null outside a transaction), last change `i64` ms, start `i64` ms (-1 if none).
 //!
-//! One more key, which Kafka doesn't have, holds how far producer ids were handed out:
+//! Two more keys, which Kafka doesn't have, hold how far producer ids were handed out, and the offsets that an open transaction
+//! will commit (in Kafka they lie in the offsets' topic, where every reader must know of transactions):
 //!
-//! * key: version `i16` = 100; value: version `i16` = 0, the first id that is free `i64`.
+//! * key: version `i16` = 100; value: version `i16` = 0, the first id that is free `i64`;
+//! * key: version `i16` = 101, transactional id (string), group (string); value: version `i16` = 0, producer id `i64`,
+//!   epoch `i16`, array of offsets, each: topic (string), partition `i32`, offset `i64`, leader epoch `i32`, metadata (string).
+//!   No value: the transaction is over.
 //!
 //! A string is its length as `i16` and its UTF-8 bytes; an array is its length as `i32` (-1: null) and its elements.
 
@@ -17,11 +21,13 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 
-use super::state::{Status, Transactional};
+use super::state::{ProducerIdentity, Status, Transactional};
+use crate::groups::CommittedOffset;
 use crate::partition::TopicPartition;
 
 const ID_KEY_VERSION: i16 = 0;
 const NEXT_PRODUCER_ID_KEY_VERSION: i16 = 100;
+const OFFSETS_KEY_VERSION: i16 = 101;
 const VALUE_VERSION: i16 = 0;
 
 /// What a record of the topic says.
@@ -33,6 +39,15 @@ pub(crate) enum StateRecord {
     Forgotten(String),
     /// Ids from here on were never handed out.
     NextProducerId(i64),
+    /// An open transaction will commit these offsets of a group; `None` when it is over.
+    Offsets { transactional_id: String, group: String, pending: Option<PendingOffsets> },
+}
+
+/// Offsets that an open transaction will commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingOffsets {
+    pub(crate) producer: ProducerIdentity,
+    pub(crate) offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
 
 impl StateRecord {
@@ -44,6 +59,11 @@ impl StateRecord {
                 put_string(&mut out, id);
             }
             Self::NextProducerId(_) => out.put_i16(NEXT_PRODUCER_ID_KEY_VERSION),
+            Self::Offsets { transactional_id, group, .. } => {
+                out.put_i16(OFFSETS_KEY_VERSION);
+                put_string(&mut out, transactional_id);
+                put_string(&mut out, group);
+            }
         }
         out
     }
@@ -54,8 +74,9 @@ impl StateRecord {
         out.put_i16(VALUE_VERSION);
         match self {
             Self::Id(_, state) => encode_state(&mut out, state),
-            Self::Forgotten(_) => return None,
+            Self::Forgotten(_) | Self::Offsets { pending: None, .. } => return None,
             Self::NextProducerId(next) => out.put_i64(*next),
+            Self::Offsets { pending: Some(pending), .. } => pending.encode(&mut out),
         }
         Some(out)
     }
@@ -73,8 +94,53 @@ impl StateRecord {
                 let next = value.try_get_i64().ok()?;
                 (version == VALUE_VERSION && value.is_empty()).then_some(Self::NextProducerId(next))
             }
+            (OFFSETS_KEY_VERSION, value) => {
+                let (transactional_id, group) = (get_string(&mut key)?, get_string(&mut key)?);
+                let pending = match value {
+                    Some(value) => Some(PendingOffsets::decode(value)?),
+                    None => None,
+                };
+                Some(Self::Offsets { transactional_id, group, pending })
+            }
             _ => None,
         }
+    }
+}
+
+impl PendingOffsets {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_i64(self.producer.producer_id);
+        out.put_i16(self.producer.epoch);
+        out.put_i32(array_length(self.offsets.len()));
+        for (partition, offset) in &self.offsets {
+            put_string(out, &partition.topic);
+            out.put_i32(partition.partition);
+            out.put_i64(offset.offset);
+            out.put_i32(offset.leader_epoch);
+            put_string(out, &offset.metadata);
+        }
+    }
+
+    fn decode(mut value: &[u8]) -> Option<Self> {
+        let value = &mut value;
+        if value.try_get_i16().ok()? != VALUE_VERSION {
+            return None;
+        }
+        let (producer_id, epoch) = (value.try_get_i64().ok()?, value.try_get_i16().ok()?);
+        let mut offsets = BTreeMap::new();
+        for _ in 0..value.try_get_i32().ok()? {
+            let topic: Arc<str> = get_string(value)?.into();
+            let partition = TopicPartition::new(topic, value.try_get_i32().ok()?);
+            let offset = CommittedOffset {
+                offset: value.try_get_i64().ok()?,
+                leader_epoch: value.try_get_i32().ok()?,
+                metadata: get_string(value)?,
+                committed_at_ms: 0,
+            };
+            offsets.insert(partition, offset);
+        }
+        let producer = ProducerIdentity { producer_id, epoch };
+        value.is_empty().then_some(Self { producer, offsets })
     }
 }
 
@@ -162,6 +228,10 @@ mod tests {
         }
     }
 
+    fn offsets(pending: Option<PendingOffsets>) -> StateRecord {
+        StateRecord::Offsets { transactional_id: "x".to_owned(), group: "g".to_owned(), pending }
+    }
+
     #[test]
     fn the_layout_is_kafkas() {
         let record = StateRecord::Id("x".to_owned(), Box::new(ongoing()));
@@ -178,6 +248,19 @@ mod tests {
             0, 0, 0, 0, 0, 0, 0, 4,
         ];
         assert_eq!(record.encode_value().unwrap(), expected);
+        let offset =
+            CommittedOffset { offset: 5, leader_epoch: 1, metadata: "m".to_owned(), committed_at_ms: 0 };
+        let pending = offsets(Some(PendingOffsets {
+            producer: ProducerIdentity { producer_id: 7, epoch: 2 },
+            offsets: [(TopicPartition::new("tt", 3), offset)].into(),
+        }));
+        assert_eq!(pending.encode_key(), [0, 101, 0, 1, b'x', 0, 1, b'g']);
+        #[rustfmt::skip]
+        let expected = [
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 2, 0, 0, 0, 1,
+            0, 2, b't', b't', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 1, b'm',
+        ];
+        assert_eq!(pending.encode_value().unwrap(), expected);
         let next = StateRecord::NextProducerId(1_000);
         assert_eq!(next.encode_key(), [0, 100]);
         assert_eq!(next.encode_value().unwrap(), [0, 0, 0, 0, 0, 0, 0, 0, 3, 0xe8]);
@@ -190,6 +273,11 @@ mod tests {
             StateRecord::Id(String::new(), Box::default()),
             StateRecord::Forgotten("gone".to_owned()),
             StateRecord::NextProducerId(i64::MAX),
+            offsets(None),
+            offsets(Some(PendingOffsets {
+                producer: ProducerIdentity { producer_id: 7, epoch: 2 },
+                offsets: [(TopicPartition::new("tt", 3), CommittedOffset::new(5))].into(),
+            })),
         ];
         for record in records {
             let (key, value) = (record.encode_key(), record.encode_value());

@@ -26,6 +26,8 @@ use crate::partition::TopicPartition;
 pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Partitions that one transaction may have.
 pub const MAX_TRANSACTION_PARTITIONS: usize = 4096;
+/// Groups whose offsets one transaction may commit.
+pub const MAX_TRANSACTION_GROUPS: usize = 64;
 /// Transactional ids that are known at a time.
 pub const MAX_TRANSACTIONAL_IDS: usize = 100_000;
 /// How long an unused id is known: Kafka's `transactional.id.expiration.ms`.
@@ -98,8 +100,10 @@ pub struct Transactional {
     pub timeout_ms: i32,
     /// Where it stands.
     pub status: Status,
-    /// The open transaction's partitions.
+    /// The open transaction's partitions. Among them is that of committed offsets if it may commit some.
     pub partitions: BTreeSet<TopicPartition>,
+    /// The groups whose offsets it will commit. Each has a record of its own on disk.
+    pub(crate) groups: BTreeSet<String>,
     /// When the open transaction began, milliseconds since the Unix epoch; -1 if there is none.
     pub started_at_ms: i64,
     /// When it last changed.
@@ -124,6 +128,8 @@ pub(crate) struct Ending {
     pub(crate) epoch: i16,
     pub(crate) marker: Marker,
     pub(crate) partitions: BTreeSet<TopicPartition>,
+    /// The groups whose offsets go with it, one way or the other.
+    pub(crate) groups: BTreeSet<String>,
 }
 
 /// What a call needs.
@@ -205,6 +211,7 @@ impl Default for Transactional {
             timeout_ms: 0,
             status: Status::Empty,
             partitions: BTreeSet::new(),
+            groups: BTreeSet::new(),
             started_at_ms: NO_TIME,
             changed_at_ms: NO_TIME,
         }
@@ -228,6 +235,7 @@ impl Transactional {
                 Marker::Abort => Status::CompleteAbort,
             },
             partitions: BTreeSet::new(),
+            groups: BTreeSet::new(),
             started_at_ms: NO_TIME,
             changed_at_ms: now.as_millis(),
             ..*self
@@ -241,6 +249,7 @@ impl Transactional {
             epoch: self.epoch.saturating_add(1),
             marker: Marker::Abort,
             partitions: self.partitions.clone(),
+            groups: self.groups.clone(),
         }
     }
 
@@ -398,6 +407,7 @@ impl Coordinator {
             epoch: state.epoch,
             marker,
             partitions: state.partitions.clone(),
+            groups: state.groups.clone(),
         };
         let next = state.ended(&ending, now);
         Ok(self.write(transactional_id, Some(next), Some(ending)))
@@ -480,14 +490,52 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Whether a producer is the one in force of its transactional id.
-    #[expect(dead_code, reason = "offsets that are committed in a transaction come next")]
-    pub(crate) fn check(
-        &self,
+    /// Adds offsets of a group to the producer's transaction, which must have `offsets`, the partition of committed offsets.
+    /// [`Coordinator::finish_offsets`] ends it.
+    pub(crate) fn begin_offsets(
+        &mut self,
         transactional_id: &str,
         producer: ProducerIdentity,
+        offsets: &TopicPartition,
+        group: &str,
     ) -> Result<(), TransactionError> {
-        self.in_force(transactional_id, producer).map(|_| ())
+        let state = self.in_force(transactional_id, producer)?;
+        if state.status != Status::Ongoing || !state.partitions.contains(offsets) {
+            let problem = "no offsets were announced in the transaction";
+            return Err(TransactionError::InvalidState { problem });
+        }
+        if state.groups.len() >= MAX_TRANSACTION_GROUPS && !state.groups.contains(group) {
+            let limit = MAX_TRANSACTION_GROUPS;
+            return Err(TransactionError::TooMany { what: "groups in one transaction", limit });
+        }
+        if let Some(entry) = self.ids.get_mut(transactional_id) {
+            entry.busy = Busy::Adding;
+        }
+        Ok(())
+    }
+
+    /// The offsets of a group were written, or weren't.
+    pub(crate) fn finish_offsets(&mut self, transactional_id: &str, group: &str, is_written: bool) {
+        let Some(entry) = self.ids.get_mut(transactional_id) else { return };
+        entry.busy = Busy::No;
+        if is_written {
+            entry.state.groups.insert(group.to_owned());
+        }
+    }
+
+    /// Puts a group back in that the log holds for an open transaction. Whether the transaction is this producer's.
+    pub(crate) fn restore_group(
+        &mut self,
+        transactional_id: &str,
+        producer: ProducerIdentity,
+        group: &str,
+    ) -> bool {
+        let Some(entry) = self.ids.get_mut(transactional_id) else { return false };
+        let is_open = entry.state.status == Status::Ongoing && entry.state.producer() == producer;
+        if is_open {
+            entry.state.groups.insert(group.to_owned());
+        }
+        is_open
     }
 
     /// Whether a producer has a transaction open.
