@@ -8,6 +8,7 @@ mod crash;
 mod crowd;
 mod disk;
 mod farol;
+mod kafka_transactions;
 mod lifecycle;
 mod readings;
 mod rules;
