@@ -2,7 +2,9 @@
 //!
 //! A background thread looks how far each partition is committed, syncs the segments that grew, one after another while
 //! commits go on, and then replaces the file `checkpoint`. It works when `checkpoint_bytes` were appended, so that each
-//! sync is small and the disk never has tens of megabytes to write ahead of the journal's next frame.
+//! sync is small and the disk never has tens of megabytes to write ahead of the journal's next frame. Between checkpoints, each
+//! time that a [`WRITE_BACK_SHARE`]th of that was appended, it lets the kernel begin to write what is new, so that the syncs find most
+//! of it done.
 //!
 //! # Layout of the file, big-endian
 //!
@@ -32,6 +34,9 @@ use crate::segment::Segment;
 
 /// The name of the file.
 pub(crate) const FILE_NAME: &str = "checkpoint";
+
+/// How many pieces the appends between two checkpoints are written back in.
+const WRITE_BACK_SHARE: u64 = 16;
 
 const MAGIC: [u8; 8] = *b"FCHKPT01";
 /// How often a log that was opened on a full disk looks whether there is space.
@@ -82,6 +87,7 @@ pub(crate) enum CheckpointError {
 pub(crate) struct Checkpoints {
     /// Held while one is being written.
     written: Mutex<Written>,
+    /// Bytes appended since the last one.
     dirty_bytes: AtomicU64,
     wanted: Mutex<Wanted>,
     changed: Condvar,
@@ -96,7 +102,16 @@ struct Written {
 #[derive(Debug, Default)]
 struct Wanted {
     now: bool,
+    write_back: bool,
     closed: bool,
+}
+
+/// What the thread is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Checkpoint,
+    WriteBack,
+    End,
 }
 
 /// A partition as a checkpoint captured it.
@@ -211,11 +226,15 @@ impl Checkpoints {
         self.changed.notify_all();
     }
 
-    /// Counts appended bytes; asks for a checkpoint when `limit` is reached.
+    /// Counts appended bytes; asks for a checkpoint when `limit` is reached, and for writing back before that.
     pub(crate) fn count_dirty(&self, bytes: u64, limit: u64) {
         let before = self.dirty_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let piece = (limit / WRITE_BACK_SHARE).max(1);
         if before < limit && before + bytes >= limit {
             self.request();
+        } else if before / piece != (before + bytes) / piece {
+            self.wanted.lock().write_back = true;
+            self.changed.notify_all();
         }
     }
 
@@ -225,34 +244,61 @@ impl Checkpoints {
         self.changed.notify_all();
     }
 
-    /// Blocks until one is asked for or `interval` has passed; `false` when closed.
-    fn wait(&self, interval: Duration) -> bool {
-        let deadline = Instant::now() + interval;
+    /// Blocks until something is asked for, or until it is time for a checkpoint anyway.
+    fn wait(&self, deadline: Instant) -> Task {
         let mut wanted = self.wanted.lock();
-        while !wanted.now && !wanted.closed {
+        while !wanted.now && !wanted.write_back && !wanted.closed {
             if self.changed.wait_until(&mut wanted, deadline).timed_out() {
                 break;
             }
         }
-        wanted.now = false;
-        !wanted.closed
+        if wanted.closed {
+            Task::End
+        } else if std::mem::take(&mut wanted.write_back) && !wanted.now && Instant::now() < deadline {
+            Task::WriteBack
+        } else {
+            wanted.now = false;
+            Task::Checkpoint
+        }
     }
 }
 
 impl Shared {
     /// The checkpoint thread: runs until closed or poisoned.
     pub(crate) fn checkpoint_until_closed(&self) {
+        let mut last = Instant::now();
         loop {
             let waiting = self.waits_for_space.read().is_some();
             let interval = self.options.checkpoint_interval;
-            if !self.checkpoints.wait(if waiting { interval.min(SPACE_INTERVAL) } else { interval }) {
-                return;
+            match self.checkpoints.wait(last + if waiting { interval.min(SPACE_INTERVAL) } else { interval })
+            {
+                Task::End => return,
+                Task::WriteBack => {
+                    self.begin_writing_back();
+                    continue;
+                }
+                Task::Checkpoint => last = Instant::now(),
             }
             if let Err(error) = self.write_checkpoint(Kind::Needed)
                 && self.poison.get().is_none()
                 && !waiting
             {
                 tracing::warn!(%error, "no checkpoint was written; the journal is kept, trying again");
+            }
+        }
+    }
+
+    /// Lets the kernel write what was committed since the last time.
+    fn begin_writing_back(&self) {
+        let partitions: Vec<_> = self.partitions.read().values().map(Arc::clone).collect();
+        for partition in partitions {
+            let newest = partition.view.read().segments.last().map(Arc::clone);
+            // A segment that can't be opened makes the checkpoint fail, which says so.
+            if let Some(segment) = newest
+                && let Ok(file) = segment.file()
+            {
+                let (position, bytes) = segment.take_unwritten();
+                file.begin_writing_back(position, bytes);
             }
         }
     }
@@ -403,6 +449,23 @@ mod tests {
             next_partition_number: 5,
             partitions: vec![partition],
         }
+    }
+
+    #[test]
+    fn between_checkpoints_what_was_appended_is_written_back_in_pieces() {
+        let checkpoints = Checkpoints::new(1);
+        let limit = 100 * WRITE_BACK_SHARE;
+        let far = Instant::now() + Duration::from_secs(60);
+        checkpoints.count_dirty(99, limit);
+        assert_eq!(checkpoints.wait(Instant::now()), Task::Checkpoint, "nothing but the deadline");
+        checkpoints.count_dirty(1, limit);
+        assert_eq!(checkpoints.wait(far), Task::WriteBack);
+        checkpoints.count_dirty(100, limit);
+        assert_eq!(checkpoints.wait(Instant::now()), Task::Checkpoint, "a checkpoint that is due goes first");
+        checkpoints.count_dirty(limit, limit);
+        assert_eq!(checkpoints.wait(far), Task::Checkpoint);
+        checkpoints.close();
+        assert_eq!(checkpoints.wait(far), Task::End);
     }
 
     #[test]

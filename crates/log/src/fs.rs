@@ -76,6 +76,10 @@ pub trait File: Debug + Send + Sync {
     /// # Errors
     /// The operating system's. After a failure nothing is known of what was written since the last success.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Lets the operating system begin to write a part of the file to the disk, so that a later [`File::sync_data`] has less
+    /// left to do. Waits for nothing and promises nothing.
+    fn begin_writing_back(&self, _position: u64, _bytes: u64) {}
 }
 
 /// A file system.

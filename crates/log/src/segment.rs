@@ -23,6 +23,8 @@ pub(crate) use index::{INDEX_INTERVAL_BYTES, Index, IndexEntry};
 
 /// Most bytes of a segment: positions in the index have 32 bits, and one batch may pass the roll limit.
 pub(crate) const MAX_SEGMENT_BYTES: u32 = 1024 * 1024 * 1024;
+/// The kernel writes whole pages.
+const PAGE_BYTES: u64 = 4096;
 /// Bytes of a segment that are read at once when its index is made again.
 const SCAN_BYTES: usize = 256 * 1024;
 /// Bytes of a segment that are read at once when whole batches are wanted.
@@ -37,6 +39,8 @@ pub(crate) struct Segment {
     file: Mutex<Option<Arc<dyn File>>>,
     /// Bytes written, committed or not.
     len: AtomicU64,
+    /// Bytes that the kernel was told to write to the disk.
+    written_back: AtomicU64,
     head_bytes: u64,
     head: Mutex<Option<Arc<Index>>>,
     tail: Mutex<Index>,
@@ -89,6 +93,7 @@ impl Segment {
             file_system: Arc::clone(file_system),
             file: Mutex::new(None),
             len: AtomicU64::new(len),
+            written_back: AtomicU64::new(len),
             head_bytes: len,
             head: Mutex::new((len == 0).then(|| Arc::new(Index::empty()))),
             tail: Mutex::new(Index::starting_at(len, max_timestamp_ms)),
@@ -106,6 +111,13 @@ impl Segment {
     /// Bytes written, committed or not.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    /// The whole pages that were written since the last call: where, and how many bytes.
+    pub(crate) fn take_unwritten(&self) -> (u64, u64) {
+        let end = self.len() / PAGE_BYTES * PAGE_BYTES;
+        let from = self.written_back.swap(end, Ordering::Relaxed);
+        (from, end.saturating_sub(from))
     }
 
     /// The open file; opens it at first use.
@@ -308,5 +320,30 @@ pub(crate) fn remove_indexes(file_system: &dyn FileSystem, log_path: &Path) {
     for extension in ["index", "timeindex"] {
         // Missing is fine, and one that stays is refused by its checksum or its covered bytes.
         let _ = file_system.remove_file(&log_path.with_extension(extension));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_whole_page_is_handed_out_once_for_writing_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file_system: Arc<dyn FileSystem> = Arc::new(fs::RealFileSystem);
+        let segment = Segment::create(&file_system, dir.path(), 0).unwrap();
+        let write = |bytes: usize| segment.write(&mut [io::IoSlice::new(&vec![1; bytes])]).unwrap();
+        write(5000);
+        assert_eq!(segment.take_unwritten(), (0, 4096));
+        write(4000);
+        let (position, bytes) = segment.take_unwritten();
+        assert_eq!((position, bytes), (4096, 4096));
+        segment.file().unwrap().begin_writing_back(position, bytes);
+        assert_eq!(segment.take_unwritten(), (8192, 0));
+        segment.cut(100, 0).unwrap();
+        assert_eq!(segment.take_unwritten().1, 0, "what was taken back is gone");
+        write(4000);
+        assert_eq!(segment.take_unwritten(), (0, 4096));
+        assert_eq!(fs::read_up_to(&*segment.file().unwrap(), 9000, 0).unwrap(), vec![1; 4100]);
     }
 }

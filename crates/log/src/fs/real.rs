@@ -35,6 +35,13 @@ impl File for std::fs::File {
     fn sync_data(&self) -> io::Result<()> {
         std::fs::File::sync_data(self)
     }
+
+    fn begin_writing_back(&self, position: u64, bytes: u64) {
+        // "Not needed soon" makes the kernel begin to write what is dirty there; what is being written stays cached. Only
+        // clean pages are dropped, and a part that was just appended has none. A hint that is refused is no loss.
+        let Some(bytes) = std::num::NonZeroU64::new(bytes) else { return };
+        let _ = rustix::fs::fadvise(self, position, Some(bytes), rustix::fs::Advice::DontNeed);
+    }
 }
 
 impl FileSystem for RealFileSystem {
