@@ -243,7 +243,9 @@ fn extra_fields(reading: &Reading<'_>) -> Option<Box<str>> {
     if reading.metadata.is_none() && reading.unknown.is_empty() {
         return None;
     }
-    let mut extra = String::from("{");
+    let texts = reading.unknown.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum::<usize>();
+    let mut extra = String::with_capacity(texts + reading.metadata.map_or(0, |m| m.get().len()) + 32);
+    extra.push('{');
     if let Some(metadata) = reading.metadata {
         extra.push_str("\"metadata\":");
         extra.push_str(metadata.get());
@@ -251,14 +253,29 @@ fn extra_fields(reading: &Reading<'_>) -> Option<Box<str>> {
     if !reading.unknown.is_empty() {
         extra.push_str(if reading.metadata.is_some() { ",\"unknown\":{" } else { "\"unknown\":{" });
         for (index, (name, value)) in reading.unknown.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            // Writing to a String can't fail; a JSON string is what `Value` prints.
-            let _ = write!(extra, "{comma}{}:{}", serde_json::Value::from(name.as_ref()), value.get());
+            if index > 0 {
+                extra.push(',');
+            }
+            push_json_string(&mut extra, name);
+            extra.push(':');
+            extra.push_str(value.get());
         }
         extra.push('}');
     }
     extra.push('}');
     Some(extra.into())
+}
+
+/// A text as JSON writes it.
+fn push_json_string(into: &mut String, text: &str) {
+    if text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) {
+        // Writing to a String can't fail; a JSON string is what `Value` prints.
+        let _ = write!(into, "{}", serde_json::Value::from(text));
+    } else {
+        into.push('"');
+        into.push_str(text);
+        into.push('"');
+    }
 }
 
 /// Reasons are a short, fixed list, because they name counters.
@@ -284,5 +301,19 @@ fn event_reason(error: &EventError) -> &'static str {
         EventError::Missing(_) => "the event lacks an attribute",
         EventError::Attribute { .. } => "the event has a bad attribute",
         EventError::Time(_) => "the event has a bad time",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_unknown_fields_are_written_as_json_writes_them() {
+        for text in ["", "seq", "°C", "a\"b", "back\\slash", "line\nend", "\u{1}", "\u{7f}\u{85}\u{2028}"] {
+            let mut written = String::new();
+            push_json_string(&mut written, text);
+            assert_eq!(written, serde_json::to_string(text).unwrap(), "{text:?}");
+        }
     }
 }
