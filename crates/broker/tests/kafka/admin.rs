@@ -21,9 +21,9 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 use kafka_protocol::messages::{
     AlterConfigsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
     DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeLogDirsRequest, DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest,
-    OffsetForLeaderEpochRequest, alter_configs_request, describe_topic_partitions_request,
-    incremental_alter_configs_request,
+    DescribeLogDirsRequest, DescribeTopicPartitionsRequest, GroupId, IncrementalAlterConfigsRequest,
+    OffsetCommitRequest, OffsetForLeaderEpochRequest, alter_configs_request,
+    describe_topic_partitions_request, incremental_alter_configs_request, offset_commit_request,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -159,6 +159,31 @@ async fn topics_are_deleted_by_name_and_by_id_in_every_version() {
         let refused = client.produce("gone", 0, batch(Compression::None, &["a"])).await;
         assert_eq!(refused.error_code, ResponseError::UnknownTopicOrPartition.code());
     }
+}
+
+#[tokio::test]
+async fn what_groups_have_committed_of_a_topic_goes_with_it() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    server.topic("gone", 1, &[]);
+    for topic in ["gone", "t"] {
+        let partition =
+            offset_commit_request::OffsetCommitRequestPartition::default().with_committed_offset(5);
+        let topic = offset_commit_request::OffsetCommitRequestTopic::default()
+            .with_name(name(topic))
+            .with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text("readers")))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        assert_eq!(client.call(8, &request).await.topics[0].partitions[0].error_code, 0);
+    }
+    assert_eq!(server.broker.committed("readers").len(), 2);
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![name("gone")]);
+    assert_eq!(client.call(5, &request).await.responses[0].error_code, 0);
+    let left: Vec<String> =
+        server.broker.committed("readers").keys().map(|partition| partition.topic.to_string()).collect();
+    assert_eq!(left, ["t"]);
 }
 
 #[tokio::test]
