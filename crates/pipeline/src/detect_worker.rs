@@ -74,7 +74,7 @@ impl Default for WorkerSettings {
             heartbeat_interval: Duration::from_secs(2),
             session_timeout: Duration::from_secs(10),
             forget_after: Duration::from_secs(30 * 24 * 3600),
-            poll_bytes: 4 * 1024 * 1024,
+            poll_bytes: 1024 * 1024,
         }
     }
 }

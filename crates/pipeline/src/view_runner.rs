@@ -27,8 +27,9 @@ use crate::system_events::now;
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// How long a poll waits when nothing comes.
 const POLL: Duration = Duration::from_secs(1);
-/// How many bytes of records one transaction of the store takes at most.
-const POLL_BYTES: usize = 8 * 1024 * 1024;
+/// How many bytes of records one transaction of the store takes at most: some 20,000 readings. Larger ones would cost each reading a little
+/// less, and memory several times their size on each thread that has read one.
+const POLL_BYTES: usize = 4 * 1024 * 1024;
 
 /// From the beginning of one apply of readings to that of the next, at least. At 20,000 readings a second, an apply is then large
 /// enough to be packed into blocks instead of rows.
