@@ -250,6 +250,7 @@ impl Bus for EmbeddedBus {
                 .map(|member| GroupMember {
                     member_id: member.member_id,
                     client_id: member.client_id,
+                    host: member.client_host,
                     assignment: member.partitions,
                 })
                 .collect(),

@@ -163,6 +163,8 @@ pub struct GroupMember {
     pub member_id: String,
     /// The name that it gave itself.
     pub client_id: String,
+    /// Where it calls from, as the coordinator sees it; `in-process` for one of the coordinator's own process.
+    pub host: String,
     /// What it owns.
     pub assignment: Vec<TopicPartition>,
 }

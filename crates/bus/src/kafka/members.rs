@@ -27,7 +27,12 @@ fn group(info: &GroupInfo) -> GroupDescription {
 
 fn member(info: &GroupMemberInfo) -> GroupMember {
     let assignment = info.assignment().and_then(decode).unwrap_or_default();
-    GroupMember { member_id: info.id().to_owned(), client_id: info.client_id().to_owned(), assignment }
+    GroupMember {
+        member_id: info.id().to_owned(),
+        client_id: info.client_id().to_owned(),
+        host: info.client_host().to_owned(),
+        assignment,
+    }
 }
 
 /// Version, then topics with their partitions; what follows is the assignor's own business.

@@ -60,6 +60,9 @@ pub struct MemberAssignment {
     pub consumer_id: String,
     /// The id that the coordinator gave it.
     pub member_id: String,
+    /// Where it calls from; `in-process` for a worker of this process.
+    #[schema(example = "/127.0.0.1")]
+    pub host: String,
     /// What it owns, as `topic/partition`.
     pub partitions: Vec<String>,
 }
@@ -268,6 +271,7 @@ async fn assignment_of(app: &App, group: GroupDescription) -> Result<GroupAssign
     let members = group.members.iter().map(|member| MemberAssignment {
         consumer_id: member.client_id.clone(),
         member_id: member.member_id.clone(),
+        host: member.host.clone(),
         partitions: member.assignment.iter().map(ToString::to_string).collect(),
     });
     Ok(GroupAssignment {

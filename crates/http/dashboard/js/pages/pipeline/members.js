@@ -63,6 +63,9 @@ export function Members({ group, workers, onWorkers }) {
       onConfirm=${act(asking.value, "stop")} onClose=${() => { asking.value = null; }} />`}`;
 }
 
+/** Brokers write addresses with a slash before them, after a name that is mostly empty. */
+const hostOf = (host) => (host === "in-process" ? t("pipeline.inProcess") : host.replace(/^\//, ""));
+
 function Lane({ lane, partitions, worker, onStop, onStart }) {
   const owner = lane?.consumer_id ?? null;
   const state = worker?.state;
@@ -76,7 +79,7 @@ function Lane({ lane, partitions, worker, onStop, onStart }) {
       ${state === "running" && html`<button type="button" class="button small" data-testid="worker-stop" data-worker=${owner} onClick=${onStop} aria-label=${t("worker.stop.label", { worker: owner })}><${Icon} name="stop" />${t("worker.stop.button")}</button>`}
       ${state === "stopped" && html`<button type="button" class="button small" data-testid="worker-start" data-worker=${owner} onClick=${onStart} aria-label=${t("worker.start.label", { worker: owner })}><${Icon} name="start" />${t("worker.start.button")}</button>`}
     </div>
-    ${(lane?.host || id) && html`<p class="lane-id small muted">${lane.host && html`<span>${lane.host}</span>`}${id && html`<code title=${lane.member_id}>${id}</code>`}</p>`}
+    ${(lane?.host || id) && html`<p class="lane-id small muted">${lane.host && html`<span>${hostOf(lane.host)}</span>`}${id && html`<code title=${lane.member_id}>${id}</code>`}</p>`}
     <ul class="tiles" aria-label=${t("pipeline.partitionsOf", { owner: owner ?? t("pipeline.nobody") })}>
       ${partitions.map((each) => html`<li key=${nameOf(each)} class="tile" data-testid="partition-tile" data-partition=${nameOf(each)} data-owner=${owner ?? ""} data-lag=${each.lag_records}>
         <code class="tile-name">${nameOf(each)}</code>
