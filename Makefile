@@ -7,14 +7,52 @@ TOOLS := $(CACHE_DIR)/tools
 RELEASE := $(CARGO_TARGET_DIR)/release/farol
 PREFIX ?= /usr/local
 
-.DEFAULT_GOAL := help
-.PHONY: all help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka dist install clean
+PLANT := FAROL=$(RELEASE) scripts/plant
 
-all: build ## Build the release binary and run it with simulated sensors: http://127.0.0.1:5000
+.DEFAULT_GOAL := help
+.PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka dist install clean clean-build \
+	start stop status health infrastructure-only with-consumers with-monitoring start-monitoring build-all build-producers \
+	build-consumers start-producers stop-producers start-consumers stop-consumers kill-consumer logs-producers \
+	logs-consumers monitor-sensors monitor-alerts test-external test-topics
+
+##@ A plant of processes
+all: build ## Build, then run Farol, three workers and ten sensors as processes: http://127.0.0.1:5000; Ctrl-C stops all
+	@$(PLANT) up
+
+demo: build ## Build, then run everything in one process with simulated sensors: http://127.0.0.1:5000
 	$(RELEASE) run --demo
 
+start: build ## Start Farol in the background: log with Kafka port, API, dashboard; no workers
+infrastructure-only: build ## Start Farol and the sensors
+with-consumers: build ## Start Farol, the sensors and the workers
+with-monitoring: build ## Start all of it; the dashboard is Farol's own
+start-monitoring: build ## Say where the dashboard is; start Farol if need be
+start-producers: build ## Start the sensors
+stop-producers: ## Stop the sensors
+start-consumers: build ## Start the workers, those that are missing
+stop-consumers: ## Stop the workers
+kill-consumer: ## kill -9 a worker, to watch its partitions move: make kill-consumer CONSUMER=consumer-2
+stop: ## Stop everything, in order
+status: ## List the processes
+health: ## Ask whether all is well
+logs-producers: ## Follow what the sensors log
+logs-consumers: ## Follow what the workers log
+monitor-sensors: ## Follow the readings, from the Kafka port
+monitor-alerts: ## Follow alerts, comings, goings and moves, from the Kafka port
+test-external: ## See whether the Kafka port answers
+test-topics: ## Make a topic, send to it, read it, delete it
+clean: ## Stop everything, remove its data and logs
+start infrastructure-only with-consumers with-monitoring start-monitoring start-producers stop-producers start-consumers \
+stop-consumers kill-consumer stop status health logs-producers logs-consumers monitor-sensors monitor-alerts test-external \
+test-topics clean:
+	@$(PLANT) $@
+
+build-all build-producers build-consumers: build ## Build the one binary that is all of them
+
+##@ Work on the code
 help: ## List these targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z -]+:.*## / { split($$1, names, " "); printf "  make %-20s %s\n", names[1], $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the release binary
 	cargo build --release --locked --package farol
@@ -73,6 +111,6 @@ install: dist ## Install from dist/ under PREFIX (/usr/local)
 	install -Dm644 dist/share/zsh/site-functions/_farol $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_farol
 	install -Dm644 dist/share/fish/vendor_completions.d/farol.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/farol.fish
 
-clean: ## Remove build results; data folders stay
+clean-build: ## Remove build results
 	cargo clean
 	rm -rf dist

@@ -7,5 +7,6 @@ mod dashboard;
 #[allow(dead_code, reason = "the system tests use the rest of it")]
 #[path = "../system/farol.rs"]
 mod farol;
+mod rebalance;
 mod story;
 mod webdriver;

@@ -10,6 +10,7 @@ mod disk;
 mod farol;
 mod kafka_transactions;
 mod lifecycle;
+mod plant;
 mod readings;
 mod rules;
 mod views;

@@ -15,7 +15,7 @@ const SPANS = { "2m": 2 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 
 const STEPS = [15e3, 30e3, MINUTE, 2 * MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, 60 * MINUTE, 180 * MINUTE, 360 * MINUTE];
 const TICKS = 8;
 /** The end of the axis belongs to the word for now. */
-const NOW_SHARE = 0.1;
+const NOW_SHARE = 0.15;
 /** So many lanes are drawn; a group with more partitions has them in its list of members. */
 const LANE_LIMIT = 64;
 /** More lanes than this are drawn thinner. */
