@@ -310,3 +310,29 @@ async fn many_transactions_at_once_keep_their_order_and_their_readers_consistent
     }
     broker.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_transaction_ends_although_one_of_its_topics_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let partition = new_topic(&broker);
+    broker.create_topic("gone", 1, BTreeMap::new()).unwrap();
+    let gone = TopicPartition::new("gone", 0);
+    let producer = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
+    broker.add_to_transaction("id", producer, &[partition.clone(), gone.clone()].into()).await.unwrap();
+    broker.produce(&partition, batch(producer, 0, &["a"], true)).await.unwrap();
+    broker.produce(&gone, batch(producer, 0, &["b"], true)).await.unwrap();
+    broker.delete_topic("gone").unwrap();
+    // One of the same name knows nothing of the transaction.
+    broker.create_topic("gone", 1, BTreeMap::new()).unwrap();
+    let plain = broker.init_producer(None, 0, None).await.unwrap();
+    broker.produce(&gone, batch(plain, 0, &["new"], false)).await.unwrap();
+    assert_eq!(committed(&broker, &gone), ["new"]);
+    broker.delete_topic("gone").unwrap();
+    broker.end_transaction("id", producer, Marker::Commit).await.unwrap();
+    assert_eq!(committed(&broker, &partition), ["a"]);
+    broker.close().await.unwrap();
+    let broker = open(dir.path());
+    assert_eq!(committed(&broker, &partition), ["a"]);
+    broker.close().await.unwrap();
+}

@@ -6,9 +6,15 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, ApiKey, DescribeProducersRequest, DescribeTransactionsRequest, EndTxnRequest,
-    InitProducerIdRequest, ListOffsetsRequest, ListTransactionsRequest, ProducerId, TransactionalId,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiKey, DescribeProducersRequest,
+    DescribeTransactionsRequest, EndTxnRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest,
+    ListTransactionsRequest, OffsetFetchRequest, ProducerId, TransactionalId, TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -146,6 +152,70 @@ async fn a_transaction_goes_through_in_every_version() {
     assert_eq!(aborted[0].1, 2);
     let all = client.fetch("t", 0, 0).await;
     assert!(all.aborted_transactions.unwrap_or_default().is_empty(), "not for who reads all");
+}
+
+#[tokio::test]
+async fn offsets_go_with_a_transaction_in_every_version() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let group = GroupId(StrBytes::from_static_str("g"));
+    let stable = async |client: &mut Client| {
+        let topic = OffsetFetchRequestTopic::default().with_name(name("t")).with_partition_indexes(vec![0]);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(GroupId(StrBytes::from_static_str("g")))
+            .with_topics(Some(vec![topic]))
+            .with_require_stable(true);
+        let partition = client.call(7, &request).await.topics[0].partitions[0].clone();
+        (partition.error_code, partition.committed_offset)
+    };
+    let producer = client.init(4).await;
+    for version in 0..=4i16 {
+        let add = AddOffsetsToTxnRequest::default()
+            .with_transactional_id(id())
+            .with_producer_id(ProducerId(producer.id))
+            .with_producer_epoch(producer.epoch)
+            .with_group_id(group.clone());
+        assert_eq!(client.call(version, &add).await.error_code, 0);
+        let offsets = |index, offset| {
+            TxnOffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(offset)
+        };
+        let topic = |topic, offset| {
+            TxnOffsetCommitRequestTopic::default()
+                .with_name(name(topic))
+                .with_partitions(vec![offsets(0, offset)])
+        };
+        let offset = i64::from(version) + 1;
+        let mut commit = TxnOffsetCommitRequest::default()
+            .with_transactional_id(id())
+            .with_group_id(group.clone())
+            .with_producer_id(ProducerId(producer.id))
+            .with_producer_epoch(producer.epoch)
+            .with_topics(vec![topic("t", offset), topic("missing", 1)]);
+        if version >= 3 {
+            commit = commit.with_generation_id(-1);
+        }
+        let codes = |response: &TxnOffsetCommitResponse| {
+            response.topics.iter().map(|topic| topic.partitions[0].error_code).collect::<Vec<_>>()
+        };
+        let answer = client.call(version, &commit).await;
+        assert_eq!(codes(&answer), [0, ResponseError::UnknownTopicOrPartition.code()], "{version}");
+        assert_eq!(stable(&mut client).await.0, ResponseError::UnstableOffsetCommit.code());
+        if version >= 3 {
+            let stranger =
+                commit.clone().with_generation_id(5).with_member_id(StrBytes::from_static_str("x"));
+            let refused = client.call(version, &stranger).await;
+            assert_eq!(codes(&refused)[0], ResponseError::UnknownMemberId.code());
+        }
+        let old = commit.clone().with_producer_epoch(producer.epoch - 1);
+        let refused = client.call(version, &old).await;
+        assert_eq!(codes(&refused)[0], ResponseError::InvalidProducerEpoch.code());
+        let is_committed = version % 2 == 0;
+        assert_eq!(client.end(4, producer, is_committed).await, 0);
+        let expected = if is_committed { offset } else { offset - 1 };
+        assert_eq!(stable(&mut client).await, (0, expected));
+    }
 }
 
 #[tokio::test]
