@@ -1,6 +1,6 @@
-//! The Kafka engine keeps every promise of the conformance suite, against an Apache Kafka whose address is in
-//! `FAROL_TEST_KAFKA` (it should compact often: `log.cleaner.backoff.ms=200`). Without one there is nothing to be tested, and
-//! that is said.
+//! The Kafka engine keeps every promise of the conformance suite, over Farol's own Kafka port (`port`) and against an Apache
+//! Kafka (`apache`), whose address is in `FAROL_TEST_KAFKA` (it should compact often: `log.cleaner.backoff.ms=200`). Without one
+//! there is nothing to be tested there, and that is said.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
@@ -9,9 +9,73 @@ mod conformance;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conformance::{Engine, conformance_suite};
+use conformance::Engine;
+use farol_broker::kafka::{KafkaHandle, KafkaSettings, serve};
+use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use farol_bus::kafka::{KafkaBus, KafkaOptions};
-use farol_bus::{Bus, ConsumerSettings};
+use farol_bus::{Bus, BusError, ConsumerSettings};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+fn client(brokers: &str) -> Arc<KafkaBus> {
+    KafkaBus::new(KafkaOptions::new(brokers, "conformance")).unwrap()
+}
+
+/// Farol's broker in this process, and the engine as its client over the loopback.
+struct OverThePort {
+    dir: TempDir,
+    embedded: Arc<EmbeddedBus>,
+    server: Option<(KafkaHandle, CancellationToken)>,
+    bus: Arc<KafkaBus>,
+}
+
+async fn over_the_port() -> Option<OverThePort> {
+    let dir = tempfile::tempdir().unwrap();
+    let (embedded, server) = open(&dir, "127.0.0.1:0").await;
+    let bus = client(&server.0.local_addr().to_string());
+    Some(OverThePort { dir, embedded, server: Some(server), bus })
+}
+
+async fn open(dir: &TempDir, address: &str) -> (Arc<EmbeddedBus>, (KafkaHandle, CancellationToken)) {
+    let mut options = EmbeddedOptions::new(dir.path());
+    options.maintenance_interval = Duration::from_millis(50);
+    let (embedded, _) = EmbeddedBus::open(options).unwrap();
+    let (listener, stop) = (TcpListener::bind(address).await.unwrap(), CancellationToken::new());
+    let handle = serve(embedded.broker().clone(), KafkaSettings::default(), listener, stop.clone()).unwrap();
+    (embedded, (handle, stop))
+}
+
+impl OverThePort {
+    async fn stop(&mut self) {
+        let (handle, stop) = self.server.take().unwrap();
+        stop.cancel();
+        handle.join().await;
+        self.embedded.close().await.unwrap();
+    }
+
+    async fn start(&mut self, address: &str) {
+        let (embedded, server) = open(&self.dir, address).await;
+        (self.embedded, self.server) = (embedded, Some(server));
+    }
+}
+
+impl Engine for OverThePort {
+    fn bus(&self) -> Arc<dyn Bus> {
+        self.bus.clone()
+    }
+
+    async fn restart(&mut self) {
+        self.stop().await;
+        self.start("127.0.0.1:0").await;
+        let (handle, _) = self.server.as_ref().unwrap();
+        self.bus = client(&handle.local_addr().to_string());
+    }
+
+    fn impatient(&self, settings: ConsumerSettings) -> ConsumerSettings {
+        impatient(settings, Duration::from_secs(1))
+    }
+}
 
 struct Apache {
     brokers: String,
@@ -20,12 +84,8 @@ struct Apache {
 
 async fn apache() -> Option<Apache> {
     let brokers = std::env::var("FAROL_TEST_KAFKA").ok()?;
-    let bus = open(&brokers);
+    let bus = client(&brokers);
     Some(Apache { brokers, bus })
-}
-
-fn open(brokers: &str) -> Arc<KafkaBus> {
-    KafkaBus::new(KafkaOptions::new(brokers, "conformance")).unwrap()
 }
 
 impl Engine for Apache {
@@ -34,15 +94,67 @@ impl Engine for Apache {
     }
 
     async fn restart(&mut self) {
-        self.bus = open(&self.brokers);
+        self.bus = client(&self.brokers);
     }
 
-    /// Apache Kafka takes no shorter session, and its clients no interval between polls that is shorter than the session.
-    fn impatient(&self, mut settings: ConsumerSettings) -> ConsumerSettings {
-        settings.session_timeout = Duration::from_secs(6);
-        settings.max_poll_interval = settings.session_timeout;
-        settings
+    /// Apache Kafka takes no shorter session.
+    fn impatient(&self, settings: ConsumerSettings) -> ConsumerSettings {
+        impatient(settings, Duration::from_secs(6))
     }
 }
 
-conformance_suite!(apache);
+/// Kafka's clients take no interval between polls that is shorter than the session.
+fn impatient(mut settings: ConsumerSettings, interval: Duration) -> ConsumerSettings {
+    (settings.session_timeout, settings.max_poll_interval) = (interval, interval);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_goes_is_missed_at_once_and_one_that_comes_back_is_found() {
+    let mut engine = over_the_port().await.unwrap();
+    let options = KafkaOptions {
+        send_limit: Duration::from_secs(1),
+        ..KafkaOptions::new(engine.bus.brokers(), "conformance")
+    };
+    let address = options.brokers.clone();
+    let bus: Arc<dyn Bus> = KafkaBus::new(options).unwrap();
+    let topic = conformance::topic(&bus, "away", 1, &[]).await;
+    let producer = bus.producer("p").await.unwrap();
+    producer.send(&topic, vec![conformance::numbered(1)]).await.unwrap();
+    let mut consumer = conformance::reader(&bus, &topic).await;
+    conformance::read(&mut consumer, 1).await;
+
+    engine.stop().await;
+    let missed =
+        tokio::time::timeout(conformance::LIMIT, consumer.poll(Duration::from_secs(600))).await.unwrap();
+    assert!(matches!(missed, Err(BusError::Unavailable(_))), "{missed:?}");
+    let sent = producer.send(&topic, vec![conformance::numbered(2)]).await;
+    assert!(matches!(sent, Err(BusError::Unavailable(_))), "{sent:?}");
+    assert!(engine.bus.check(Duration::from_secs(1)).await.unwrap_err().is_retriable());
+
+    engine.start(&address).await;
+    conformance::eventually("the producer is through again", || async {
+        producer.send(&topic, vec![conformance::numbered(3)]).await.ok()
+    })
+    .await;
+    // The same consumer goes on where it was. The record in between was given up, and may have been stored all the same.
+    let mut numbers = Vec::new();
+    conformance::eventually_read(&mut consumer, |record| {
+        numbers.push(conformance::number(record));
+        numbers.last() == Some(&3)
+    })
+    .await;
+    assert!(numbers == [3] || numbers == [2, 3], "{numbers:?}");
+}
+
+mod port {
+    use super::{conformance, conformance::conformance_suite, over_the_port};
+
+    conformance_suite!(over_the_port);
+}
+
+mod apache_kafka {
+    use super::{apache, conformance, conformance::conformance_suite};
+
+    conformance_suite!(apache);
+}
