@@ -132,6 +132,8 @@ async fn send(
     progress: &mut Progress,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    // The first line goes alone: then the client knows the topic, and no line waits while a later one goes ahead.
+    let mut at_once = 1;
     loop {
         let first = tokio::select! {
             line = lines.recv() => line,
@@ -153,11 +155,8 @@ async fn send(
                     break;
                 }
             }
-            next = if records.len() < LINES_AT_ONCE && bytes < BYTES_AT_ONCE {
-                lines.try_recv().ok()
-            } else {
-                None
-            };
+            next =
+                if records.len() < at_once && bytes < BYTES_AT_ONCE { lines.try_recv().ok() } else { None };
         }
         // Polled in order, so handed over in order; each is acknowledged by itself.
         let sends = records
@@ -170,6 +169,7 @@ async fn send(
                 Err(error) => failed.push(format!("line {number}: {error}")),
             }
         }
+        at_once = LINES_AT_ONCE;
         progress.show();
         anyhow::ensure!(failed.is_empty(), "not acknowledged:\n  {}", shortened(&failed));
         if let Some(problem) = problem {

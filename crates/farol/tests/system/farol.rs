@@ -51,13 +51,13 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// Lines that a process writes, as they come.
-struct Lines {
+pub struct Lines {
     written: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Lines {
-    fn follow(stream: impl Read + Send + 'static) -> Self {
+    pub fn follow(stream: impl Read + Send + 'static) -> Self {
         let written = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&written);
         let reader = std::thread::spawn(move || {
@@ -68,12 +68,12 @@ impl Lines {
         Self { written, reader: Some(reader) }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.written.lock().unwrap().join("\n")
     }
 
     /// Waits for the last line. The process must have ended.
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.reader.take().map(JoinHandle::join);
     }
 }

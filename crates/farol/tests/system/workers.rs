@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::farol::{Farol, PLAIN_RULE, SOON, eventually, farol, folder, write};
 
 /// Who owns which partition of the readings.
-async fn owners(server: &Farol) -> BTreeMap<i64, String> {
+pub async fn owners(server: &Farol) -> BTreeMap<i64, String> {
     let groups = server.get("/api/partition-assignment").await;
     let groups = groups["groups"].as_array().unwrap();
     let group = groups.iter().find(|group| group["group"] == "sensor-processors");
@@ -92,7 +92,7 @@ async fn a_worker_that_stops_hands_its_partitions_over_without_losing_or_doublin
 }
 
 /// Where the stored temperatures rise above 40: sensor and time.
-async fn expected(server: &Farol) -> BTreeSet<(String, String)> {
+pub async fn expected(server: &Farol) -> BTreeSet<(String, String)> {
     let mut expected = BTreeSet::new();
     for sensor in server.pages("/api/sensors?limit=1000&type=temperature", "sensors").await {
         let id = sensor["sensor_id"].as_str().unwrap();

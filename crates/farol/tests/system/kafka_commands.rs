@@ -1,0 +1,241 @@
+//! The command line over the Kafka port: topics, groups, consume, produce, simulate.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::farol::{Farol, eventually, farol, folder, output, text, write};
+use crate::running::Running;
+
+/// Runs a command against a server and gives what it printed; it must succeed.
+fn run(folder: &Path, server: &Farol, arguments: &[&str]) -> String {
+    let done = attempt(folder, server, arguments);
+    assert!(done.status.success(), "{arguments:?}: {}", text(&done.stderr));
+    text(&done.stdout)
+}
+
+fn attempt(folder: &Path, server: &Farol, arguments: &[&str]) -> Output {
+    output(farol(folder).args(arguments).args(["--brokers", &server.kafka]))
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Sends lines on standard input; it must succeed.
+fn produce(folder: &Path, server: &Farol, arguments: &[&str], lines: &str) -> String {
+    let mut command = farol(folder);
+    command.arg("produce").args(arguments).args(["--brokers", &server.kafka]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    text(&done.stdout)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_are_made_shown_filled_read_and_deleted() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let path = folder.path();
+    let create =
+        ["topics", "create", "notes", "--partitions", "2", "--topic-config", "retention.ms=86400000"];
+    assert_eq!(run(path, &server, &create), "created notes\n");
+    let again = attempt(path, &server, &create);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("exists already"), "{}", text(&again.stderr));
+    let refused = attempt(path, &server, &["topics", "create", "x", "--topic-config", "retention.ms=soon"]);
+    assert!(text(&refused.stderr).contains("retention.ms=soon"), "{}", text(&refused.stderr));
+
+    let lines = "a:{\"x\": 1}\nb:two words\n\na:{\"x\":\n";
+    assert_eq!(produce(path, &server, &["notes", "--key-separator", ":"], lines), "3 records acknowledged\n");
+    let file = write(path, "lines.txt", "one\ntwo\r\nthree");
+    let sent =
+        json(&run(path, &server, &["produce", "notes", file.to_str().unwrap(), "--key", "k", "--json"]));
+    assert_eq!(sent["acknowledged"], 3);
+
+    let listed = run(path, &server, &["topics"]);
+    let line = listed.lines().find(|line| line.starts_with("notes ")).unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains("retention.ms=86400000") && line.split_whitespace().nth(2) == Some("6"), "{line}");
+    let many: String = (0..5000).map(|n| format!("{n}\n")).collect();
+    run(path, &server, &["topics", "create", "many", "--partitions", "3"]);
+    produce(path, &server, &["many", "--key", "k"], &many);
+    let read = run(path, &server, &["consume", "many", "--from-beginning", "--json"]);
+    let numbers: Vec<i64> = read.lines().map(|line| json(line)["value"].as_i64().unwrap()).collect();
+    assert_eq!(numbers.len(), 5000);
+    assert!(numbers.is_sorted(), "lines keep their order");
+
+    let described = json(&run(path, &server, &["topics", "describe", "notes", "--json"]));
+    let ends = described["partitions"].as_array().unwrap().iter().map(|p| p["end"].as_i64().unwrap());
+    assert_eq!((ends.len(), ends.sum::<i64>()), (2, 6));
+
+    let printed = run(path, &server, &["consume", "notes", "--from-beginning"]);
+    assert_eq!(printed.lines().count(), 6, "one line a record: {printed}");
+    for expected in ["  a  {\"x\":1}", "  b  two words", "  a  {\"x\":\n", "  k  two\n"] {
+        assert!(printed.contains(expected), "missing: {expected}\nin: {printed}");
+    }
+    let records: Vec<Value> =
+        run(path, &server, &["consume", "notes", "--from-beginning", "--json"]).lines().map(json).collect();
+    let of = |key: &str| {
+        records.iter().filter(|r| r["key"] == key).map(|r| r["value"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("a"), [serde_json::json!({ "x": 1 }), serde_json::json!("{\"x\":")], "in order");
+    assert_eq!(of("k"), ["one", "two", "three"]);
+
+    let first = &records[0];
+    let (partition, offset) =
+        (first["partition"].to_string(), (first["offset"].as_i64().unwrap() + 1).to_string());
+    let rest =
+        run(path, &server, &["consume", "notes", "--partition", &partition, "--offset", &offset, "--json"]);
+    let same = records.iter().filter(|r| r["partition"] == first["partition"]).count();
+    assert_eq!(rest.lines().count(), same - 1);
+
+    let unsure = attempt(path, &server, &["topics", "delete", "notes"]);
+    assert_eq!(unsure.status.code(), Some(1), "nobody was there to say yes");
+    assert_eq!(run(path, &server, &["topics", "delete", "notes", "--yes"]), "deleted notes\n");
+    for gone in [
+        &["topics", "describe", "notes"][..],
+        &["consume", "notes", "--from-beginning"],
+        &["produce", "notes"],
+    ] {
+        let refused = attempt(path, &server, gone);
+        assert_eq!(refused.status.code(), Some(1), "{gone:?}");
+        assert!(text(&refused.stderr).contains("there is no topic `notes`"), "{}", text(&refused.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_follows_until_it_is_told_to_stop_or_its_reader_goes() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes"]);
+    produce(path, &server, &["notes"], "before\n");
+    let following = Running::start(
+        path,
+        &["consume", "notes", "--follow", "--from-beginning", "--brokers", &server.kafka],
+    );
+    following.says("  before").await;
+    produce(path, &server, &["notes"], "after\n");
+    following.says("  after").await;
+    let (status, printed) = following.interrupt().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(printed.lines().count(), 2, "{printed}");
+
+    produce(path, &server, &["notes"], &"x\n".repeat(20_000));
+    let mut child = farol(path)
+        .args(["consume", "notes", "--from-beginning", "--follow", "--brokers", &server.kafka])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let status = eventually(Duration::from_secs(30), "the consumer ends with its reader", async || {
+        child.try_wait().unwrap()
+    })
+    .await;
+    let mut complaint = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut complaint).unwrap();
+    assert!(status.success() && complaint.is_empty(), "{status}: {complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_groups_lag_is_shown_and_the_group_reset_and_deleted() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes", "--partitions", "2"]);
+    produce(path, &server, &["notes", "--key", "k"], "1\n2\n3\n4\n5\n");
+    let first =
+        run(path, &server, &["consume", "notes", "--group", "g", "--from-beginning", "--max-messages", "3"]);
+    assert_eq!(first.lines().count(), 3, "{first}");
+    let listed: Value = json(&run(path, &server, &["groups", "--json"]));
+    let group = listed.as_array().unwrap().iter().find(|group| group["group"] == "g").unwrap();
+    assert_eq!((&group["state"], &group["lag_records"]), (&"Empty".into(), &2.into()), "{group}");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let described: Value = json(&run(path, &server, &["groups", "describe", "g", "--json"]));
+    let lagging: Vec<&Value> =
+        described["partitions"].as_array().unwrap().iter().filter(|p| p["lag_records"] != 0).collect();
+    assert_eq!(lagging.len(), 1, "{described}");
+    assert_eq!((&lagging[0]["committed"], &lagging[0]["end"]), (&3.into(), &5.into()));
+    assert!(lagging[0]["lag_seconds"].as_f64().unwrap() >= 1.0, "{described}");
+    assert!(run(path, &server, &["groups", "describe", "g"]).contains("nobody"));
+
+    // The second member goes on where the first one had committed.
+    let second = run(path, &server, &["consume", "notes", "--group", "g", "--max-messages", "2", "--json"]);
+    assert_eq!(second.lines().map(|line| json(line)["value"].clone()).collect::<Vec<_>>(), [4, 5]);
+    run(path, &server, &["groups", "reset", "g", "--topic", "notes", "--to", "earliest", "--yes"]);
+    let again = run(path, &server, &["consume", "notes", "--group", "g", "--max-messages", "1", "--json"]);
+    assert_eq!(json(&again)["value"], 1);
+    assert_eq!(run(path, &server, &["groups", "delete", "g", "--yes"]), "deleted g\n");
+    let gone = attempt(path, &server, &["groups", "describe", "g"]);
+    assert_eq!(gone.status.code(), Some(1), "{}", text(&gone.stdout));
+
+    let reader = Running::start(path, &["consume", "notes", "--group", "busy", "--brokers", &server.kafka]);
+    eventually(Duration::from_secs(30), "it owns both partitions", async || {
+        let described = attempt(path, &server, &["groups", "describe", "busy", "--json"]);
+        let described: Value = serde_json::from_slice(&described.stdout).ok()?;
+        let partitions = described["partitions"].as_array()?;
+        (partitions.len() == 2 && partitions.iter().all(|p| p["owner"] == "farol-consume")).then_some(())
+    })
+    .await;
+    let refused = attempt(path, &server, &["groups", "delete", "busy", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "it has a member");
+    reader.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_sent_is_named_by_its_line() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "small", "--topic-config", "max.message.bytes=1024"]);
+    let file = write(path, "lines.txt", &format!("fits\n{}\n", "x".repeat(5000)));
+    let refused = attempt(path, &server, &["produce", "small", file.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = text(&refused.stderr);
+    assert!(error.contains("line 2") && error.contains("1024"), "{error}");
+    let keyless = write(path, "keyless.txt", "a:1\nno key\n");
+    let refused =
+        attempt(path, &server, &["produce", "small", keyless.to_str().unwrap(), "--key-separator", ":"]);
+    assert!(text(&refused.stderr).contains("line 2: there is no `:`"), "{}", text(&refused.stderr));
+    assert_eq!(text(&refused.stdout), "1 record acknowledged\n");
+    let missing = attempt(path, &server, &["produce", "small", "nowhere.txt"]);
+    assert!(text(&missing.stderr).contains("nowhere.txt"), "{}", text(&missing.stderr));
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_said_to_be_and_how_to_name_another() {
+    let folder = folder();
+    for command in [&["topics"][..], &["groups"], &["consume", "x"], &["produce", "x"]] {
+        let done = output(farol(folder.path()).args(command).args(["--brokers", "127.0.0.1:1"]));
+        assert_eq!(done.status.code(), Some(1), "{command:?}");
+        let error = text(&done.stderr);
+        assert!(error.contains("127.0.0.1:1 does not answer") && error.contains("KAFKA_BROKERS"), "{error}");
+    }
+    let wrong = output(farol(folder.path()).args(["topics", "--brokers", "nonsense"]));
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simulated_sensors_send_over_the_kafka_protocol() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let simulated = farol(folder.path())
+        .args(["simulate", "--sensors", "20", "--duration", "6s"])
+        .env("KAFKA_BROKERS", &server.kafka)
+        .output()
+        .unwrap();
+    assert!(simulated.status.success(), "{}", text(&simulated.stderr));
+    let printed = text(&simulated.stdout);
+    assert!(printed.contains(" 0 rejected") && !printed.contains(" 0 readings"), "{printed}");
+    server.caught_up().await;
+    let sensors = server.pages("/api/sensors?limit=1000", "sensors").await;
+    assert!(!sensors.is_empty(), "their readings are shown");
+    let producers = server.get("/api/producer-health").await;
+    assert!(!producers["producers"].as_array().unwrap().is_empty(), "{producers}");
+}
