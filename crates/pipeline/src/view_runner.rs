@@ -160,17 +160,29 @@ impl ViewRun {
         let pace = pace_of(self.views);
         let mut next_apply = Instant::now();
         while !(until_caught_up && open.is_empty()) {
-            tokio::select! {
-                () = tokio::time::sleep_until(next_apply) => {}
-                () = stop.cancelled() => break,
-            }
             let polled = tokio::select! {
                 polled = consumer.poll(POLL) => polled?,
                 () = stop.cancelled() => break,
             };
-            let Polled::Records(batches) = polled else {
+            let Polled::Records(mut batches) = polled else {
                 continue;
             };
+            if !batches.is_empty() && Instant::now() < next_apply {
+                // What waits for its time counts as lag meanwhile.
+                for batch in &batches {
+                    let first = batch.records.first().map_or(batch.next_offset, |record| record.offset);
+                    lag.insert(batch.partition.clone(), batch.end_offset - first);
+                }
+                let lag_records = lag.values().sum();
+                self.progress.update(self.views, |p| *p = ViewProgress { lag_records, problem: None });
+                tokio::select! {
+                    () = tokio::time::sleep_until(next_apply) => {}
+                    () = stop.cancelled() => break,
+                }
+                if let Polled::Records(more) = consumer.poll(Duration::ZERO).await? {
+                    batches.extend(more);
+                }
+            }
             for batch in &batches {
                 lag.insert(batch.partition.clone(), batch.end_offset - batch.next_offset);
                 if open.get(&batch.partition).is_some_and(|end| batch.next_offset >= *end) {

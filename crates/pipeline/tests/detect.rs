@@ -248,3 +248,19 @@ async fn a_forgotten_sensor_stays_forgotten_although_its_older_state_is_still_th
     assert_eq!(all.iter().filter(|t| t.alert.series == "gone").count(), 0, "{all:?}");
     plant.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_that_wait_for_their_view_count_as_lag() {
+    let plant = Plant::start(1).await;
+    let lag = || plant.pipeline().views().snapshot().get("readings").map_or(0, |view| view.lag_records);
+    let mut sent = 0;
+    eventually(LIMIT, async || {
+        plant.send("t-1", "temperature", &[20.0]).await;
+        sent += 1;
+        (lag() > 0).then_some(())
+    })
+    .await;
+    eventually(LIMIT, async || (plant.values_in_view("t-1").await.len() == sent).then_some(())).await;
+    eventually(LIMIT, async || (lag() == 0).then_some(())).await;
+    plant.stop().await;
+}
