@@ -37,7 +37,8 @@ async fn connect(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<Kaf
             other => other.to_string(),
         };
         anyhow::bail!(
-            "{} does not answer: {reason}\n  is Farol running there? Name another broker with --brokers (setting kafka.brokers, KAFKA_BROKERS)",
+            "{} does not answer: {reason}\n  is Farol running there? Name another broker with --brokers (setting kafka.brokers, KAFKA_BROKERS); if it asks who you are, \
+             set kafka.username and kafka.password",
             bus.brokers()
         );
     }
