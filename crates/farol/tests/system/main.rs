@@ -9,6 +9,7 @@ mod crowd;
 mod disk;
 mod farol;
 mod kafka_commands;
+mod kafka_crash;
 mod kafka_transactions;
 mod lifecycle;
 mod plant;
