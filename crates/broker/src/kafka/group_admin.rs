@@ -27,6 +27,8 @@ const TYPE_FROM: i16 = 5;
 const INSTANCE_FROM: i16 = 4;
 /// From this version on, a group that isn't there is an error; before, it is dead.
 const NOT_FOUND_FROM: i16 = 6;
+/// What a client may do with a group, as a bit for each operation by Kafka's numbers: read, delete, describe.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 /// Nobody asked what the caller may do.
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
@@ -51,8 +53,10 @@ pub(super) async fn describe_groups(
     call: Call,
     request: DescribeGroupsRequest,
 ) -> Answer<DescribeGroupsResponse> {
+    let operations =
+        if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let groups = request.groups.into_iter().map(|name| match call.broker().describe_group(&name) {
-        Some(group) => described(name, group, call.version),
+        Some(group) => described(name, group, call.version).with_authorized_operations(operations),
         None => absent(name, call.version),
     });
     DescribeGroupsResponse::default().with_groups(groups.collect()).into()
@@ -68,7 +72,6 @@ fn described(name: GroupId, group: GroupSnapshot, version: i16) -> DescribedGrou
         // Until everybody has an assignment, none is in force.
         .with_protocol_data(if stable { group.protocol.into() } else { StrBytes::default() })
         .with_members(members.collect())
-        .with_authorized_operations(OPERATIONS_UNKNOWN)
 }
 
 fn described_member(member: MemberDescription, version: i16) -> DescribedGroupMember {

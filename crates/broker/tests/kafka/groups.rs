@@ -339,6 +339,12 @@ async fn groups_are_listed_described_and_deleted_in_every_version() {
         let missing = if version >= 6 { ResponseError::GroupIdNotFound.code() } else { 0 };
         assert_eq!(none.error_code, missing);
     }
+    for (asked, operations) in [(false, i32::MIN), (true, 0b1_0100_1000)] {
+        let request = DescribeGroupsRequest::default()
+            .with_groups(vec![group("full")])
+            .with_include_authorized_operations(asked);
+        assert_eq!(client.call(3, &request).await.groups[0].authorized_operations, operations);
+    }
     let topic = OffsetDeleteRequestTopic::default()
         .with_name(name("t"))
         .with_partitions(vec![OffsetDeleteRequestPartition::default().with_partition_index(0)]);
