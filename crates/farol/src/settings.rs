@@ -95,6 +95,8 @@ pub struct KafkaSettings {
     pub advertise: Option<ListenAddress>,
     /// Whether topics are made when they are asked for.
     pub auto_create_topics: bool,
+    /// Partitions of a topic that is made without saying how many.
+    pub default_partitions: Count<1000>,
     /// Open connections.
     pub connections: Count<65536>,
     /// Largest request.
@@ -462,6 +464,7 @@ impl Resolver<'_> {
                 listen: self.value("kafka.listen"),
                 advertise: self.optional("kafka.advertise"),
                 auto_create_topics: self.value("kafka.auto_create_topics"),
+                default_partitions: self.value("kafka.default_partitions"),
                 connections: self.value("kafka.connections"),
                 request_limit: self.value("kafka.request_limit"),
                 users: self.optional("kafka.users"),

@@ -72,11 +72,11 @@ fn server_settings(settings: &Settings) -> anyhow::Result<ServerSettings> {
     Ok(ServerSettings {
         advertise,
         auto_create_topics: kafka.auto_create_topics,
+        default_partitions: Some(i32::try_from(kafka.default_partitions.get())?),
         managed_topics: settings.topics.iter().map(|topic| topic.name.clone()).collect(),
         users: kafka.users.iter().flatten().map(credentials).collect::<Result<_, _>>()?,
         tls: tls(kafka)?,
         limits,
-        ..ServerSettings::default()
     })
 }
 

@@ -142,6 +142,7 @@ pub fn keys() -> Vec<Key> {
             "false",
             "Whether a topic that a Kafka client asks for is made when it isn't there.",
         ),
+        Key::new("kafka.default_partitions", "1", "Partitions of a topic that is made without saying how many."),
         Key::new(
             "kafka.users",
             "",
