@@ -46,23 +46,32 @@ pub trait Engine {
 /// Makes one test of each listed function, for the engine that `$start` starts; where it starts none, there is nothing to test.
 macro_rules! conformance_tests {
     ($start:path: $($name:ident),* $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                match $start().await {
-                    Some(mut engine) => conformance::$name(&mut engine).await,
-                    None => println!("no engine, nothing tested"),
-                }
-            }
-        )*
+        conformance::conformance_tests!($start, []: $($name),*);
+    };
+    ($start:path, $attributes:tt: $($name:ident),* $(,)?) => {
+        $(conformance::conformance_test!($start, $attributes, $name);)*
+    };
+}
+
+/// One function of this suite as a test, with further attributes.
+macro_rules! conformance_test {
+    ($start:path, [$($attribute:meta)?], $name:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[$attribute])?
+        async fn $name() {
+            conformance::$name(&mut $start().await).await;
+        }
     };
 }
 
 /// The whole suite for the engine that `$start` starts.
 macro_rules! conformance_suite {
     ($start:path) => {
+        conformance::conformance_suite!($start, []);
+    };
+    ($start:path, $attributes:tt) => {
         conformance::conformance_tests!(
-            $start:
+            $start, $attributes:
             a_topic_is_listed_and_refuses_to_be_made_twice,
             a_topic_takes_another_configuration_and_keeps_its_records_and_it_over_a_restart,
             unusable_topics_are_refused_with_the_reason,
@@ -93,7 +102,7 @@ macro_rules! conformance_suite {
         );
     };
 }
-pub(crate) use {conformance_suite, conformance_tests};
+pub(crate) use {conformance_suite, conformance_test, conformance_tests};
 
 /// A name that nobody else uses.
 pub fn unique(stem: &str) -> String {
