@@ -15,19 +15,25 @@ use tempfile::TempDir;
 use thirtyfour::error::{WebDriverError, WebDriverResult};
 use thirtyfour::prelude::*;
 use thirtyfour::session::http::{Body, HttpClient};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::farol::{eventually, folder};
+
+/// Held by the one test that has a browser: two at a time would take each other the processor.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A browser of the test's own. Chromedriver ends with it.
 pub struct Browser {
     pub driver: WebDriver,
     chromedriver: Child,
     _profile: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Browser {
-    /// Starts chromedriver on a free port and a headless Chromium with an empty profile.
+    /// Waits for its turn, then starts chromedriver on a free port and a headless Chromium with an empty profile.
     pub async fn start() -> Self {
+        let turn = TURN.lock().await;
         let mut chromedriver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -57,7 +63,7 @@ impl Browser {
             .client(Hyper::default())
             .await
             .expect("Chromium starts");
-        Self { driver, chromedriver, _profile: profile }
+        Self { driver, chromedriver, _profile: profile, _turn: turn }
     }
 
     /// The element with a `data-testid`, as soon as it is there.
