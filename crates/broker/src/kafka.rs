@@ -19,8 +19,8 @@
 //! serve ─► admission ─► connection ─► frame ─► dispatch ─► shape ─► handler ─► Answer ─► written in order
 //! ```
 //!
-//! A connection is one task with a reading and a writing half. The reading half takes the next frame, finds its [`Api`] in
-//! the one table ([`apis`], from which ApiVersions answers too) and runs the handler up to its [`Answer`]; only then does it
+//! A connection is one task with a reading and a writing half. The reading half takes the next frame, finds its `Api` in
+//! the one table (`apis`, from which ApiVersions answers too) and runs the handler up to its `Answer`; only then does it
 //! take the next one, so what a handler does before it answers keeps the order of the requests. The writing half waits for
 //! each answer in turn, and sends those that are ready together.
 //!
@@ -30,11 +30,11 @@
 //! pub(super) async fn heartbeat(call: Call, request: HeartbeatRequest) -> Answer<HeartbeatResponse>
 //! ```
 //!
-//! One file an API family, one row in [`apis`] for each API: `Api::new(versions, heartbeat)`. The handler is thin: it takes
-//! the decoded request, asks `call.broker()`, and answers. [`Answer::Now`] is an answer (`response.into()`);
-//! [`Answer::Later`] a future of one, for whatever waits longer than a lock or a queue (the disk, other members, new
+//! One file an API family, one row in `apis` for each API: `Api::new(versions, heartbeat)`. The handler is thin: it takes
+//! the decoded request, asks `call.broker()`, and answers. `Answer::Now` is an answer (`response.into()`);
+//! `Answer::Later` a future of one, for whatever waits longer than a lock or a queue (the disk, other members, new
 //! records): that is what lets the connection take further requests, and notice that the client is gone, in which case
-//! the future is dropped. Failures are error codes of the response ([`error_code`]); fields that a version doesn't have
+//! the future is dropped. Failures are error codes of the response (`error_code`); fields that a version doesn't have
 //! must keep their defaults, or encoding fails. The strings and bytes of a request share the memory of its frame: what is
 //! kept for longer than the answer must be copied. CPU work or file reads of more than half a millisecond go to
 //! `spawn_blocking`.

@@ -13,7 +13,7 @@
 //!
 //! # What Kafka doesn't tell
 //!
-//! Other clients' rebalances, a group's generation, and (to users of librdkafka) the member's own id. [`GroupMetadata`] therefore
+//! Other clients' rebalances, a group's generation, and (to users of librdkafka) the member's own id. [`crate::GroupMetadata`] therefore
 //! carries librdkafka's own proof of membership. Between its reading and its use the membership may be lost; librdkafka then holds
 //! a proof of nobody, which a coordinator would take for an old client that is in no group. So the engine asks once more whether
 //! the assignment is lost, right before it sends offsets, and refuses with [`BusError::Fenced`] if it is.
@@ -29,8 +29,8 @@
 //! that it loses its last broker. A producer with a fatal error is replaced at the next send; a transactional one must be replaced
 //! by its user. An offset that is gone is reset as the settings say, and logged.
 //!
-//! Modules, in reading order: [`client`] (settings of librdkafka, what it logs), [`consumer`], [`producer`], [`transaction`],
-//! [`admin`], [`members`] (what members own, as the group's leader encoded it), [`error`].
+//! Modules, in reading order: `client` (settings of librdkafka, what it logs), `consumer`, `producer`, `transaction`,
+//! `admin`, `members` (what members own, as the group's leader encoded it), `error`.
 
 mod admin;
 mod client;

@@ -5,7 +5,7 @@
 //! is tried again with the same batches until it takes them: a view may fall behind, visibly, but never skips.
 //!
 //! What comes after a pause is applied at once. While readings keep coming, the views of readings take them in every
-//! [`READINGS_PACE`]: a transaction of its own for the few readings of each group commit would cost several times as much as what
+//! `READINGS_PACE`: a transaction of its own for the few readings of each group commit would cost several times as much as what
 //! it writes, in processor time and in writes beside the journal's, and each alert would wait for that.
 
 use std::collections::BTreeMap;
