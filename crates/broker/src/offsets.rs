@@ -12,15 +12,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
-use farol_log::{Batch, BatchBuilder, Partition, Verify};
+use farol_log::{Batch, BatchBuilder, Partition};
 
 use crate::error::BrokerError;
 use crate::groups::{CommittedOffset, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, OffsetChange};
 use crate::partition::TopicPartition;
-use crate::topic::OFFSETS_TOPIC;
+use crate::topic::{OFFSETS_TOPIC, read_records};
 
-/// How much of the topic is read at once at the start.
-const READ_BYTES: usize = 1024 * 1024;
 /// Committed offsets by group.
 pub(crate) type CommittedOffsets = BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>;
 
@@ -56,38 +54,20 @@ pub(crate) fn encode(changes: &mut [OffsetChange], now_ms: i64) -> Result<Option
 
 /// The newest committed offset of every group and partition.
 pub(crate) fn load(partition: &Partition) -> Result<CommittedOffsets, BrokerError> {
-    let name = TopicPartition::new(OFFSETS_TOPIC, 0);
     let mut committed = CommittedOffsets::new();
     let mut unknown = 0u64;
-    let mut from = partition.start_offset();
-    let end = partition.end_offset();
-    while from < end {
-        let fetched = partition
-            .read(from, READ_BYTES, Verify::Checksums)
-            .map_err(|error| BrokerError::from_read(&name, from, &error))?;
-        for batch in fetched.batches() {
-            let damaged = |error| BrokerError::from_batch(&name, from, &error);
-            for record in batch.map_err(damaged)?.records().map_err(damaged)? {
-                let record = record.map_err(damaged)?;
-                match (record.key.as_deref().and_then(decode_key), record.value.as_deref()) {
-                    (Some((group, partition)), None) => {
-                        committed.entry(group).or_default().remove(&partition);
-                    }
-                    (Some((group, partition)), Some(value)) => match decode_value(value) {
-                        Some(offset) => {
-                            committed.entry(group).or_default().insert(partition, offset);
-                        }
-                        None => unknown += 1,
-                    },
-                    (None, _) => unknown += 1,
-                }
+    read_records(OFFSETS_TOPIC, partition, |key, value| match (decode_key(key), value) {
+        (Some((group, partition)), None) => {
+            committed.entry(group).or_default().remove(&partition);
+        }
+        (Some((group, partition)), Some(value)) => match decode_value(value) {
+            Some(offset) => {
+                committed.entry(group).or_default().insert(partition, offset);
             }
-        }
-        if fetched.next_offset <= from {
-            break;
-        }
-        from = fetched.next_offset;
-    }
+            None => unknown += 1,
+        },
+        (None, _) => unknown += 1,
+    })?;
     if unknown > 0 {
         tracing::warn!(unknown, topic = OFFSETS_TOPIC, "records of an unknown layout were skipped");
     }

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod config;
+mod internal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 pub(crate) use catalog::{Catalog, ListedTopic};
 pub use config::keys::{CONFIG_KEYS, ConfigKey, ConfigKind, Effect};
 pub use config::{CleanupPolicy, TopicConfig};
+pub(crate) use internal::read_records;
 
 use crate::error::BrokerError;
 use crate::transactions::TRANSACTIONS_TOPIC;

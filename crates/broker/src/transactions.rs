@@ -44,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use farol_log::{AppendRequest, Appended, Batch, BatchBuilder, Marker, Partition, Verify};
+use farol_log::{AppendRequest, Appended, Batch, BatchBuilder, Marker, Partition};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
@@ -54,7 +54,7 @@ use crate::groups::{Groups, InFlightCommit, MAX_NAME_BYTES, OffsetChange, Offset
 use crate::offsets;
 use crate::partition::TopicPartition;
 use crate::producers::tracker::{EndOfTransaction, Tracker};
-use crate::topic::OFFSETS_TOPIC;
+use crate::topic::{OFFSETS_TOPIC, read_records};
 use record::StateRecord;
 use state::{Change, Coordinator, Step};
 pub use state::{
@@ -70,8 +70,6 @@ pub const PRODUCER_ID_BLOCK: i64 = 1000;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often unused ids are looked for, in expiry intervals.
 const FORGET_EVERY: u32 = 600;
-/// How much of the topic is read at once at the start.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// The shell around the coordinator.
 pub(crate) struct Transactions {
@@ -130,7 +128,7 @@ impl Transactions {
         let mut held = BTreeMap::new();
         let mut next_id = 0;
         let mut unknown = 0u64;
-        read_records(partition, |key, value| match StateRecord::decode(key, value) {
+        read_records(TRANSACTIONS_TOPIC, partition, |key, value| match StateRecord::decode(key, value) {
             Some(StateRecord::Id(id, state)) => coordinator.restore(id, *state),
             Some(StateRecord::Forgotten(id)) => coordinator.forget(&id),
             Some(StateRecord::NextProducerId(next)) => next_id = next,
@@ -486,28 +484,4 @@ fn encode(records: &[StateRecord], now_ms: i64) -> Result<Batch, BrokerError> {
         builder.push(Some(&key), value.as_deref(), &[], now_ms).map_err(BrokerError::Encode)?;
     }
     builder.build().map_err(BrokerError::Encode)
-}
-
-/// Calls `see` with key and value of every record.
-fn read_records(partition: &Partition, mut see: impl FnMut(&[u8], Option<&[u8]>)) -> Result<(), BrokerError> {
-    let name = TopicPartition::new(TRANSACTIONS_TOPIC, 0);
-    let mut from = partition.start_offset();
-    let end = partition.end_offset();
-    while from < end {
-        let fetched = partition
-            .read(from, READ_BYTES, Verify::Checksums)
-            .map_err(|error| BrokerError::from_read(&name, from, &error))?;
-        for batch in fetched.batches() {
-            let damaged = |error| BrokerError::from_batch(&name, from, &error);
-            for record in batch.map_err(damaged)?.records().map_err(damaged)? {
-                let record = record.map_err(damaged)?;
-                see(record.key.as_deref().unwrap_or_default(), record.value.as_deref());
-            }
-        }
-        if fetched.next_offset <= from {
-            break;
-        }
-        from = fetched.next_offset;
-    }
-    Ok(())
 }
