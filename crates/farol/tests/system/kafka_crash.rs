@@ -2,22 +2,19 @@
 //! acknowledged is lost, nothing is stored twice, and each partition keeps the producer's order.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
-use crate::farol::{Farol, SOON, farol, folder};
+use crate::farol::{SOON, folder};
+use crate::kafka_broker::{client, create_topic, free_port, start};
 
 const TOPIC: &str = "numbers";
 const PARTITIONS: i32 = 3;
@@ -49,30 +46,6 @@ impl ProducerContext for Watch {
             Err((error, _)) => self.0.refused.lock().unwrap().push(error.clone()),
         }
     }
-}
-
-fn client(address: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address).set("reconnect.backoff.max.ms", "200");
-    config
-}
-
-/// A port that is free now, so that every start of the broker can have the same.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-async fn start(folder: &Path, address: &str) -> Farol {
-    let mut command = farol(folder);
-    command.args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
-    Farol::spawn(command.env("FAROL_KAFKA_LISTEN", address)).await
-}
-
-async fn create_topic(address: &str) {
-    let admin: AdminClient<DefaultClientContext> = client(address).create().unwrap();
-    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(1));
-    let created = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
-    assert_eq!(created, [Ok(TOPIC.to_owned())]);
 }
 
 /// Sends numbered records to every partition until told to stop, and then waits for the last acknowledgement.
@@ -141,7 +114,7 @@ async fn after_kills_under_idempotent_producers_nothing_acknowledged_is_lost_not
     let folder = folder();
     let address = format!("127.0.0.1:{}", free_port());
     let mut server = start(folder.path(), &address).await;
-    create_topic(&address).await;
+    create_topic(&address, TOPIC, PARTITIONS).await;
 
     let (deliveries, stop) = (Arc::new(Deliveries::default()), Arc::new(AtomicBool::new(false)));
     let total = Arc::new(AtomicU64::new(0));

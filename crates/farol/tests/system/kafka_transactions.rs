@@ -2,22 +2,19 @@
 //! each transaction that was committed, whole, once and in order, and nothing of those that were aborted.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use crate::farol::{Farol, SOON, farol, folder};
+use crate::farol::{SOON, folder};
+use crate::kafka_broker::{client, create_topic, free_port, start};
 
 const TOPIC: &str = "sums";
 const PARTITIONS: i32 = 2;
@@ -25,30 +22,6 @@ const RECORDS: i32 = 4;
 const ROUNDS: usize = 8;
 /// Every so manieth transaction is aborted.
 const ABORT_EVERY: u64 = 4;
-
-fn client(address: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address).set("reconnect.backoff.max.ms", "200");
-    config
-}
-
-/// A port that is free now, so that every start of the broker can have the same.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-async fn start(folder: &Path, address: &str) -> Farol {
-    let mut command = farol(folder);
-    command.args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("data"));
-    Farol::spawn(command.env("FAROL_KAFKA_LISTEN", address)).await
-}
-
-async fn create_topic(address: &str) {
-    let admin: AdminClient<DefaultClientContext> = client(address).create().unwrap();
-    let topic = NewTopic::new(TOPIC, PARTITIONS, TopicReplication::Fixed(1));
-    let created = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
-    assert_eq!(created, [Ok(TOPIC.to_owned())]);
-}
 
 /// Calls again what the client says may be called again: the broker was away.
 fn persist(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
@@ -140,7 +113,7 @@ async fn after_kills_under_transactions_readers_of_committed_records_see_each_co
     let folder = folder();
     let address = format!("127.0.0.1:{}", free_port());
     let mut server = start(folder.path(), &address).await;
-    create_topic(&address).await;
+    create_topic(&address, TOPIC, PARTITIONS).await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let producer = std::thread::spawn({

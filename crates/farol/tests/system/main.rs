@@ -8,6 +8,7 @@ mod crash;
 mod crowd;
 mod disk;
 mod farol;
+mod kafka_broker;
 mod kafka_commands;
 mod kafka_crash;
 mod kafka_transactions;
