@@ -79,6 +79,34 @@ event_types! {
     PRODUCER_HEARTBEAT = "produtor_pulsou";
     /// A consumer group's partitions were assigned anew.
     PARTITIONS_REASSIGNED = "particoes_reatribuidas";
+    /// A service was registered, or its registration changed.
+    SERVICE_REGISTERED = "servico_registrado";
+    /// A service's registration was taken back.
+    SERVICE_REMOVED = "servico_removido";
+    /// A service says that it lives.
+    SERVICE_HEARTBEAT = "servico_pulsou";
+    /// A service is being worked on: what it does until the end of that is no outage.
+    MAINTENANCE_STARTED = "servico_em_manutencao";
+    /// A service's maintenance is over.
+    MAINTENANCE_ENDED = "servico_em_operacao";
+    /// An active check of a service changed its state.
+    CHECK_CHANGED = "verificacao_alterada";
+    /// A circuit breaker opened: it rejects calls.
+    BREAKER_OPENED = "disjuntor_aberto";
+    /// A circuit breaker lets probes through.
+    BREAKER_HALF_OPENED = "disjuntor_meio_aberto";
+    /// A circuit breaker closed: calls pass.
+    BREAKER_CLOSED = "disjuntor_fechado";
+    /// How a resilience policy (breaker, retry, bulkhead, …) stands.
+    POLICY_MEASURED = "politica_medida";
+    /// A simulated service is to behave otherwise.
+    SIMULATION_CHANGED = "simulacao_alterada";
+    /// How a simulated service behaves now.
+    SIMULATION_APPLIED = "simulacao_aplicada";
+    /// Somebody silenced alerts.
+    SILENCE_CREATED = "silencio_criado";
+    /// A silence was ended before its time.
+    SILENCE_EXPIRED = "silencio_expirado";
 }
 
 impl EventType {

@@ -11,13 +11,15 @@
 //! * [`reading`]: one measurement of one sensor;
 //! * [`sensor_type`]: the known kinds of sensor and what is usual for each;
 //! * [`envelope`]: the CloudEvents 1.0 envelope and Farol's event types;
-//! * [`alert`]: an alert as it travels and as it is shown, with its evidence.
+//! * [`alert`]: an alert as it travels and as it is shown, with its evidence;
+//! * [`service`]: what events tell of services: their life, metrics, checks, resilience policies and simulations.
 
 pub mod alert;
 pub mod envelope;
 pub mod position;
 pub mod reading;
 pub mod sensor_type;
+pub mod service;
 pub mod severity;
 pub mod timestamp;
 
@@ -26,5 +28,6 @@ pub use envelope::{Event, EventError, EventType};
 pub use position::Position;
 pub use reading::{Location, Reading, ReadingError};
 pub use sensor_type::{SENSOR_TYPES, SensorTypeDefaults};
+pub use service::{ServiceFact, ServiceFactError};
 pub use severity::{AlertLevel, Severity};
 pub use timestamp::{Timestamp, TimestampError};

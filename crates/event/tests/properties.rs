@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use farol_event::service::{Metric, PolicyMeasured};
 use farol_event::severity::AlertLevel;
 use farol_event::{
     Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Event, EventType, Evidence, Location,
-    Position, Reading, Severity, Timestamp, TransitionKind,
+    Position, Reading, ServiceFact, Severity, Timestamp, TransitionKind,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -189,6 +190,44 @@ proptest! {
         let json = event.to_json();
         let parsed = Event::parse(&json, Timestamp::EPOCH);
         prop_assert_eq!(parsed.map_err(|e| TestCaseError::fail(e.to_string()))?, event);
+    }
+
+    #[test]
+    fn metrics_parse_back(
+        service in text(), name in text(), value in finite(), unit in prop::option::of(text()),
+        tags in prop::collection::btree_map(text(), text(), 0..4), at in instant(),
+    ) {
+        let metric = Metric { name, value, unit, tags };
+        let event = Event::new(Uuid::nil(), at, EventType::METRIC_COLLECTED, service, &metric);
+        let parsed = Event::parse(&event.to_json(), Timestamp::EPOCH).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        prop_assert_eq!(ServiceFact::of(&parsed), Some(Ok(ServiceFact::Metric(metric))));
+    }
+
+    #[test]
+    fn policies_parse_back(
+        (caller, name, kind) in (text(), text(), text()), service in prop::option::of(text()), state in prop::option::of(text()),
+        counters in prop::collection::btree_map(text(), finite(), 0..4), settings in object(),
+    ) {
+        let settings = settings.into_iter().collect();
+        let policy = PolicyMeasured { caller, name, kind, service, state, counters, settings };
+        let event = Event::new(Uuid::nil(), Timestamp::EPOCH, EventType::POLICY_MEASURED, "s", &policy);
+        prop_assert_eq!(ServiceFact::of(&event), Some(Ok(ServiceFact::PolicyMeasured(policy))));
+    }
+
+    #[test]
+    fn data_of_any_shape_in_any_known_event_never_panics(
+        event_type in prop::sample::select(EventType::KNOWN), mut data in object(),
+        field in prop::sample::select(vec!["nome", "valor", "tags", "reason", "check", "to", "caller", "counters", "until"]),
+        value in json(),
+    ) {
+        data.insert(field.into(), value);
+        let event = Event::new(Uuid::nil(), Timestamp::EPOCH, event_type, "s", &data);
+        match ServiceFact::of(&event) {
+            None => prop_assert!(!ServiceFact::is_told_by(&event.event_type)),
+            Some(Ok(ServiceFact::Metric(metric))) => prop_assert!(metric.value.is_finite() && !metric.name.is_empty()),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => prop_assert!(!error.problem.is_empty()),
+        }
     }
 
     #[test]
