@@ -1,5 +1,7 @@
-//! Following topics `alerts` and `system-events`: each record becomes one frame at once.
+//! Following topics `alerts` and `system-events`: each record that somebody wants becomes one frame at once. Of an event
+//! that nobody wants only type and source are read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +10,16 @@ use farol_bus::{
     Bus, BusError, ConsumedBatch, ConsumedRecord, ConsumerSettings, OffsetSpec, Polled, StartAt,
     TopicPartition,
 };
-use farol_event::{Event, EventType, TransitionKind};
+use farol_event::{AlertTransition, Event, EventType, TransitionKind};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::rates::Rates;
-use crate::stream::frame::{self, Frame, Scope, Stream};
+use crate::stream::audience::Audience;
+use crate::stream::frame::{self, Frame, Stream};
 use crate::stream::place::{FactTopics, MAX_PARTITIONS, Place};
-use crate::stream::ring::Ring;
+use crate::stream::wish::Subject;
 
 /// How long a poll waits when nothing happens.
 const POLL: Duration = Duration::from_secs(5);
@@ -28,7 +32,7 @@ const POLL_BYTES: usize = 1024 * 1024;
 pub(crate) struct Facts {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) topics: FactTopics,
-    pub(crate) ring: Arc<Ring>,
+    pub(crate) audience: Arc<Audience>,
     pub(crate) rates: Arc<Rates>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -36,10 +40,25 @@ pub(crate) struct Facts {
 /// What one record has to tell.
 #[derive(Debug)]
 pub(crate) struct Fact {
-    pub(crate) stream: Stream,
-    pub(crate) json: Vec<u8>,
-    /// Whether an alert fired.
-    pub(crate) fired: bool,
+    stream: Stream,
+    event_type: EventType,
+    source: String,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Alert(Box<AlertTransition>),
+    Event(Box<Event>),
+}
+
+/// What filters look at in an event.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
 }
 
 impl Facts {
@@ -64,7 +83,7 @@ impl Facts {
     }
 
     async fn follow(&self) -> Result<std::convert::Infallible, BusError> {
-        let mut place = self.ring.place();
+        let mut place = self.audience.place();
         let partitions = self.all_partitions(&place).await?;
         let settings =
             ConsumerSettings { max_bytes: POLL_BYTES, ..ConsumerSettings::standalone("http-stream") };
@@ -96,28 +115,65 @@ impl Facts {
     }
 
     fn tell(&self, batches: Vec<ConsumedBatch>, place: &mut Place) {
-        let mut frames = Vec::new();
+        let mut telling = self.audience.tell();
         for batch in batches {
+            let is_alerts = batch.partition.topic == self.topics.alerts;
             for record in &batch.records {
                 place.advance(&self.topics, &batch.partition, record.offset + 1);
+                // Alerts are counted, whoever listens.
+                let is_worth_reading = is_alerts
+                    || (telling.has_audience() && is_wanted(record, |subject| telling.is_wanted(subject)));
+                if !is_worth_reading {
+                    continue;
+                }
                 let Some(fact) = fact_of(&self.topics, &batch.partition, record) else { continue };
-                if fact.fired {
+                if fact.is_fired_alert() {
                     self.rates.alert_fired();
                 }
-                self.metrics.frame(fact.stream.as_str());
-                frames.push(fact.into_frame(place));
+                if telling.fact(&fact.subject(), || fact.to_frame(place)) {
+                    self.metrics.frame(fact.stream.as_str());
+                }
             }
             place.advance(&self.topics, &batch.partition, batch.next_offset);
         }
-        self.ring.push_facts(frames, place.clone());
+        telling.reach(place.clone());
     }
 }
 
+/// Whether anybody wants this event, by its type and source alone.
+fn is_wanted(record: &ConsumedRecord, wanted: impl FnOnce(&Subject<'_>) -> bool) -> bool {
+    let Some(value) = &record.value else { return false };
+    // What is no event is told to nobody.
+    serde_json::from_slice::<Head<'_>>(value).is_ok_and(|head| {
+        let stream = stream_of(&head.event_type);
+        wanted(&Subject { stream, event_type: &head.event_type, source: &head.source, severity: None })
+    })
+}
+
 impl Fact {
+    /// What filters look at.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let severity = match &self.content {
+            Content::Alert(transition) => Some(transition.alert.severity),
+            Content::Event(_) => None,
+        };
+        Subject { stream: self.stream, event_type: self.event_type.as_str(), source: &self.source, severity }
+    }
+
+    fn is_fired_alert(&self) -> bool {
+        matches!(&self.content, Content::Alert(transition) if transition.kind == TransitionKind::Fired)
+    }
+
     /// The frame of this fact, after which the facts have been told up to `place`.
-    pub(crate) fn into_frame(self, place: &Place) -> Frame {
-        let text = frame::encode(self.stream.as_str(), Some(&place.to_string()), &self.json);
-        Frame { stream: self.stream, scope: Scope::Overview, text }
+    pub(crate) fn to_frame(&self, place: &Place) -> Frame {
+        let json = match &self.content {
+            Content::Alert(transition) => {
+                serde_json::to_vec(transition).expect("it was read from JSON, so it serialises")
+            }
+            Content::Event(event) => event.to_json(),
+        };
+        let text = frame::encode(self.stream.as_str(), Some(&place.to_string()), &json);
+        Frame { stream: self.stream, text }
     }
 }
 
@@ -149,19 +205,21 @@ pub(crate) fn fact_of(
     record: &ConsumedRecord,
 ) -> Option<Fact> {
     let event = Event::parse(record.value.as_deref()?, record.timestamp()).ok()?;
+    let (event_type, source) = (event.event_type.clone(), event.source.clone());
     if partition.topic == topics.alerts {
         let transition = farol_alert::from_event(&event).ok()?;
-        let json = serde_json::to_vec(&transition).ok()?;
-        return Some(Fact { stream: Stream::Alert, json, fired: transition.kind == TransitionKind::Fired });
+        let content = Content::Alert(Box::new(transition));
+        return Some(Fact { stream: Stream::Alert, event_type, source, content });
     }
-    let stream = if is_about_pipeline(&event.event_type) { Stream::Pipeline } else { Stream::Event };
-    Some(Fact { stream, json: event.to_json(), fired: false })
+    let stream = stream_of(event_type.as_str());
+    Some(Fact { stream, event_type, source, content: Content::Event(Box::new(event)) })
 }
 
-fn is_about_pipeline(event_type: &EventType) -> bool {
-    let text = event_type.as_str();
-    text.starts_with("consumidor_")
-        || text.starts_with("produtor_")
-        || *event_type == EventType::PARTITIONS_REASSIGNED
-        || *event_type == EventType::RULES_CHANGED
+/// The stream of an event of topic `system-events`.
+fn stream_of(event_type: &str) -> Stream {
+    let is_about_pipeline = event_type.starts_with("consumidor_")
+        || event_type.starts_with("produtor_")
+        || event_type == EventType::PARTITIONS_REASSIGNED.as_str()
+        || event_type == EventType::RULES_CHANGED.as_str();
+    if is_about_pipeline { Stream::Pipeline } else { Stream::Event }
 }

@@ -43,7 +43,7 @@ impl Stream {
 }
 
 /// Which readings a frame has, or a client wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The newest of each sensor.
     Overview,
@@ -56,8 +56,6 @@ pub enum Scope {
 pub struct Frame {
     /// Its stream.
     pub stream: Stream,
-    /// For readings: which. Other frames have [`Scope::Overview`], which every client has.
-    pub scope: Scope,
     /// The event's text, up to and with the empty line.
     pub text: Bytes,
 }
@@ -96,8 +94,11 @@ pub struct Gap {
     pub missed: u64,
 }
 
-/// A comment, which keeps proxies from closing a silent connection.
-pub const HEARTBEAT: Bytes = Bytes::from_static(b": still here\n\n");
+/// A comment, which keeps proxies from closing a silent connection, with the id up to which the client has been told: an
+/// event without data moves the id that a browser comes back with, and nothing else.
+pub fn heartbeat(id: &str) -> Bytes {
+    format!(": still here\nid: {id}\n\n").into()
+}
 
 /// How long a browser waits before it connects again.
 pub const RETRY: Bytes = Bytes::from_static(b"retry: 2000\n\n");

@@ -1,4 +1,4 @@
-//! What the stream of one server consists of: the ring, who watches, the two tasks that follow the log.
+//! What the stream of one server consists of: the audience, who watches, the two tasks that follow the log.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rates::Rates;
 use crate::settings::HttpSettings;
+use crate::stream::audience::Audience;
 use crate::stream::facts::{self, Facts};
 use crate::stream::live::{Live, Watchers};
 use crate::stream::place::FactTopics;
-use crate::stream::ring::Ring;
 
 /// The stream of one server.
 #[derive(Debug)]
 pub struct Hub {
-    pub(crate) ring: Arc<Ring>,
+    pub(crate) audience: Arc<Audience>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) topics: FactTopics,
     sessions: Arc<Semaphore>,
@@ -40,12 +40,12 @@ impl Hub {
             alerts: Arc::clone(&settings.topics.alerts),
             system_events: Arc::clone(&settings.topics.system_events),
         };
-        let ring = Arc::new(Ring::new(facts::end_of_facts(bus.as_ref(), &topics).await?));
+        let audience = Arc::new(Audience::new(facts::end_of_facts(bus.as_ref(), &topics).await?));
         let watchers = Arc::new(Watchers::new());
         let facts = Facts {
             bus: Arc::clone(bus),
             topics: topics.clone(),
-            ring: Arc::clone(&ring),
+            audience: Arc::clone(&audience),
             rates,
             metrics: Arc::clone(&metrics),
         };
@@ -53,14 +53,14 @@ impl Hub {
         let live = Live {
             bus: Arc::clone(bus),
             topic: Arc::clone(&settings.topics.sensor_data),
-            ring: Arc::clone(&ring),
+            audience: Arc::clone(&audience),
             watchers: Arc::clone(&watchers),
             metrics,
         };
         tasks.spawn(live.run(shutdown.clone()));
         let most_sessions = settings.limits.streams;
         Ok(Arc::new(Self {
-            ring,
+            audience,
             watchers,
             topics,
             sessions: Arc::new(Semaphore::new(most_sessions)),

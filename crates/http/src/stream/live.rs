@@ -18,8 +18,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::stream::audience::Audience;
 use crate::stream::frame::{self, Frame, Scope, Stream};
-use crate::stream::ring::Ring;
 
 /// How often readings are told.
 pub const TICK: Duration = Duration::from_millis(200);
@@ -48,7 +48,7 @@ pub(crate) struct Watchers {
 #[derive(Debug)]
 pub(crate) struct Watching {
     watchers: Arc<Watchers>,
-    scope: Scope,
+    scopes: Vec<Scope>,
 }
 
 impl Watchers {
@@ -56,31 +56,35 @@ impl Watchers {
         Self { sensors: Mutex::default(), overview: Mutex::default(), count: watch::Sender::new(0) }
     }
 
-    pub(crate) fn watch(self: &Arc<Self>, scope: Scope) -> Watching {
-        match &scope {
-            Scope::Overview => *self.overview.lock() += 1,
-            Scope::Sensor(id) => *self.sensors.lock().entry(Arc::clone(id)).or_default() += 1,
+    pub(crate) fn watch(self: &Arc<Self>, scopes: Vec<Scope>) -> Watching {
+        for scope in &scopes {
+            match scope {
+                Scope::Overview => *self.overview.lock() += 1,
+                Scope::Sensor(id) => *self.sensors.lock().entry(Arc::clone(id)).or_default() += 1,
+            }
         }
-        self.count.send_modify(|count| *count += 1);
-        Watching { watchers: Arc::clone(self), scope }
+        self.count.send_modify(|count| *count += scopes.len());
+        Watching { watchers: Arc::clone(self), scopes }
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        match &self.scope {
-            Scope::Overview => *self.watchers.overview.lock() -= 1,
-            Scope::Sensor(id) => {
-                let mut sensors = self.watchers.sensors.lock();
-                if let Some(count) = sensors.get_mut(id) {
-                    *count -= 1;
-                    if *count == 0 {
-                        sensors.remove(id);
+        for scope in &self.scopes {
+            match scope {
+                Scope::Overview => *self.watchers.overview.lock() -= 1,
+                Scope::Sensor(id) => {
+                    let mut sensors = self.watchers.sensors.lock();
+                    if let Some(count) = sensors.get_mut(id) {
+                        *count -= 1;
+                        if *count == 0 {
+                            sensors.remove(id);
+                        }
                     }
                 }
             }
         }
-        self.watchers.count.send_modify(|count| *count -= 1);
+        self.watchers.count.send_modify(|count| *count -= self.scopes.len());
     }
 }
 
@@ -88,7 +92,7 @@ impl Drop for Watching {
 pub(crate) struct Live {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) topic: Arc<str>,
-    pub(crate) ring: Arc<Ring>,
+    pub(crate) audience: Arc<Audience>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -144,7 +148,7 @@ impl Live {
             for _ in &frames {
                 self.metrics.frame(Stream::Reading.as_str());
             }
-            self.ring.push(frames);
+            self.audience.tell_readings(frames);
         }
         consumer.close().await
     }
@@ -232,7 +236,7 @@ impl Tick {
 
     /// One frame for the overview, one for each watched sensor of which something came. `turn` decides which sensors
     /// are shown when there are too many, so that over time all are.
-    fn into_frames(self, turn: usize) -> Vec<Frame> {
+    fn into_frames(self, turn: usize) -> Vec<(Scope, Frame)> {
         let mut frames = Vec::new();
         if let Some(newest) = self.newest {
             let skipped = newest.len().saturating_sub(MAX_SENSORS);
@@ -280,7 +284,7 @@ fn frame_of<'t>(
     taken: impl IntoIterator<Item = &'t Taken>,
     total: usize,
     skipped: usize,
-) -> Option<Frame> {
+) -> Option<(Scope, Frame)> {
     // What is no reading goes to the dead letters; it is not for here to complain.
     let parsed: Vec<Reading<'_>> =
         taken.into_iter().filter_map(|t| Reading::parse(&t.value, t.arrival).ok()).collect();
@@ -298,7 +302,10 @@ fn frame_of<'t>(
         .collect();
     // Finite numbers and texts always serialise; if they did not, one frame of many is left out.
     let json = serde_json::to_vec(&LiveReadings { readings, total, skipped }).ok()?;
-    Some(Frame { stream: Stream::Reading, scope, text: frame::encode(Stream::Reading.as_str(), None, &json) })
+    Some((
+        scope,
+        Frame { stream: Stream::Reading, text: frame::encode(Stream::Reading.as_str(), None, &json) },
+    ))
 }
 
 #[cfg(test)]
@@ -328,7 +335,7 @@ mod tests {
     #[test]
     fn the_overview_has_the_newest_reading_of_each_sensor() {
         let watchers = Arc::new(Watchers::new());
-        let _watching = watchers.watch(Scope::Overview);
+        let _watching = watchers.watch(vec![Scope::Overview]);
         let mut tick = Tick::new(&watchers);
         for value in 0..10 {
             tick.take(&reading("a", value));
@@ -336,7 +343,7 @@ mod tests {
         }
         tick.take(&record(Some("c"), "rubbish"));
         let frames = tick.into_frames(0);
-        let data = data(&frames[0]);
+        let data = data(&frames[0].1);
         assert_eq!(data["total"], 21);
         assert_eq!(data["skipped"], 0);
         let mut shown: Vec<_> = data["readings"]
@@ -352,12 +359,12 @@ mod tests {
     #[test]
     fn too_many_sensors_take_turns() {
         let watchers = Arc::new(Watchers::new());
-        let _watching = watchers.watch(Scope::Overview);
+        let _watching = watchers.watch(vec![Scope::Overview]);
         let mut tick = Tick::new(&watchers);
         for sensor in 0..MAX_SENSORS + 7 {
             tick.take(&reading(&format!("s{sensor}"), 1));
         }
-        let data = data(&tick.into_frames(3)[0]);
+        let data = data(&tick.into_frames(3)[0].1);
         assert_eq!(data["skipped"], 7);
         assert_eq!(data["readings"].as_array().unwrap().len(), MAX_SENSORS);
     }
@@ -365,7 +372,7 @@ mod tests {
     #[test]
     fn a_watched_sensor_shows_every_reading_up_to_the_bound() {
         let watchers = Arc::new(Watchers::new());
-        let watching = watchers.watch(Scope::Sensor("a".into()));
+        let watching = watchers.watch(vec![Scope::Sensor("a".into())]);
         let mut tick = Tick::new(&watchers);
         for value in 0..MAX_READINGS + 5 {
             tick.take(&reading("a", value));
@@ -373,7 +380,7 @@ mod tests {
         }
         let frames = tick.into_frames(0);
         assert_eq!(frames.len(), 1, "nobody watches the overview");
-        let data = data(&frames[0]);
+        let data = data(&frames[0].1);
         assert_eq!(data["readings"].as_array().unwrap().len(), MAX_READINGS);
         assert_eq!(data["readings"][0]["value"], 5.0);
         assert_eq!(data["skipped"], 5);

@@ -1,6 +1,7 @@
 //! Giving a client that comes back the facts that it missed, from the log.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +9,11 @@ use farol_bus::{Bus, BusError, Consumer, ConsumerSettings, OffsetSpec, Polled, S
 use tokio::time::Instant;
 
 use crate::stream::facts::fact_of;
-use crate::stream::frame::{self, Gap, PerStream, Stream};
+use crate::stream::frame::{self, Gap, Stream};
 use crate::stream::place::{FactTopics, Place};
+use crate::stream::wish::Wish;
 
-/// How many records a client is given; beyond them fetching the lists anew is cheaper for both.
+/// How many records are read for a client, wanted or not; beyond them fetching the lists anew is cheaper for both.
 pub const MAX_RECORDS: u64 = 5000;
 /// How many bytes of records are held at one time for one client.
 const POLL_BYTES: usize = 256 * 1024;
@@ -36,7 +38,7 @@ pub(crate) struct Replay {
     topics: FactTopics,
     place: Place,
     target: Vec<(TopicPartition, i64)>,
-    wants: PerStream<bool>,
+    wish: Arc<Wish>,
     deadline: Instant,
 }
 
@@ -46,7 +48,7 @@ pub(crate) async fn resume(
     topics: &FactTopics,
     from: &Place,
     to: &Place,
-    wants: PerStream<bool>,
+    wish: &Arc<Wish>,
 ) -> Result<Resumption, BusError> {
     let target = to.partitions(topics);
     let partitions: Vec<TopicPartition> = target.iter().map(|(p, _)| p.clone()).collect();
@@ -70,8 +72,7 @@ pub(crate) async fn resume(
     let of = |alerts: bool| missed.get(&alerts).copied().unwrap_or(0);
     if lost || of(true) + of(false) > MAX_RECORDS {
         let streams = [(Stream::Alert, of(true)), (Stream::Event, of(false)), (Stream::Pipeline, of(false))];
-        let wanted =
-            streams.into_iter().filter(|(stream, _)| wants.get(*stream as usize).copied().unwrap_or(false));
+        let wanted = streams.into_iter().filter(|(stream, _)| wish.wants_stream(*stream));
         return Ok(Resumption::Gaps(wanted.map(|(stream, missed)| gap(stream, missed)).collect()));
     }
     let settings = ConsumerSettings { max_bytes: POLL_BYTES, ..ConsumerSettings::standalone("http-resume") };
@@ -83,7 +84,7 @@ pub(crate) async fn resume(
         topics: topics.clone(),
         place: from.clone(),
         target,
-        wants,
+        wish: Arc::clone(wish),
         deadline,
     }))
 }
@@ -103,7 +104,7 @@ impl Replay {
             Err(error) => {
                 tracing::warn!(%error, "a stream could not be resumed from the log");
                 let facts = [Stream::Alert, Stream::Event, Stream::Pipeline];
-                queue.extend(facts.into_iter().filter(|s| self.wants(*s)).map(|s| gap(s, 0)));
+                queue.extend(facts.into_iter().filter(|s| self.wish.wants_stream(*s)).map(|s| gap(s, 0)));
                 false
             }
         }
@@ -126,18 +127,14 @@ impl Replay {
             for record in batch.records.iter().filter(|r| r.offset < end) {
                 self.place.advance(&self.topics, &batch.partition, record.offset + 1);
                 if let Some(fact) = fact_of(&self.topics, &batch.partition, record)
-                    && self.wants(fact.stream)
+                    && self.wish.wants(&fact.subject())
                 {
-                    queue.push_back(fact.into_frame(&self.place).text);
+                    queue.push_back(fact.to_frame(&self.place).text);
                 }
             }
             self.place.advance(&self.topics, &batch.partition, batch.next_offset.min(end));
         }
         Ok(true)
-    }
-
-    fn wants(&self, stream: Stream) -> bool {
-        self.wants.get(stream as usize).copied().unwrap_or(false)
     }
 
     fn reached(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The one buffer between those who make frames and all the clients.
+//! The buffer between those who make frames and the clients that asked for the same.
 //!
 //! A client has a [`Reader`]: a number, and how many frames of each stream had been made when it read last. A frame that
 //! has been overwritten before a client came to it is missed, and since every frame knows how many of each stream came
@@ -11,17 +11,16 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::stream::frame::{Frame, PerStream, Stream};
-use crate::stream::place::Place;
 
 /// How many frames are kept.
 pub const MAX_FRAMES: usize = 4096;
-/// How many bytes of frames are kept.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The ring.
 #[derive(Debug)]
 pub struct Ring {
     inner: Mutex<Inner>,
+    /// How many bytes of frames are kept.
+    max_bytes: usize,
     /// The number of the next frame: wakes the readers.
     end: watch::Sender<u64>,
 }
@@ -34,8 +33,6 @@ struct Inner {
     end: u64,
     /// How many frames of each stream have been made.
     made: PerStream<u64>,
-    /// How far the facts in the ring have been told.
-    place: Place,
 }
 
 #[derive(Debug)]
@@ -65,64 +62,42 @@ pub enum Read {
 }
 
 impl Ring {
-    /// An empty ring; facts before `place` will never be in it.
-    pub fn new(place: Place) -> Self {
-        let inner = Inner { frames: VecDeque::new(), bytes: 0, end: 0, made: PerStream::default(), place };
-        Self { inner: Mutex::new(inner), end: watch::Sender::new(0) }
+    /// An empty ring that keeps at most `max_bytes`, and [`MAX_FRAMES`].
+    pub fn new(max_bytes: usize) -> Self {
+        let inner = Inner { frames: VecDeque::new(), bytes: 0, end: 0, made: PerStream::default() };
+        Self { inner: Mutex::new(inner), max_bytes, end: watch::Sender::new(0) }
     }
 
-    /// How far the facts have been told.
-    pub fn place(&self) -> Place {
-        self.inner.lock().place.clone()
+    /// Adds a frame. Nobody wakes before [`Ring::wake`]: many frames, one awakening.
+    pub fn push(&self, frame: Arc<Frame>) {
+        self.inner.lock().push(frame, self.max_bytes);
     }
 
-    /// Adds frames that tell no facts.
-    pub fn push(&self, frames: Vec<Frame>) {
-        self.push_all(frames, None);
-    }
-
-    /// Adds frames of facts, after which they are told up to `place`.
-    pub fn push_facts(&self, frames: Vec<Frame>, place: Place) {
-        self.push_all(frames, Some(place));
-    }
-
-    fn push_all(&self, frames: Vec<Frame>, place: Option<Place>) {
-        if frames.is_empty() && place.is_none() {
-            return;
-        }
-        let end = {
-            let mut inner = self.inner.lock();
-            for frame in frames {
-                inner.push(frame);
-            }
-            if let Some(place) = place {
-                inner.place = place;
-            }
-            inner.end
-        };
+    /// Wakes the readers that wait.
+    pub fn wake(&self) {
+        let end = self.inner.lock().end;
         self.end.send_replace(end);
     }
 
-    /// A reader of what comes from now on, and how far the facts have been told before it.
-    pub fn subscribe(self: &Arc<Self>) -> (Reader, Place) {
+    /// A reader of what comes from now on.
+    pub fn subscribe(self: &Arc<Self>) -> Reader {
         let end = self.end.subscribe();
         let inner = self.inner.lock();
-        let reader = Reader { ring: Arc::clone(self), next: inner.end, made_before_next: inner.made, end };
-        (reader, inner.place.clone())
+        Reader { ring: Arc::clone(self), next: inner.end, made_before_next: inner.made, end }
     }
 }
 
 impl Inner {
-    fn push(&mut self, frame: Frame) {
+    fn push(&mut self, frame: Arc<Frame>, max_bytes: usize) {
         self.bytes += frame.text.len();
         let made_before = self.made;
         if let Some(made) = self.made.get_mut(frame.stream as usize) {
             *made += 1;
         }
-        self.frames.push_back(Slot { frame: Arc::new(frame), made_before });
+        self.frames.push_back(Slot { frame, made_before });
         self.end += 1;
         // The newest stays, however large it is.
-        while self.frames.len() > MAX_FRAMES || (self.bytes > MAX_BYTES && self.frames.len() > 1) {
+        while self.frames.len() > MAX_FRAMES || (self.bytes > max_bytes && self.frames.len() > 1) {
             if let Some(oldest) = self.frames.pop_front() {
                 self.bytes -= oldest.frame.text.len();
             }
@@ -171,20 +146,22 @@ pub fn of(numbers: &PerStream<u64>, stream: Stream) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::frame::Scope;
     use bytes::Bytes;
 
-    fn frame(stream: Stream, bytes: usize) -> Frame {
-        Frame { stream, scope: Scope::Overview, text: Bytes::from(vec![b'x'; bytes]) }
+    const MAX_BYTES: usize = 1024 * 1024;
+
+    fn frame(stream: Stream, bytes: usize) -> Arc<Frame> {
+        Arc::new(Frame { stream, text: Bytes::from(vec![b'x'; bytes]) })
     }
 
     #[test]
     fn a_reader_gets_every_frame_pushed_after_it_came() {
-        let ring = Arc::new(Ring::new(Place::default()));
-        ring.push(vec![frame(Stream::Alert, 1)]);
-        let (mut reader, _) = ring.subscribe();
+        let ring = Arc::new(Ring::new(MAX_BYTES));
+        ring.push(frame(Stream::Alert, 1));
+        let mut reader = ring.subscribe();
         assert!(matches!(reader.read(), Read::Empty));
-        ring.push(vec![frame(Stream::Event, 1), frame(Stream::Alert, 1)]);
+        ring.push(frame(Stream::Event, 1));
+        ring.push(frame(Stream::Alert, 1));
         assert!(matches!(reader.read(), Read::Frame(f) if f.stream == Stream::Event));
         assert!(matches!(reader.read(), Read::Frame(f) if f.stream == Stream::Alert));
         assert!(matches!(reader.read(), Read::Empty));
@@ -192,13 +169,13 @@ mod tests {
 
     #[test]
     fn an_overtaken_reader_learns_how_many_of_each_stream_it_missed() {
-        let ring = Arc::new(Ring::new(Place::default()));
-        let (mut reader, _) = ring.subscribe();
-        ring.push(vec![frame(Stream::Alert, 1)]);
+        let ring = Arc::new(Ring::new(MAX_BYTES));
+        let mut reader = ring.subscribe();
+        ring.push(frame(Stream::Alert, 1));
         assert!(matches!(reader.read(), Read::Frame(_)));
-        ring.push((0..100).map(|_| frame(Stream::Pipeline, 1)).collect());
-        ring.push((0..MAX_FRAMES).map(|_| frame(Stream::Event, 1)).collect());
-        ring.push(vec![frame(Stream::Alert, 1)]);
+        (0..100).for_each(|_| ring.push(frame(Stream::Pipeline, 1)));
+        (0..MAX_FRAMES).for_each(|_| ring.push(frame(Stream::Event, 1)));
+        ring.push(frame(Stream::Alert, 1));
         let Read::Missed(missed) = reader.read() else { panic!("should have missed some") };
         assert_eq!(of(&missed, Stream::Pipeline), 100);
         assert_eq!(of(&missed, Stream::Event), 1);
@@ -212,22 +189,23 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_and_the_newest_frame_stays() {
-        let ring = Arc::new(Ring::new(Place::default()));
-        ring.push((0..20).map(|_| frame(Stream::Event, MAX_BYTES / 4)).collect());
+        let ring = Arc::new(Ring::new(MAX_BYTES));
+        (0..20).for_each(|_| ring.push(frame(Stream::Event, MAX_BYTES / 4)));
         assert!(ring.inner.lock().bytes <= MAX_BYTES);
-        ring.push(vec![frame(Stream::Event, MAX_BYTES * 2)]);
+        ring.push(frame(Stream::Event, MAX_BYTES * 2));
         assert_eq!(ring.inner.lock().frames.len(), 1);
     }
 
     #[tokio::test]
     async fn waiting_ends_with_the_next_frame() {
-        let ring = Arc::new(Ring::new(Place::default()));
-        let (mut reader, _) = ring.subscribe();
+        let ring = Arc::new(Ring::new(MAX_BYTES));
+        let mut reader = ring.subscribe();
         let waiting = tokio::spawn(async move {
             reader.wait().await;
             reader
         });
-        ring.push(vec![frame(Stream::Event, 1)]);
+        ring.push(frame(Stream::Event, 1));
+        ring.wake();
         let mut reader = waiting.await.unwrap();
         assert!(matches!(reader.read(), Read::Frame(_)));
     }

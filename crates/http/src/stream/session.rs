@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use farol_view::query::sensors::{Sensor, SensorFilter, SensorSort, SensorSortKey};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -25,28 +25,45 @@ use crate::app::App;
 use crate::extract::Parameters;
 use crate::openapi::StreamProblems;
 use crate::problem::Problem;
-use crate::stream::frame::{self, HEARTBEAT, Hello, PerStream, RETRY, Scope, Stream};
+use crate::stream::audience::Seat;
+use crate::stream::frame::{self, Hello, PerStream, RETRY, Scope, Stream};
 use crate::stream::live::{LiveReadings, MAX_SENSORS, Watching};
 use crate::stream::place::Place;
 use crate::stream::resume::{self, Replay, Resumption, gap};
-use crate::stream::ring::{Read, Reader};
+use crate::stream::ring::Read;
+use crate::stream::wish::Wish;
 
 /// How long a stream is silent at most.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 
-/// What a client wants to be told.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+/// What a client wants to be told. Only its description is used: each of these but the last may be repeated, which
+/// [`Wish::from_parameters`] reads.
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct StreamQuery {
-    /// Which streams, separated by commas; all if absent.
+#[expect(dead_code, reason = "only its description is used")]
+struct StreamQuery {
+    /// Which streams, separated by commas. If absent: those that every other filter concerns; without any, all.
+    /// `streams` is another name of this parameter.
     #[param(
         pattern = "^(reading|alert|event|pipeline)(,(reading|alert|event|pipeline))*$",
         example = "reading,alert"
     )]
-    streams: Option<String>,
-    /// Every reading of this sensor, instead of the newest of each.
-    #[param(min_length = 1, max_length = 64)]
+    events: Option<String>,
+    /// Only events of these types, separated by commas. Concerns `alert`, `event` and `pipeline`.
+    #[param(rename = "type", min_length = 1, example = "servico_iniciado,servico_parado")]
+    event_type: Option<String>,
+    /// Only what comes from these sources, separated by commas; an alert's source is its series. Concerns `alert`,
+    /// `event` and `pipeline`.
+    #[param(min_length = 1)]
+    source: Option<String>,
+    /// Only alerts of these severities, separated by commas. Concerns `alert`.
+    #[param(
+        pattern = "^(info|warning|error|critical)(,(info|warning|error|critical))*$",
+        example = "error,critical"
+    )]
+    severity: Option<String>,
+    /// Every reading of these sensors, separated by commas, instead of the newest of each. Concerns `reading`.
+    #[param(min_length = 1)]
     sensor_id: Option<String>,
     /// The id of the newest event that the client has seen, if it can't send the header `Last-Event-ID`.
     #[param(pattern = "^1-[0-9.]*-[0-9.]*$", example = "1-17.3-204.199.230")]
@@ -58,7 +75,10 @@ pub struct StreamQuery {
 /// Server-sent events. `hello` comes first; then `reading` (coalesced every 200 ms: the newest of each sensor, at most
 /// 500 sensors; with `sensor_id`: every reading of that one), `alert` (a transition, at once), `event` and `pipeline`
 /// (a CloudEvents event, at once). `gap` says that the client missed something of a stream and should fetch it anew.
-/// `Last-Event-ID` resumes `alert`, `event` and `pipeline` from the log, none missing and none twice.
+/// `Last-Event-ID` resumes `alert`, `event` and `pipeline` from the log, none missing and none twice; with filters too:
+/// a comment with the newest id comes at least every 15 s, so that what was filtered out is not gone through again.
+///
+/// A record comes if it fits one value of every filter that concerns its stream. Filters may be repeated.
 #[utoipa::path(
     get,
     path = "/api/stream",
@@ -74,20 +94,19 @@ pub struct StreamQuery {
 )]
 pub async fn stream(
     State(app): State<App>,
-    Parameters(query): Parameters<StreamQuery>,
+    Parameters(query): Parameters<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let wants = wanted(query.streams.as_deref())?;
-    let scope = match query.sensor_id.as_deref() {
-        None => Scope::Overview,
-        Some(id) if id.is_empty() || id.len() > farol_event::reading::MAX_SENSOR_ID_BYTES => {
-            return Err(Problem::bad_request("`sensor_id` must have 1 to 256 bytes"));
-        }
-        Some(id) => Scope::Sensor(id.into()),
+    let (from_query, wishes): (Vec<_>, Vec<_>) =
+        query.iter().map(|(n, v)| (n.as_str(), v.as_str())).partition(|(name, _)| *name == "last_event_id");
+    let wish = Wish::from_parameters(wishes).map_err(Problem::bad_request)?;
+    let from = match from_query.as_slice() {
+        [] => last_place(&headers, None)?,
+        [(_, id)] => last_place(&headers, Some(id))?,
+        _ => return Err(Problem::bad_request("`last_event_id` is given more than once")),
     };
-    let from = last_place(&headers, query.last_event_id.as_deref())?;
     let permit = app.hub().admit()?;
-    let session = Session::open(&app, wants, scope, from, permit).await?;
+    let session = Session::open(&app, wish, from, permit).await?;
     let body = Body::from_stream(futures_util::stream::unfold(session, |mut session| async move {
         session.next().await.map(|bytes| (Ok::<_, Infallible>(bytes), session))
     }));
@@ -98,22 +117,6 @@ pub async fn stream(
     // Reverse proxies such as nginx would hold events back until a buffer is full.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
-}
-
-fn wanted(streams: Option<&str>) -> Result<PerStream<bool>, Problem> {
-    let Some(list) = streams else { return Ok([true; Stream::ALL.len()]) };
-    let mut wants = PerStream::<bool>::default();
-    for name in list.split(',') {
-        let stream = Stream::from_name(name.trim()).ok_or_else(|| {
-            Problem::bad_request(
-                "`streams` must be a list, separated by commas, of reading, alert, event, pipeline",
-            )
-        })?;
-        if let Some(wanted) = wants.get_mut(stream as usize) {
-            *wanted = true;
-        }
-    }
-    Ok(wants)
 }
 
 /// The place that a client has been told up to. A header that can't be read is ignored: it is not the page's doing what
@@ -133,13 +136,12 @@ fn last_place(headers: &HeaderMap, parameter: Option<&str>) -> Result<Option<Pla
 /// One client.
 struct Session {
     app: App,
-    reader: Reader,
-    wants: PerStream<bool>,
-    scope: Scope,
+    seat: Seat,
     /// What is to be sent before anything else.
     queue: VecDeque<Bytes>,
     replay: Option<Replay>,
-    silent_since: Instant,
+    /// When the client was told an id, at the latest.
+    id_told_at: Instant,
     _watching: Option<Watching>,
     _permit: OwnedSemaphorePermit,
 }
@@ -147,20 +149,21 @@ struct Session {
 impl Session {
     async fn open(
         app: &App,
-        wants: PerStream<bool>,
-        scope: Scope,
+        wish: Wish,
         from: Option<Place>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, Problem> {
         let hub = app.hub();
-        let wants_readings = wants.get(Stream::Reading as usize).copied().unwrap_or(false);
-        let watching = wants_readings.then(|| hub.watchers.watch(scope.clone()));
-        let (reader, to) = hub.ring.subscribe();
+        let scopes = wish.scopes();
+        let newest_of_each = scopes.contains(&Scope::Overview);
+        let wants_readings = !scopes.is_empty();
+        let watching = wants_readings.then(|| hub.watchers.watch(scopes));
+        let (seat, to) = hub.audience.join(wish);
         let mut queue = VecDeque::from([RETRY]);
         let mut replay = None;
         let mut resumes = false;
         if let Some(from) = &from {
-            match resume::resume(app.bus().as_ref(), &hub.topics, from, &to, wants).await? {
+            match resume::resume(app.bus().as_ref(), &hub.topics, from, &to, seat.wish()).await? {
                 Resumption::Nothing => {}
                 Resumption::Gaps(gaps) => queue.extend(gaps),
                 Resumption::Replay(from_log) => {
@@ -168,8 +171,11 @@ impl Session {
                     resumes = true;
                 }
             }
-            if wants_readings {
-                queue.extend(missed_readings(app, &scope).await);
+            if newest_of_each {
+                queue.extend(missed_readings(app).await);
+            } else if wants_readings {
+                // Who watches single sensors has to fetch what it missed.
+                queue.push_back(gap(Stream::Reading, 0));
             }
         }
         // Until the replay has caught up, the client must keep the place that it came with.
@@ -178,12 +184,10 @@ impl Session {
         app.metrics().stream_opened();
         Ok(Self {
             app: app.clone(),
-            reader,
-            wants,
-            scope,
+            seat,
             queue,
             replay,
-            silent_since: Instant::now(),
+            id_told_at: Instant::now(),
             _watching: watching,
             _permit: permit,
         })
@@ -194,7 +198,6 @@ impl Session {
         let shutdown = self.app.shutdown().clone();
         loop {
             if let Some(bytes) = self.queue.pop_front() {
-                self.silent_since = Instant::now();
                 return Some(bytes);
             }
             if let Some(replay) = &mut self.replay {
@@ -207,20 +210,25 @@ impl Session {
                 }
                 continue;
             }
-            match self.reader.read() {
-                Read::Frame(frame) => {
-                    if self.is_wanted(frame.stream)
-                        && (frame.stream != Stream::Reading || frame.scope == self.scope)
-                    {
-                        self.queue.push_back(frame.text.clone());
+            let heartbeat_at = self.id_told_at + HEARTBEAT_EVERY;
+            // Before the ring: if that turns out empty, everything up to this place has been told.
+            let place = (Instant::now() >= heartbeat_at).then(|| self.app.hub().audience.place());
+            match (self.seat.reader.read(), place) {
+                (Read::Frame(frame), _) => {
+                    if frame.stream != Stream::Reading {
+                        self.id_told_at = Instant::now();
                     }
+                    self.queue.push_back(frame.text.clone());
                 }
-                Read::Missed(missed) => self.tell_gaps(&missed),
-                Read::Empty => {
-                    let heartbeat_at = self.silent_since + HEARTBEAT_EVERY;
+                (Read::Missed(missed), _) => self.tell_gaps(&missed),
+                (Read::Empty, Some(place)) => {
+                    self.id_told_at = Instant::now();
+                    self.queue.push_back(frame::heartbeat(&place.to_string()));
+                }
+                (Read::Empty, None) => {
                     tokio::select! {
-                        () = self.reader.wait() => {}
-                        () = tokio::time::sleep_until(heartbeat_at) => self.queue.push_back(HEARTBEAT),
+                        () = self.seat.reader.wait() => {}
+                        () = tokio::time::sleep_until(heartbeat_at) => {}
                         () = shutdown.cancelled() => return None,
                     }
                 }
@@ -228,14 +236,10 @@ impl Session {
         }
     }
 
-    fn is_wanted(&self, stream: Stream) -> bool {
-        self.wants.get(stream as usize).copied().unwrap_or(false)
-    }
-
     fn tell_gaps(&mut self, missed: &PerStream<u64>) {
         for stream in Stream::ALL {
             let count = crate::stream::ring::of(missed, stream);
-            if count > 0 && self.is_wanted(stream) {
+            if count > 0 {
                 self.app.metrics().frames_missed(stream.as_str(), count);
                 self.queue.push_back(gap(stream, count));
             }
@@ -268,12 +272,8 @@ struct NewestReading<'a> {
     location: &'a farol_view::query::sensors::SensorLocation,
 }
 
-/// What a client that comes back is told of readings: the newest of each sensor. One that watches a single sensor
-/// has to fetch what it missed.
-async fn missed_readings(app: &App, scope: &Scope) -> Option<Bytes> {
-    if matches!(scope, Scope::Sensor(_)) {
-        return Some(gap(Stream::Reading, 0));
-    }
+/// What a client that comes back is told of readings: the newest of each sensor.
+async fn missed_readings(app: &App) -> Option<Bytes> {
     let filter = SensorFilter {
         sort: SensorSort { key: SensorSortKey::LastSeen, descending: true },
         limit: Some(MAX_SENSORS),
@@ -305,19 +305,5 @@ fn newest_of(sensor: &Sensor) -> NewestReading<'_> {
         value: sensor.last_value,
         unit: sensor.unit.as_deref(),
         location: &sensor.location,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_are_picked_by_name() {
-        assert_eq!(wanted(None).unwrap(), [true; 4]);
-        assert_eq!(wanted(Some("alert, reading")).unwrap(), [true, true, false, false]);
-        for refused in ["", "alerts", "alert,,event", "*"] {
-            assert!(wanted(Some(refused)).is_err(), "{refused}");
-        }
     }
 }

@@ -27,6 +27,21 @@ async fn append(farol: &Farol, numbers: std::ops::Range<u32>) {
     farol.bus.producer("test").await.unwrap().send("system-events", records).await.unwrap();
 }
 
+/// Appends one event.
+async fn append_one(farol: &Farol, event_type: &str, source: &str) {
+    let now = Timestamp::from_system_time(std::time::SystemTime::now());
+    let event = Event::new(Uuid::now_v7(), now, EventType::new(event_type), source, &json!({}));
+    let record = ProducerRecord::new(event.source.clone(), event.to_json(), now);
+    farol.bus.producer("test").await.unwrap().send("system-events", vec![record]).await.unwrap();
+}
+
+/// The next event, whatever its name, as its type and source.
+async fn next_fact(stream: &mut EventSource) -> (String, String) {
+    let event = stream.next().await;
+    let text = |field: &str| event.data[field].as_str().unwrap().to_owned();
+    (text("type"), text("source"))
+}
+
 /// The next `count` numbers, in the order in which they came.
 async fn numbers(stream: &mut EventSource, count: usize) -> (Vec<u64>, ServerEvent) {
     let mut found = Vec::new();
@@ -270,4 +285,145 @@ async fn a_client_comes_back_also_with_many_partitions() {
     let mut again = farol.stream("?streams=event", &[("last-event-id", &last.id.unwrap())]).await;
     let (rest, _) = numbers(&mut again, 80).await;
     assert_eq!(sorted([first, rest].concat()), (0..150).collect::<Vec<u64>>(), "none missing, none twice");
+}
+
+#[tokio::test]
+async fn a_filtered_stream_brings_what_passes_every_filter_and_nothing_else() {
+    let farol = Farol::start().await;
+    let mut one = farol.stream("?type=simulacao_alterada&source=loja", &[]).await;
+    let mut lists = farol.stream("?type=a,simulacao_alterada&type=b&source=loja&source=caixa", &[]).await;
+    for stream in [&mut one, &mut lists] {
+        assert_eq!(stream.next().await.name, "hello");
+    }
+    farol.reading("hot", 99.0).await;
+    farol.get_until("/api/alerts", |json| json["total"].as_u64().unwrap() > 0).await;
+    for (event_type, source) in [
+        ("simulacao_alterada", "other"),
+        ("servico_iniciado", "loja"),
+        ("simulacao_alterada", "caixa"),
+        ("b", "loja"),
+        ("simulacao_alterada", "loja"),
+    ] {
+        append_one(&farol, event_type, source).await;
+    }
+    assert_eq!(next_fact(&mut one).await, ("simulacao_alterada".to_owned(), "loja".to_owned()));
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        found.push(next_fact(&mut lists).await);
+    }
+    found.sort();
+    let expected = [("b", "loja"), ("simulacao_alterada", "caixa"), ("simulacao_alterada", "loja")];
+    assert_eq!(found, expected.map(|(t, s)| (t.to_owned(), s.to_owned())));
+}
+
+#[tokio::test]
+async fn alerts_are_picked_by_severity_and_series() {
+    let farol = Farol::start().await;
+    let mut severe = farol.stream("?severity=critical&source=hot,hotter", &[]).await;
+    let mut milder = farol.stream("?events=alert&severity=warning,info", &[]).await;
+    for stream in [&mut severe, &mut milder] {
+        assert_eq!(stream.next().await.name, "hello");
+    }
+    // Over the warning level; then, of other series, over the critical one.
+    farol.reading("warm", 36.0).await;
+    farol.reading("elsewhere", 99.0).await;
+    farol.get_until("/api/alerts?source=elsewhere", |json| json["total"].as_u64().unwrap() > 0).await;
+    farol.reading("hotter", 99.0).await;
+    let alert = severe.next().await;
+    assert_eq!(alert.name, "alert");
+    assert_eq!(
+        (&alert.data["alert"]["severity"], &alert.data["alert"]["series"]),
+        (&json!("critical"), &json!("hotter"))
+    );
+    let alert = milder.next().await;
+    assert_eq!(
+        (&alert.data["alert"]["severity"], &alert.data["alert"]["series"]),
+        (&json!("warning"), &json!("warm"))
+    );
+}
+
+#[tokio::test]
+async fn a_filtered_client_that_comes_back_gets_exactly_what_it_missed_of_its_own() {
+    let farol = Farol::start().await;
+    let mut stream = farol.stream("?type=mine", &[]).await;
+    assert_eq!(stream.next().await.name, "hello");
+    append_one(&farol, "mine", "s0").await;
+    let first = stream.next().await;
+    drop(stream);
+    append(&farol, 0..50).await;
+    append_one(&farol, "mine", "s1").await;
+    append(&farol, 50..100).await;
+    append_one(&farol, "mine", "s2").await;
+    let mut again = farol.stream("?type=mine", &[("last-event-id", &first.id.unwrap())]).await;
+    assert_eq!(again.next().await.name, "hello");
+    append_one(&farol, "mine", "s3").await;
+    let mut sources = Vec::new();
+    for _ in 0..3 {
+        let (event_type, source) = next_fact(&mut again).await;
+        assert_eq!(event_type, "mine");
+        sources.push(source);
+    }
+    sources.sort();
+    assert_eq!(sources, ["s1", "s2", "s3"]);
+}
+
+#[tokio::test]
+async fn nothing_is_made_for_the_stream_that_nobody_asked_for() {
+    let farol = Farol::start().await;
+    let mut stream = farol.stream("?type=mine", &[]).await;
+    assert_eq!(stream.next().await.name, "hello");
+    append(&farol, 0..100).await;
+    append_one(&farol, "mine", "s3").await;
+    assert_eq!(next_fact(&mut stream).await.0, "mine");
+    let text = farol.get("/metrics").await.text().to_owned();
+    let made = text.lines().find(|line| line.starts_with("farol_http_stream_frames_total{stream=\"event\"}"));
+    assert_eq!(made, Some("farol_http_stream_frames_total{stream=\"event\"} 1"));
+}
+
+#[tokio::test]
+async fn what_a_filter_lets_through_is_not_reported_missing_when_others_flood_the_stream() {
+    let farol = Farol::start().await;
+    let mut stream = farol.stream("?type=mine", &[]).await;
+    assert_eq!(stream.next().await.name, "hello");
+    // More than any ring holds; somebody wants them, so that frames are made of them.
+    let mut all = farol.stream("?events=event", &[]).await;
+    for start in (0..5000).step_by(1000) {
+        append(&farol, start..start + 1000).await;
+        numbers(&mut all, 1000).await;
+    }
+    append_one(&farol, "mine", "s").await;
+    assert_eq!(stream.next().await.name, "event", "no gap before it");
+}
+
+#[tokio::test]
+async fn a_silent_filtered_stream_tells_how_far_it_is() {
+    let farol = Farol::start().await;
+    let mut stream = farol.stream("?type=mine", &[]).await;
+    let before = stream.next().await.id.unwrap();
+    append(&farol, 0..20).await;
+    let told = tokio::time::timeout(Duration::from_secs(30), stream.next_id_alone()).await.unwrap();
+    assert_ne!(told, before);
+    append_one(&farol, "mine", "s").await;
+    let mut again = farol.stream("?events=event", &[("last-event-id", &told)]).await;
+    assert_eq!(again.next().await.name, "hello");
+    assert_eq!(next_fact(&mut again).await.0, "mine", "nothing of what was before the id comes again");
+}
+
+#[tokio::test]
+async fn several_sensors_are_watched_at_once() {
+    let farol = Farol::start().await;
+    let mut stream = farol.stream("?events=reading&sensor_id=a,b", &[]).await;
+    assert_eq!(stream.next().await.name, "hello");
+    let mut seen = std::collections::BTreeSet::new();
+    // Watching starts when the follower stands at the end.
+    while seen.len() < 2 {
+        for sensor in ["a", "b", "c"] {
+            farol.reading(sensor, 1.0).await;
+        }
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(500), stream.next()).await {
+            let readings = event.data["readings"].as_array().unwrap();
+            seen.extend(readings.iter().map(|r| r["sensor_id"].as_str().unwrap().to_owned()));
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["a", "b"]);
 }

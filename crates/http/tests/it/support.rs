@@ -366,6 +366,23 @@ impl EventSource {
         }
     }
 
+    /// The next id that comes without an event.
+    pub async fn next_id_alone(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.windows(2).position(|w| w == b"\n\n") {
+                let rest = self.unread.split_off(end + 2);
+                let block = String::from_utf8(std::mem::replace(&mut self.unread, rest)).unwrap();
+                let id = block.lines().find_map(|line| line.strip_prefix("id: "));
+                if let (Some(id), false) = (id, block.contains("event: ")) {
+                    return id.to_owned();
+                }
+                continue;
+            }
+            let frame = self.body.frame().await.unwrap().unwrap();
+            self.unread.extend_from_slice(frame.data_ref().unwrap());
+        }
+    }
+
     /// The next event, which must come within ten seconds.
     pub async fn next(&mut self) -> ServerEvent {
         tokio::time::timeout(Duration::from_secs(10), self.try_next())
