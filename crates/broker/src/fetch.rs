@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farol_log::{BatchHeader, Batches, Partition, ReadError, Subscription, Verify};
+use farol_log::{BatchHeader, Batches, Partition, ReadError, StoredBatches, Subscription, Verify};
 
 use crate::broker::Broker;
 use crate::error::BrokerError;
@@ -38,6 +38,17 @@ pub struct FetchedBatches {
     pub stable_offset: i64,
     /// Transactions among these batches that were aborted, in the order of their first offsets. Empty for
     /// [`Isolation::ReadUncommitted`].
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// What a search found: like [`FetchedBatches`], but not read.
+#[derive(Debug, Clone)]
+pub struct LocatedBatches {
+    /// Whole batches. The first may begin before the offset asked for.
+    pub batches: Option<StoredBatches>,
+    /// Where to read on.
+    pub next_offset: i64,
+    /// As in [`FetchedBatches`].
     pub aborted: Vec<AbortedTransaction>,
 }
 
@@ -155,12 +166,40 @@ impl PartitionReader {
         };
         if isolation == Isolation::ReadCommitted {
             found.cut_at_stable_offset(offset);
-            let next_offset = found.next_offset;
-            found.aborted.retain(|aborted| aborted.first_offset < next_offset);
-            found.aborted.sort_by_key(|aborted| aborted.first_offset);
+            found.aborted = before(found.next_offset, found.aborted);
         }
         Ok(found)
     }
+
+    /// Like [`PartitionReader::read`], but says where the batches lie instead of reading them.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn locate(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<LocatedBatches, ReadError> {
+        // In this order for the reasons that `read` gives.
+        let (before_offset, aborted) = match isolation {
+            Isolation::ReadUncommitted => (i64::MAX, Vec::new()),
+            Isolation::ReadCommitted => {
+                let stable_offset = self.stable_offset();
+                (stable_offset, self.tracker.aborted_in(offset, stable_offset))
+            }
+        };
+        let found = self.partition.locate(offset, max_bytes, before_offset)?;
+        let (batches, next_offset) = (found.batches, found.next_offset);
+        Ok(LocatedBatches { batches, next_offset, aborted: before(next_offset, aborted) })
+    }
+}
+
+/// The transactions that began before an offset, in the order of their first offsets.
+fn before(next_offset: i64, mut aborted: Vec<AbortedTransaction>) -> Vec<AbortedTransaction> {
+    aborted.retain(|aborted| aborted.first_offset < next_offset);
+    aborted.sort_by_key(|aborted| aborted.first_offset);
+    aborted
 }
 
 impl FetchedBatches {

@@ -45,8 +45,8 @@
 //! handler that panics ends its connection too. At the stop the listener closes first, long polls are answered with what
 //! they have, requests under way get [`KafkaLimits::drain`] to be answered, then connections are cut.
 //!
-//! Modules, in reading order: `api` (what a handler sees), `apis` (the table), `admission`, `frame`, `connection`, `shape`,
-//! `error_code`, `tls` and `sasl` (who a client is), then the families.
+//! Modules, in reading order: `api` (what a handler sees), `apis` (the table), `admission`, `frame`, `connection`, `outlet`,
+//! `shape`, `error_code`, `tls` and `sasl` (who a client is), then the families.
 
 mod admission;
 mod api;
@@ -66,6 +66,7 @@ mod list_offsets;
 mod membership;
 mod metadata;
 mod offsets;
+mod outlet;
 mod produce;
 mod records;
 mod sasl;
@@ -92,6 +93,7 @@ use admission::Admission;
 use apis::Apis;
 use connection::{Connection, Ended};
 use fetch::sessions::FetchSessions;
+use outlet::{Copying, Plain};
 pub use sasl::credentials::{Credentials, CredentialsError};
 use sasl::{Authentication, Users};
 use stats::Counters;
@@ -339,7 +341,7 @@ fn take(server: &Arc<Server>, tasks: &TaskTracker, stream: TcpStream, peer: Sock
 async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream: TcpStream) -> Ended {
     let Some(tls) = &server.settings.tls else {
         let (read, write) = stream.into_split();
-        return connection::serve(Arc::clone(server), Arc::clone(connection), read, write).await;
+        return connection::serve(Arc::clone(server), Arc::clone(connection), read, Plain(write)).await;
     };
     let handshake = tokio::time::timeout(tls::HANDSHAKE_LIMIT, tls.acceptor().accept(stream));
     let shaken = tokio::select! {
@@ -349,7 +351,7 @@ async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream
     match shaken {
         Ok(Ok(stream)) => {
             let (read, write) = tokio::io::split(stream);
-            connection::serve(Arc::clone(server), Arc::clone(connection), read, write).await
+            connection::serve(Arc::clone(server), Arc::clone(connection), read, Copying(write)).await
         }
         Ok(Err(error)) => Ended::Invalid(format!("no TLS: {error}")),
         Err(_) => Ended::StalledRequest,

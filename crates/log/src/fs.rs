@@ -10,10 +10,14 @@ mod real;
 
 use std::fmt::Debug;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealFileSystem;
+
+/// Bytes that are copied at once to a socket where the operating system can't send them from the file.
+const SEND_BYTES: usize = 64 * 1024;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,22 @@ pub trait File: Debug + Send + Sync {
     /// Lets the operating system begin to write a part of the file to the disk, so that a later [`File::sync_data`] has less
     /// left to do. Waits for nothing and promises nothing.
     fn begin_writing_back(&self, _position: u64, _bytes: u64) {}
+
+    /// Whether a part of the file can be read without waiting for the disk, as far as a few samples tell; `false` if nobody
+    /// knows.
+    fn is_cached(&self, _position: u64, _bytes: usize) -> bool {
+        false
+    }
+
+    /// Sends up to `bytes` at `position` to a socket; returns how many, 0 only at the end of the file.
+    ///
+    /// # Errors
+    /// The operating system's: [`io::ErrorKind::WouldBlock`] if the socket takes nothing now.
+    fn send_to(&self, socket: BorrowedFd<'_>, position: u64, bytes: usize) -> io::Result<usize> {
+        let mut piece = vec![0; bytes.min(SEND_BYTES)];
+        let count = self.read_at(&mut piece, position)?;
+        Ok(rustix::io::write(socket, piece.get(..count).unwrap_or_default())?)
+    }
 }
 
 /// A file system.

@@ -119,5 +119,8 @@ pub use id::{PartitionId, PartitionIdError};
 pub use log::{CloseError, Log, PartitionError};
 pub use metrics::{LogMetrics, PartitionMetrics, SYNC_BUCKETS};
 pub use options::{Background, Compaction, LogOptions, PartitionOptions, Retention, SyncPolicy};
-pub use partition::{CompactionGuard, Fetched, Partition, ReadError, Subscription, TimestampOffset, Verify};
+pub use partition::{
+    CompactionGuard, Fetched, Located, Partition, ReadError, StoredBatches, Subscription, TimestampOffset,
+    Verify,
+};
 pub use recovery::{OpenError, RecoveryReport, ReplayedPartition};

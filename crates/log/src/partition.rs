@@ -6,8 +6,10 @@
 
 mod compact;
 mod companion;
+mod locate;
 mod read;
 mod retain;
+mod stored;
 pub(crate) mod writer;
 
 use std::fmt;
@@ -30,7 +32,9 @@ use crate::segment::Segment;
 
 pub use compact::CompactionGuard;
 pub(crate) use compact::finish_interrupted;
+pub use locate::Located;
 pub use read::Verify;
+pub use stored::StoredBatches;
 use writer::Writer;
 
 /// A partition of an open log. Cheap to clone; all clones are the same partition.
@@ -262,6 +266,20 @@ impl Partition {
     /// [`ReadError`].
     pub fn read(&self, from_offset: i64, max_bytes: usize, verify: Verify) -> Result<Fetched, ReadError> {
         self.inner.read(from_offset, max_bytes, verify)
+    }
+
+    /// Like [`Partition::read`], but says where the batches lie instead of reading them, and takes none that begins at or
+    /// after `before_offset`. Looks at a few headers; checksums are left to whoever reads the batches.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn locate(
+        &self,
+        from_offset: i64,
+        max_bytes: usize,
+        before_offset: i64,
+    ) -> Result<Located, ReadError> {
+        self.inner.locate(from_offset, max_bytes, before_offset)
     }
 
     /// The first record with a timestamp at or after `timestamp_ms`.

@@ -166,6 +166,14 @@ impl Segment {
         Ok(self.head()?.entry_for_offset(delta))
     }
 
+    /// The last indexed batch at or before a position.
+    pub(crate) fn entry_for_position(&self, position: u64) -> Result<Option<IndexEntry>, ScanError> {
+        if let Some(entry) = self.tail.lock().entry_for_position(position) {
+            return Ok(Some(entry));
+        }
+        Ok(self.head()?.entry_for_position(position))
+    }
+
     /// Where to begin looking for the first record at or after `timestamp_ms`.
     pub(crate) fn entry_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<IndexEntry>, ScanError> {
         let in_tail = self.tail.lock().entry_for_timestamp(timestamp_ms);

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -84,6 +86,52 @@ fn reads_from_every_offset_with_every_size_find_the_rest() {
             matches!(refused, Err(ReadError::OffsetOutOfRange { start: 0, end: 120, .. })),
             "{refused:?}"
         );
+    }
+}
+
+#[test]
+fn batches_are_located_where_reading_finds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = PartitionOptions { segment_bytes: 60_000, ..PartitionOptions::default() };
+    let fill = |log: &farol_log::Log| {
+        let sensors = partition(log, "p", options.clone());
+        for n in 0..40usize {
+            // Small ones, some in one page, and some that are larger than what lies between two entries of the index.
+            append(log, &sensors, batch(&[&n.to_string(), &"x".repeat(n % 5 * 5_000)]));
+        }
+        sensors
+    };
+    let (log, _) = open(LogOptions::new(dir.path()));
+    assert_locating_finds_what_reading_finds(&fill(&log));
+    log.close().unwrap();
+    drop(log);
+    // Half of them by an index from a file.
+    let (log, _) = open(LogOptions::new(dir.path()));
+    assert_locating_finds_what_reading_finds(&fill(&log));
+}
+
+#[test]
+fn stored_batches_outlive_their_segment_and_go_through_a_socket_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogOptions::new(dir.path()));
+    let sensors = partition(&log, "p", small_segments());
+    for n in 0..40 {
+        append(&log, &sensors, batch(&[&n.to_string().repeat(100)]));
+    }
+    let expected = sensors.read(0, 1_900, Verify::Checksums).unwrap().batches;
+    let mut stored = sensors.locate(0, 1_900, i64::MAX).unwrap().batches.unwrap();
+    assert_eq!(stored.len(), expected.len());
+    sensors.delete_records_before(40).unwrap();
+    assert!(sensors.locate(0, 1, i64::MAX).is_err(), "their segment is gone");
+    let (mut receiver, sender) = std::os::unix::net::UnixStream::pair().unwrap();
+    while !stored.is_empty() {
+        let sent = stored.send_to(sender.as_fd()).unwrap();
+        // As if the socket had taken less.
+        stored.advance(sent.min(700));
+        let mut came = vec![0; sent];
+        receiver.read_exact(&mut came).unwrap();
+        let at = expected.len() - stored.len() - sent.min(700);
+        assert_eq!(came, expected[at..at + sent]);
     }
 }
 

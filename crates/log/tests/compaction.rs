@@ -71,6 +71,7 @@ fn compaction_keeps_the_newest_record_of_each_key_at_its_offset() {
             let fetched = state.read(from, 1, Verify::Checksums).unwrap();
             assert!(fetched.next_offset > from);
         }
+        assert_locating_finds_what_reading_finds(&state);
         let more = fill(&log, &state, 3);
         state.compact(NOW_MS).unwrap();
         assert!(state.metrics().segments < segments / 2, "segments that have become small are joined");

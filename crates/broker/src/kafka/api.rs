@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use farol_log::StoredBatches;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 use tokio::sync::OwnedSemaphorePermit;
@@ -75,10 +76,45 @@ pub(super) enum Reply {
     Close(&'static str),
 }
 
+/// A part of a frame.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a segment's file, from where it is sent.
+    Stored(StoredBatches),
+}
+
 /// One frame to send: its pieces, length prefix included, and what must be given back when they are sent.
 pub(super) struct Frame {
-    pub(super) pieces: Vec<Bytes>,
+    pub(super) pieces: Vec<Piece>,
     pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Piece {
+    /// Its bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Stored(stored) => stored.len(),
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Stored(_) => 0,
+        }
+    }
+
+    /// Steps over its first bytes.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        match self {
+            Self::Bytes(rest) => rest.advance(bytes.min(rest.len())),
+            Self::Stored(rest) => rest.advance(bytes),
+        }
+    }
 }
 
 /// An answer on its way.
@@ -100,7 +136,7 @@ impl<R: Encodable + HeaderVersion> ToFrame for R {
         let mut bytes = BytesMut::new();
         begin_frame(&mut bytes, correlation_id, R::header_version(call.version));
         self.encode(&mut bytes, call.version).map_err(|error| error.to_string())?;
-        Ok(Frame { pieces: vec![end_frame(bytes, 0)?], permit: None })
+        Ok(Frame { pieces: vec![Piece::Bytes(end_frame(bytes, 0)?)], permit: None })
     }
 }
 

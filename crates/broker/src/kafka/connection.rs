@@ -13,14 +13,15 @@ use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use super::api::{Call, Frame, Pending, Reply};
+use super::api::{Call, Frame, Pending, Piece, Reply};
 use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
+use super::outlet::{Follows, Outlet};
 use super::sasl::Authentication;
 use super::{api_versions, shape, stats};
 
@@ -103,7 +104,7 @@ pub(super) async fn serve<R, W>(
 ) -> Ended
 where
     R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send,
+    W: Outlet,
 {
     let (due, answers) = mpsc::channel(server.settings.limits.pipelined_requests.max(1));
     let mut writing = std::pin::pin!(write(&server, &connection, answers, writer));
@@ -208,7 +209,7 @@ async fn dispatch(
 }
 
 /// Writes answers until no further one comes.
-async fn write<W: AsyncWrite + Unpin>(
+async fn write<W: Outlet>(
     server: &Arc<Server>,
     connection: &Arc<Connection>,
     mut answers: mpsc::Receiver<Due>,
@@ -280,7 +281,7 @@ async fn write<W: AsyncWrite + Unpin>(
 /// Answers that are gathered for one write.
 #[derive(Default)]
 struct Outgoing {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     permits: Vec<OwnedSemaphorePermit>,
     bytes: usize,
     answers: usize,
@@ -296,7 +297,7 @@ impl Outgoing {
     }
 
     fn add(&mut self, frame: Frame) {
-        for piece in frame.pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        for piece in frame.pieces.into_iter().filter(|piece| piece.len() > 0) {
             self.bytes = self.bytes.saturating_add(piece.len());
             self.pieces.push_back(piece);
         }
@@ -304,7 +305,7 @@ impl Outgoing {
         self.answers += 1;
     }
 
-    async fn send<W: AsyncWrite + Unpin>(
+    async fn send<W: Outlet>(
         &mut self,
         server: &Server,
         connection: &Connection,
@@ -316,10 +317,8 @@ impl Outgoing {
         let transfer = server.settings.limits.transfer;
         let deadline = Instant::now() + allowance(transfer, self.bytes);
         while !self.pieces.is_empty() {
-            let slices: Vec<IoSlice<'_>> =
-                self.pieces.iter().take(GATHER_PIECES).map(|piece| IoSlice::new(piece)).collect();
             let step = deadline.min(Instant::now() + transfer);
-            let written = match timeout_at(step, writer.write_vectored(&slices)).await {
+            let written = match timeout_at(step, self.write_some(writer)).await {
                 Ok(Ok(0)) => return Err(Ended::Io(std::io::ErrorKind::WriteZero.into())),
                 Ok(Ok(written)) => written,
                 Ok(Err(error)) => return Err(Ended::Io(error)),
@@ -336,6 +335,25 @@ impl Outgoing {
         connection.pending.fetch_sub(self.answers, Ordering::Relaxed);
         *self = Self::default();
         Ok(())
+    }
+
+    /// Writes stored batches if they come first, or what comes before them.
+    async fn write_some<W: Outlet>(&self, writer: &mut W) -> std::io::Result<usize> {
+        if let Some(Piece::Stored(stored)) = self.pieces.front() {
+            return writer.send(stored).await;
+        }
+        let mut follows = Follows::Nothing;
+        let mut slices = Vec::with_capacity(self.pieces.len().min(GATHER_PIECES));
+        for piece in self.pieces.iter().take(GATHER_PIECES) {
+            match piece {
+                Piece::Bytes(bytes) => slices.push(IoSlice::new(bytes)),
+                Piece::Stored(_) => {
+                    follows = Follows::Stored;
+                    break;
+                }
+            }
+        }
+        writer.write(&slices, follows).await
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -2,8 +2,9 @@
 //!
 //! A fetch reads each partition from its offset on until it has `max_bytes`, or at least one batch. If that gives less than
 //! `min_bytes`, it waits: every append to one of its partitions wakes it, and it reads on from where it was, never twice.
-//! A failure of one partition is answered at once. Records are never looked into, and go into the answer as pieces of their
-//! own, without a copy.
+//! A failure of one partition is answered at once. Records are never looked into. The newest few are read and go into the
+//! answer as pieces of their own, without a copy; where more are waiting, the answer only says where they lie, and the
+//! connection lets the kernel send them from the page cache. What isn't there is read here, off the async threads.
 
 pub(super) mod answer;
 pub(super) mod sessions;
@@ -11,8 +12,7 @@ pub(super) mod sessions;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use farol_log::{Subscription, Verify};
+use farol_log::{ReadError, Subscription, Verify};
 use kafka_protocol::messages::FetchRequest;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use self::answer::FetchAnswer;
 use self::sessions::{Plan, Target};
 use super::Server;
-use super::api::{Answer, Call};
+use super::api::{Answer, Call, Piece};
 use super::error_code::Failure;
 use super::frame::FREE_BYTES;
 use crate::broker::Broker;
@@ -34,6 +34,8 @@ use crate::producers::AbortedTransaction;
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// So few records at the end of a partition are in the page cache and read at once; more are read off the async threads.
 const INLINE_RECORDS: i64 = 256;
+/// From so many bytes on, sending from the file costs less than copying.
+const SENT_FROM_FILE_BYTES: usize = 32 * 1024;
 
 impl From<i8> for Isolation {
     fn from(level: i8) -> Self {
@@ -65,8 +67,15 @@ pub(super) struct Reading {
     pub(super) log_start_offset: i64,
     /// Transactions among the records that were aborted.
     pub(super) aborted: Vec<AbortedTransaction>,
-    pub(super) records: Vec<Bytes>,
+    pub(super) records: Vec<Piece>,
     pub(super) bytes: usize,
+}
+
+/// What one read of a partition gave.
+struct Found {
+    piece: Option<Piece>,
+    next_offset: i64,
+    aborted: Vec<AbortedTransaction>,
 }
 
 /// How much may be read.
@@ -128,6 +137,8 @@ struct Round {
     reads: Vec<PartitionRead>,
     bounds: Bounds,
     bytes: usize,
+    /// Of these, what is held in memory.
+    memory_bytes: usize,
 }
 
 impl Round {
@@ -136,7 +147,7 @@ impl Round {
             let outcome = Reading::new(broker, &target);
             PartitionRead { target, outcome }
         };
-        Self { reads: targets.into_iter().map(read).collect(), bounds, bytes: 0 }
+        Self { reads: targets.into_iter().map(read).collect(), bounds, bytes: 0, memory_bytes: 0 }
     }
 
     fn is_enough(&self) -> bool {
@@ -165,7 +176,7 @@ impl Round {
         }
         let wanted = self.bounds.max_bytes.saturating_sub(self.bytes);
         let (allowed, share) = reserve(server, wanted);
-        let before = self.bytes;
+        let before = self.memory_bytes;
         let round = if behind <= INLINE_RECORDS {
             self.read_now(allowed);
             self
@@ -177,7 +188,7 @@ impl Round {
             // A panic of the reader is passed on: there is no answer without it.
             reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
         };
-        keep(permit, share, round.bytes.saturating_sub(before));
+        keep(permit, share, round.memory_bytes.saturating_sub(before));
         round
     }
 
@@ -202,10 +213,14 @@ impl Round {
                 continue;
             }
             match reading.read(self.bounds.isolation, left.min(of_partition), first) {
-                Ok(bytes) => {
+                Ok(Some(piece)) => {
+                    let bytes = piece.len();
                     self.bytes = self.bytes.saturating_add(bytes);
+                    self.memory_bytes = self.memory_bytes.saturating_add(piece.memory_bytes());
                     left = left.saturating_sub(bytes);
+                    reading.add(piece);
                 }
+                Ok(None) => {}
                 Err(failure) if reading.bytes == 0 => read.outcome = Err(failure),
                 // What came before it is answered now; the next fetch meets the failure.
                 Err(_) => {}
@@ -253,29 +268,58 @@ impl Reading {
     }
 
     /// Reads on. A batch that is larger than `max_bytes` is only taken if `at_least_one`.
-    fn read(&mut self, isolation: Isolation, max_bytes: usize, at_least_one: bool) -> Result<usize, Failure> {
+    fn read(
+        &mut self,
+        isolation: Isolation,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Option<Piece>, Failure> {
         self.look();
-        if self.behind(isolation) == 0 {
-            return Ok(0);
+        let behind = self.behind(isolation);
+        if behind == 0 {
+            return Ok(None);
         }
-        let read = self.reader.read(self.next_offset, max_bytes.max(1), Verify::Headers, isolation);
-        let fetched = read.map_err(|error| BrokerError::from_read(&self.name, self.next_offset, &error))?;
-        let bytes = fetched.batches.len();
-        if bytes > max_bytes && !at_least_one {
-            return Ok(0);
+        let found = if behind <= INLINE_RECORDS {
+            self.read_batches(isolation, max_bytes)
+        } else {
+            self.locate_batches(isolation, max_bytes)
+        };
+        let Found { piece, next_offset, aborted } =
+            found.map_err(|error| BrokerError::from_read(&self.name, self.next_offset, &error))?;
+        if piece.as_ref().is_some_and(|piece| piece.len() > max_bytes) && !at_least_one {
+            return Ok(None);
         }
-        self.next_offset = fetched.next_offset;
+        self.next_offset = next_offset;
         // What an earlier read of this answer has listed reaches into this one.
-        for aborted in fetched.aborted {
+        for aborted in aborted {
             if !self.aborted.contains(&aborted) {
                 self.aborted.push(aborted);
             }
         }
-        if bytes > 0 {
-            self.records.push(fetched.batches);
-            self.bytes = self.bytes.saturating_add(bytes);
-        }
-        Ok(bytes)
+        Ok(piece)
+    }
+
+    fn read_batches(&self, isolation: Isolation, max_bytes: usize) -> Result<Found, ReadError> {
+        let fetched = self.reader.read(self.next_offset, max_bytes.max(1), Verify::Headers, isolation)?;
+        let piece = (!fetched.batches.is_empty()).then_some(Piece::Bytes(fetched.batches));
+        Ok(Found { piece, next_offset: fetched.next_offset, aborted: fetched.aborted })
+    }
+
+    fn locate_batches(&self, isolation: Isolation, max_bytes: usize) -> Result<Found, ReadError> {
+        let located = self.reader.locate(self.next_offset, max_bytes.max(1), isolation)?;
+        let piece = located.batches.map(|stored| {
+            if stored.len() >= SENT_FROM_FILE_BYTES && stored.is_cached() {
+                Ok(Piece::Stored(stored))
+            } else {
+                stored.read(stored.len()).map(Piece::Bytes)
+            }
+        });
+        Ok(Found { piece: piece.transpose()?, next_offset: located.next_offset, aborted: located.aborted })
+    }
+
+    fn add(&mut self, piece: Piece) {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        self.records.push(piece);
     }
 }
 

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apis::Apis;
 use super::connection::{self, Connection};
+use super::outlet::Copying;
 use super::sasl::Authentication;
 use super::{KafkaLimits, KafkaSettings, Server};
 use crate::broker::{Broker, BrokerOptions};
@@ -206,7 +207,8 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
         }
         let connection = Arc::new(Connection::new(address, address, Authentication::Done));
         // A wait that a request asks for ends with its stream.
-        let served = connection::serve(Arc::clone(&server), connection, &stream[..], tokio::io::sink());
+        let served =
+            connection::serve(Arc::clone(&server), connection, &stream[..], Copying(tokio::io::sink()));
         let ended = tokio::time::timeout(Duration::from_secs(20), served).await;
         assert!(ended.is_ok(), "seed {seed}: connection {connections} doesn't end: {stream:02x?}");
         connections += 1;
@@ -218,8 +220,12 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
             let (mut read, mut write) = tokio::io::split(client);
             let (server_read, server_write) = tokio::io::split(other);
             let connection = Arc::new(Connection::new(address, address, Authentication::Done));
-            let served =
-                tokio::spawn(connection::serve(Arc::clone(&server), connection, server_read, server_write));
+            let served = tokio::spawn(connection::serve(
+                Arc::clone(&server),
+                connection,
+                server_read,
+                Copying(server_write),
+            ));
             tokio::io::AsyncWriteExt::write_all(&mut write, &stream).await.unwrap();
             let answer =
                 tokio::time::timeout(Duration::from_secs(20), tokio::io::AsyncReadExt::read_i32(&mut read));

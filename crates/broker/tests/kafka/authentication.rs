@@ -7,10 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use farol_broker::kafka::{Credentials, KafkaLimits, KafkaSettings, Tls};
+use farol_log::{Batch, BatchLimits, Compression};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, ResponseHeader, SaslAuthenticateRequest,
-    SaslAuthenticateResponse, SaslHandshakeRequest,
+    ApiVersionsRequest, ApiVersionsResponse, FetchResponse, MetadataRequest, ResponseHeader,
+    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use ring::{digest, hmac, pbkdf2};
@@ -18,8 +19,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
-use crate::client::{Client, Server, frame, soon};
+use crate::client::{Client, Server, batch, fetch_request, frame, soon, values};
 
 const CERTIFICATE: &[u8] = include_bytes!("data/localhost.crt");
 const KEY: &[u8] = include_bytes!("data/localhost.key");
@@ -158,18 +160,11 @@ async fn scram_proves_both_to_each_other() {
     }
 }
 
-#[tokio::test]
-async fn connections_are_by_tls_only_when_there_is_a_certificate() {
+/// A server behind TLS, and a client that has asked it for its versions.
+async fn by_tls(settings: KafkaSettings) -> (Server, TlsStream<TcpStream>) {
     let tls = Some(Tls::from_pem(CERTIFICATE, KEY).unwrap());
     let limits = KafkaLimits { transfer: Duration::from_secs(1), ..KafkaLimits::default() };
-    let server = Server::start_with(KafkaSettings { tls, limits, ..with_users() }).await;
-    let mut plain = server.client().await;
-    plain.send(0, &ApiVersionsRequest::default()).await;
-    // What comes back, if anything, is TLS's own alert.
-    let mut rest = Vec::new();
-    let _ = soon(plain.stream.read_to_end(&mut rest)).await;
-    assert!(rest.len() < 16, "{rest:?}");
-
+    let server = Server::start_with(KafkaSettings { tls, limits, ..settings }).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -188,6 +183,37 @@ async fn connections_are_by_tls_only_when_there_is_a_certificate() {
     let mut answer = Bytes::from(answer);
     assert_eq!(ResponseHeader::decode(&mut answer, 0).unwrap().correlation_id, 1);
     assert_eq!(ApiVersionsResponse::decode(&mut answer, 0).unwrap().error_code, 0);
+    (server, stream)
+}
+
+#[tokio::test]
+async fn connections_are_by_tls_only_when_there_is_a_certificate() {
+    let (server, _stream) = by_tls(with_users()).await;
+    let mut plain = server.client().await;
+    plain.send(0, &ApiVersionsRequest::default()).await;
+    // What comes back, if anything, is TLS's own alert.
+    let mut rest = Vec::new();
+    let _ = soon(plain.stream.read_to_end(&mut rest)).await;
+    assert!(rest.len() < 16, "{rest:?}");
+}
+
+#[tokio::test]
+async fn much_that_is_waiting_comes_whole_through_tls() {
+    let (server, mut stream) = by_tls(KafkaSettings::default()).await;
+    let partition = server.broker.topic("t").unwrap().partition(0).unwrap().clone();
+    let expected: Vec<String> = (0..300).map(|n| format!("{n}{}", "x".repeat(1_000))).collect();
+    for value in &expected {
+        let batch = Batch::validate(batch(Compression::None, &[value]), &BatchLimits::default()).unwrap();
+        server.broker.append(vec![(partition.clone(), batch)]).await.unwrap();
+    }
+    stream.write_all(&frame(12, 2, &fetch_request("t", 0, 0))).await.unwrap();
+    let length = soon(stream.read_i32()).await.unwrap();
+    let mut answer = vec![0; usize::try_from(length).unwrap()];
+    soon(stream.read_exact(&mut answer)).await.unwrap();
+    let mut answer = Bytes::from(answer);
+    assert_eq!(ResponseHeader::decode(&mut answer, 1).unwrap().correlation_id, 2);
+    let response = FetchResponse::decode(&mut answer, 12).unwrap();
+    assert_eq!(values(response.responses[0].partitions[0].records.as_ref()), expected);
 }
 
 #[test]

@@ -101,6 +101,37 @@ async fn bounds_hold_but_one_batch_always_comes() {
 }
 
 #[tokio::test]
+async fn much_that_is_waiting_comes_whole_from_every_offset_however_slowly_it_is_taken() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let mut expected = Vec::new();
+    for n in 0..400 {
+        let value = format!("{n}{}", "x".repeat(2_000));
+        client.produce("t", n % 2, batch(Compression::None, &[&value])).await;
+        if n % 2 == 0 {
+            expected.push(value);
+        }
+    }
+    // So much is sent from the file.
+    for offset in [0, 1, 77, 150, 199] {
+        let records = client.fetch("t", 0, i64::try_from(offset).unwrap()).await.records;
+        assert_eq!(values(records.as_ref()), expected[offset..]);
+    }
+    // Far more in one connection's answers than its socket holds, none of them taken before all are asked for.
+    let both = partitions(&[(0, 0), (1, 0)]);
+    let mut asked = Vec::new();
+    for _ in 0..30 {
+        asked.push(client.send(12, &both).await);
+    }
+    for correlation_id in asked {
+        let response: FetchResponse = client.receive(12, correlation_id).await;
+        let partitions = &response.responses[0].partitions;
+        assert_eq!(values(partitions[0].records.as_ref()), expected);
+        assert_eq!(values(partitions[1].records.as_ref()).len(), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_session_tells_only_what_has_changed() {
     let server = Server::start().await;
     let mut client = server.client().await;

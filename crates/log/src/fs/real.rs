@@ -1,6 +1,7 @@
 //! The operating system's files.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,10 @@ use super::{DirEntry, File, FileSystem, OpenMode};
 
 /// The kernel takes at most this many slices in one write.
 const MAX_SLICES: usize = 1024;
+/// One byte in so many is looked for in the page cache: the kernel reads ahead, and forgets, in pieces of this size or larger.
+const SAMPLE_BYTES: usize = 64 * 1024;
+/// Bytes that one call sends at most, so that a caller has its turn between.
+const MAX_SEND_BYTES: usize = 1024 * 1024;
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +46,21 @@ impl File for std::fs::File {
         // clean pages are dropped, and a part that was just appended has none. A hint that is refused is no loss.
         let Some(bytes) = std::num::NonZeroU64::new(bytes) else { return };
         let _ = rustix::fs::fadvise(self, position, Some(bytes), rustix::fs::Advice::DontNeed);
+    }
+
+    fn is_cached(&self, position: u64, bytes: usize) -> bool {
+        let last = bytes.saturating_sub(1);
+        (0..bytes).step_by(SAMPLE_BYTES).chain([last]).all(|skip| {
+            let mut byte = [0];
+            let into = &mut [io::IoSliceMut::new(&mut byte)];
+            // Refused instead of waiting; also by file systems that can't tell.
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            rustix::io::preadv2(self, into, position + skip as u64, flags).is_ok_and(|count| count == 1)
+        })
+    }
+
+    fn send_to(&self, socket: BorrowedFd<'_>, mut position: u64, bytes: usize) -> io::Result<usize> {
+        Ok(rustix::fs::sendfile(socket, self, Some(&mut position), bytes.min(MAX_SEND_BYTES))?)
     }
 }
 

@@ -28,10 +28,17 @@ impl PartitionInner {
         max_bytes: usize,
         verify: Verify,
     ) -> Result<Fetched, ReadError> {
+        self.restarting(|| self.read_once(from_offset, max_bytes, verify))
+    }
+
+    /// Reads again if retention or compaction took the file between the look at the list and the opening of the file.
+    pub(super) fn restarting<T>(
+        &self,
+        mut read: impl FnMut() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         let mut restarts = 0;
         loop {
-            match self.read_once(from_offset, max_bytes, verify) {
-                // Retention or compaction took the file between the look at the list and the opening of the file.
+            match read() {
                 Err(ReadError::Io { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound && restarts < MAX_RESTARTS =>
                 {
@@ -118,15 +125,15 @@ impl PartitionInner {
 }
 
 /// The segments that may hold an offset and what follows it, from one look at the partition.
-struct SegmentsFrom {
-    start_offset: i64,
-    end_offset: i64,
+pub(super) struct SegmentsFrom {
+    pub(super) start_offset: i64,
+    pub(super) end_offset: i64,
     segments: std::vec::IntoIter<(Arc<Segment>, u64)>,
     current: Option<(Arc<Segment>, u64)>,
 }
 
 impl SegmentsFrom {
-    fn new(partition: &PartitionInner, from_offset: i64) -> Result<Self, ReadError> {
+    pub(super) fn new(partition: &PartitionInner, from_offset: i64) -> Result<Self, ReadError> {
         let view = partition.view.read();
         let (start_offset, end_offset) = (view.start_offset, view.committed.end_offset);
         if !(start_offset..=end_offset).contains(&from_offset) {
@@ -153,7 +160,7 @@ impl SegmentsFrom {
         Ok(Self { start_offset, end_offset, segments: wanted.into_iter(), current: None })
     }
 
-    fn segment(&mut self) -> Option<(&Segment, u64)> {
+    pub(super) fn segment(&mut self) -> Option<(&Segment, u64)> {
         self.current = self.segments.next();
         self.current.as_ref().map(|(segment, limit)| (&**segment, *limit))
     }
@@ -266,7 +273,7 @@ fn one_batch(
 
 /// Where the index says to begin for an offset, checked against the batch that stands there: index files may be from
 /// before a compaction.
-fn indexed_position(segment: &Segment, limit: u64, offset: i64) -> Result<u64, ReadError> {
+pub(super) fn indexed_position(segment: &Segment, limit: u64, offset: i64) -> Result<u64, ReadError> {
     let failed = |error| scan_failed(segment, error);
     for attempt in 0..2 {
         let Some(entry) = segment.entry_for_offset(offset).map_err(failed)? else { return Ok(0) };
@@ -338,7 +345,7 @@ fn first_at_or_after(
     Ok(None)
 }
 
-fn read_at(segment: &Segment, position: u64, len: usize) -> Result<Bytes, ReadError> {
+pub(super) fn read_at(segment: &Segment, position: u64, len: usize) -> Result<Bytes, ReadError> {
     segment
         .file()
         .and_then(|file| fs::read_up_to(&*file, len, position))
@@ -346,7 +353,7 @@ fn read_at(segment: &Segment, position: u64, len: usize) -> Result<Bytes, ReadEr
         .map_err(|source| ReadError::Io { path: segment.path().to_owned(), position, source })
 }
 
-fn damaged(segment: &Segment, position: u64, source: crate::BatchError) -> ReadError {
+pub(super) fn damaged(segment: &Segment, position: u64, source: crate::BatchError) -> ReadError {
     ReadError::Damaged { path: segment.path().to_owned(), position, source }
 }
 

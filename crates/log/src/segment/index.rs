@@ -87,6 +87,12 @@ impl Index {
         self.entries.get(after.checked_sub(1)?).copied()
     }
 
+    /// The last entry at or before a position.
+    pub(crate) fn entry_for_position(&self, position: u64) -> Option<IndexEntry> {
+        let after = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries.get(after.checked_sub(1)?).copied()
+    }
+
     /// The last entry before which everything is older than `timestamp_ms`.
     pub(crate) fn entry_for_timestamp(&self, timestamp_ms: i64) -> Option<IndexEntry> {
         let after = self.entries.partition_point(|entry| entry.max_timestamp_before_ms < timestamp_ms);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use farol_log::{
-    AppendRequest, Batch, BatchBuilder, Compression, Log, LogOptions, Partition, PartitionId,
+    AppendRequest, Batch, BatchBuilder, Batches, Compression, Log, LogOptions, Partition, PartitionId,
     PartitionOptions, Record, RecoveryReport, Verify,
 };
 
@@ -70,6 +70,40 @@ pub fn records_from(partition: &Partition, from: i64) -> Vec<Record> {
         assert!(fetched.next_offset > next, "a read that finds something must get on");
         next = fetched.next_offset;
     }
+}
+
+/// Asserts that locating finds from everywhere what reading finds, within every bound.
+pub fn assert_locating_finds_what_reading_finds(partition: &Partition) {
+    let (start, end) = (partition.start_offset(), partition.end_offset());
+    let mut found = 0;
+    for from in start..end {
+        for max_bytes in [0, 100, 1_000, 10_000] {
+            let fetched = partition.read(from, max_bytes, Verify::Headers).unwrap();
+            let located = partition.locate(from, max_bytes, i64::MAX).unwrap();
+            let batches = located.batches.as_ref().map(|stored| stored.read(usize::MAX).unwrap());
+            assert_eq!(batches.unwrap_or_default(), fetched.batches, "from {from}, {max_bytes} bytes");
+            // In a gap that compaction left, either end of it says the same.
+            let after = |offset| partition.locate(offset, 0, i64::MAX).unwrap().next_offset;
+            assert!(located.next_offset > from);
+            assert!(located.next_offset == end || after(located.next_offset) == after(fetched.next_offset));
+            assert_eq!((located.start_offset, located.end_offset), (start, end));
+        }
+        for before in from + 1..=end {
+            let located = partition.locate(from, 10_000, before).unwrap();
+            let Some(stored) = located.batches else {
+                assert_eq!(located.next_offset, before);
+                continue;
+            };
+            for batch in Batches::new(stored.read(usize::MAX).unwrap()) {
+                let header = *batch.unwrap().header();
+                assert!(header.base_offset < before && header.last_offset() >= from);
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "nothing was compared");
+    assert!(partition.locate(end, 10, i64::MAX).unwrap().batches.is_none());
+    assert!(partition.locate(end + 1, 10, i64::MAX).is_err());
 }
 
 /// Offset and value of every record that can be read.

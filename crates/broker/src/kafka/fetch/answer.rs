@@ -2,14 +2,14 @@
 //!
 //! Layout: <https://kafka.apache.org/protocol.html#The_Messages_Fetch>. A test compares every version with the codec.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use kafka_protocol::ResponseError;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::PartitionRead;
 use super::sessions::{Changed, SessionUse};
-use crate::kafka::api::{Call, Frame, ToFrame, begin_frame, end_frame};
+use crate::kafka::api::{Call, Frame, Piece, ToFrame, begin_frame, end_frame};
 
 /// From this version on: an error of the whole answer, and a session.
 const SESSIONS_FROM: i16 = 7;
@@ -72,7 +72,9 @@ struct Encoder {
     version: i16,
     flexible: bool,
     bytes: BytesMut,
-    pieces: Vec<Bytes>,
+    /// What comes before the first piece.
+    first: Option<BytesMut>,
+    pieces: Vec<Piece>,
     /// Bytes of the pieces.
     piece_bytes: usize,
 }
@@ -82,7 +84,7 @@ impl Encoder {
         let flexible = version >= FLEXIBLE_FROM;
         let mut bytes = BytesMut::new();
         begin_frame(&mut bytes, correlation_id, i16::from(flexible));
-        Self { version, flexible, bytes, pieces: Vec::new(), piece_bytes: 0 }
+        Self { version, flexible, bytes, first: None, pieces: Vec::new(), piece_bytes: 0 }
     }
 
     fn answer(&mut self, answer: &FetchAnswer) -> Result<(), String> {
@@ -166,21 +168,27 @@ impl Encoder {
     }
 
     /// Sends `piece` as it is.
-    fn piece(&mut self, piece: &Bytes) {
-        let before = self.bytes.split().freeze();
-        self.piece_bytes = self.piece_bytes.saturating_add(before.len()).saturating_add(piece.len());
-        self.pieces.push(before);
+    fn piece(&mut self, piece: &Piece) {
+        let before = self.bytes.split();
+        self.piece_bytes = self.piece_bytes.saturating_add(piece.len());
+        match self.first {
+            // It gets the length of the whole frame, which is known at the end.
+            None => self.first = Some(before),
+            Some(_) => {
+                self.piece_bytes = self.piece_bytes.saturating_add(before.len());
+                self.pieces.push(Piece::Bytes(before.freeze()));
+            }
+        }
         self.pieces.push(piece.clone());
     }
 
-    fn finish(mut self) -> Result<Vec<Bytes>, String> {
-        let last = self.bytes.split().freeze();
-        let mut pieces = self.pieces.into_iter();
-        let Some(first) = pieces.next() else { return Ok(vec![end_frame(last.into(), 0)?]) };
-        let more = self.piece_bytes - first.len() + last.len();
-        let mut all = vec![end_frame(first.into(), more)?];
-        all.extend(pieces);
-        all.push(last);
+    fn finish(self) -> Result<Vec<Piece>, String> {
+        let Some(first) = self.first else { return Ok(vec![Piece::Bytes(end_frame(self.bytes, 0)?)]) };
+        let last = self.bytes.freeze();
+        let mut all = Vec::with_capacity(self.pieces.len() + 2);
+        all.push(Piece::Bytes(end_frame(first, self.piece_bytes.saturating_add(last.len()))?));
+        all.extend(self.pieces);
+        all.push(Piece::Bytes(last));
         Ok(all)
     }
 }
