@@ -5,7 +5,6 @@
 //!
 //! Modules, in reading order:
 //!
-//! * [`duration`]: `30s`, `1h30m`: durations as rules write them;
 //! * [`selector`]: which series a rule is about, in PromQL matcher syntax;
 //! * [`condition`]: what a rule compares, and with what;
 //! * [`summary`]: the sentence for people, with placeholders;
@@ -17,7 +16,6 @@
 pub mod condition;
 pub mod defaults;
 pub mod detector;
-pub mod duration;
 mod explain;
 pub mod rule;
 pub mod rule_file;
@@ -28,7 +26,7 @@ pub mod summary;
 
 pub use condition::Condition;
 pub use detector::{Counters, PartitionState, SeriesState};
-pub use duration::DurationText;
+pub use farol_event::duration::{self, DurationText};
 pub use rule::{Rule, RuleDefinition, RuleFingerprint, RuleProblem, RuleProblems};
 pub use rule_set::{RuleChanges, RuleSet};
 pub use saved::RestoreError;

@@ -6,6 +6,7 @@
 //! Modules, in reading order:
 //!
 //! * [`timestamp`]: instants, RFC 3339 on the wire and integer microseconds in storage;
+//! * [`duration`]: `30s`, `1h30m`: durations as rules and checks write them;
 //! * [`severity`]: how bad an alert is, and what a sender thought of its own reading;
 //! * [`position`]: where a record stands in the log;
 //! * [`reading`]: one measurement of one sensor;
@@ -15,6 +16,7 @@
 //! * [`service`]: what events tell of services: their life, metrics, checks, resilience policies and simulations.
 
 pub mod alert;
+pub mod duration;
 pub mod envelope;
 pub mod position;
 pub mod reading;
@@ -24,6 +26,7 @@ pub mod severity;
 pub mod timestamp;
 
 pub use alert::{Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Evidence, TransitionKind};
+pub use duration::DurationText;
 pub use envelope::{Event, EventError, EventType};
 pub use position::Position;
 pub use reading::{Location, Reading, ReadingError};

@@ -1,4 +1,4 @@
-//! Durations as rules write them: whole numbers with units, largest unit first, such as `30s`, `1h30m` or `250ms`.
+//! Durations as rules and checks write them: whole numbers with units, largest unit first, such as `30s`, `1h30m` or `250ms`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The longest duration that a rule may ask for.
+/// The longest duration that can be written.
 pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A duration whose text form is `1h30m` rather than seconds and nanoseconds. Millisecond resolution.
