@@ -234,6 +234,20 @@ impl Group {
         self.members.values().fold(0, |sum, member| sum.saturating_add(member.held_bytes()))
     }
 
+    /// Bytes of what it keeps that would go if it got an input, because something else comes instead.
+    pub fn replaced_bytes(&self, input: &Input) -> usize {
+        match input {
+            Input::Join(join) => {
+                let member = self.members.get(&join.member.member_id);
+                member.map_or(0, |member| member.held_bytes().saturating_sub(member.assignment.len()))
+            }
+            Input::Sync(sync) if !sync.assignments.is_empty() => {
+                self.members.values().fold(0, |sum, member| sum.saturating_add(member.assignment.len()))
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether a member that is a consumer reads a topic. Of other groups this isn't known.
     pub fn is_subscribed(&self, topic: &str) -> bool {
         self.is_of_consumers() && self.members.values().any(|member| member.topics.contains(topic))

@@ -45,8 +45,8 @@ use ledger::Ledger;
 pub use ledger::{CommittedOffset, FetchedOffset};
 pub use requests::{DescribedGroup, JoinRequest, SyncRequest};
 pub use settings::{
-    GroupOptions, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES,
-    MAX_PROTOCOLS,
+    GroupOptions, MAX_GROUP_HELD_BYTES, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
+    MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS, SMALL_BYTES,
 };
 
 use crate::clock::Clock;
@@ -222,16 +222,14 @@ impl Groups {
     ) -> Result<(), GroupError> {
         let now = self.clock.now();
         let mut state = self.state.lock();
-        if let Input::Join(_) = &input
-            && state.held_bytes > MAX_HELD_BYTES
-        {
-            return Err(GroupError::CoordinatorFull {
-                what: "bytes of what members told",
-                limit: MAX_HELD_BYTES,
-            });
-        }
+        let held_by_all = state.held_bytes;
         let entry = self.entry(&mut state, group, now)?;
         let held_before = entry.group.held_bytes();
+        let more = input.held_bytes().saturating_sub(entry.group.replaced_bytes(&input));
+        if let Err(error) = check_held(held_by_all, held_before, more) {
+            state.remove_if_unused(group);
+            return Err(error);
+        }
         entry.waiting.extend(waiting);
         if let Input::Abandon { ticket } = &input {
             entry.waiting.remove(ticket);
@@ -636,5 +634,41 @@ impl Drop for Waiting {
         if let Err(error) = self.groups.request(&self.group, Input::Abandon { ticket: self.ticket }, None) {
             tracing::debug!(%error, "a request could not be taken back");
         }
+    }
+}
+
+/// Whether a group may make the coordinator keep `more` bytes.
+fn check_held(by_all: usize, by_group: usize, more: usize) -> Result<(), GroupError> {
+    if more == 0 {
+        return Ok(());
+    }
+    if by_group.saturating_add(more) > MAX_GROUP_HELD_BYTES {
+        let what = "bytes of what the members of a group tell and are assigned";
+        return Err(GroupError::CoordinatorFull { what, limit: MAX_GROUP_HELD_BYTES });
+    }
+    let limit = if more <= SMALL_BYTES { 2 * MAX_HELD_BYTES } else { MAX_HELD_BYTES };
+    if by_all.saturating_add(more) > limit {
+        return Err(GroupError::CoordinatorFull {
+            what: "bytes of what members tell and are assigned",
+            limit,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_and_all_groups_have_a_bound_and_small_tellers_one_that_is_twice_as_high() {
+        let full = |what: Result<(), GroupError>| matches!(what, Err(GroupError::CoordinatorFull { .. }));
+        assert!(check_held(0, 0, MAX_GROUP_HELD_BYTES).is_ok());
+        assert!(full(check_held(0, 1, MAX_GROUP_HELD_BYTES)), "of one group");
+        assert!(check_held(MAX_HELD_BYTES - SMALL_BYTES - 1, 0, SMALL_BYTES + 1).is_ok());
+        assert!(full(check_held(MAX_HELD_BYTES - SMALL_BYTES, 0, SMALL_BYTES + 1)));
+        assert!(check_held(2 * MAX_HELD_BYTES - SMALL_BYTES, 0, SMALL_BYTES).is_ok());
+        assert!(full(check_held(2 * MAX_HELD_BYTES, 0, 1)));
+        assert!(check_held(usize::MAX, usize::MAX, 0).is_ok(), "who tells nothing more always passes");
     }
 }

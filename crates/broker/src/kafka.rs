@@ -9,7 +9,8 @@
 //! All in [`KafkaLimits`], and all counted when they refuse ([`KafkaStats`]): connections in total and per address; the
 //! bytes of one request ([`KafkaLimits::request_bytes`] where records are sent, [`KafkaLimits::control_request_bytes`]
 //! elsewhere) and the entries in its arrays; requests of one connection that are not answered yet; request bytes of all
-//! connections together, and answer bytes too; the time that half a request, an unread answer or an idle connection may
+//! connections together, and answer bytes too, each apart for the ordinary ones, so that large ones don't keep them
+//! waiting; the time that half a request, an unread answer or an idle connection may
 //! last. Memory is taken as bytes arrive, never by what a length claims: `shape` checks every array of a request before the
 //! codec, which believes them, may look at it.
 //!
@@ -34,7 +35,8 @@
 //! the decoded request, asks `call.broker()`, and answers. `Answer::Now` is an answer (`response.into()`);
 //! `Answer::Later` a future of one, for whatever waits longer than a lock or a queue (the disk, other members, new
 //! records): that is what lets the connection take further requests, and notice that the client is gone, in which case
-//! the future is dropped. Failures are error codes of the response (`error_code`); fields that a version doesn't have
+//! the future is dropped. `Answer::Work` is for descriptions and searches whose size the client chooses; they name each thing
+//! once (`distinct`), however often the request does. Failures are error codes of the response (`error_code`); fields that a version doesn't have
 //! must keep their defaults, or encoding fails. The strings and bytes of a request share the memory of its frame: what is
 //! kept for longer than the answer must be copied. CPU work or file reads of more than half a millisecond go to
 //! `spawn_blocking`.
@@ -55,6 +57,7 @@ mod apis;
 mod cluster;
 mod configs;
 mod connection;
+mod distinct;
 mod error_code;
 mod fetch;
 mod find_coordinator;
@@ -144,16 +147,20 @@ pub struct KafkaLimits {
     pub request_bytes: usize,
     /// Bytes of any other request.
     pub control_request_bytes: usize,
-    /// Bytes of requests of all connections that have arrived and aren't answered, but for the first 64 KiB of each.
+    /// Bytes of requests of all connections that have arrived and aren't answered, but for the first 64 KiB of each. Requests
+    /// beyond 2 MiB have a half of their own.
     pub requests_in_flight_bytes: usize,
+    /// Bytes of one answer other than of Fetch.
+    pub answer_bytes: usize,
     /// Bytes of one Fetch answer, whatever the client would take.
     pub fetch_bytes: usize,
-    /// Bytes of Fetch answers of all connections that aren't sent yet; beyond it answers get small.
+    /// Bytes of answers of all connections that aren't sent yet, but for the first 64 KiB of each. Three quarters are for Fetch,
+    /// whose answers get small beyond that; who would have another answer beyond it loses the connection.
     pub answers_in_flight_bytes: usize,
     /// Requests of one connection that aren't answered.
     pub pipelined_requests: usize,
-    /// How long a request may take to arrive, and an answer to be taken, beside a second for every 64 KiB; and how long nothing
-    /// may come or go meanwhile.
+    /// How long a request may take to arrive, beside a second for every MiB, and an answer to be taken, beside a second for every
+    /// 64 KiB; and how long nothing may come or go meanwhile.
     pub transfer: Duration,
     /// How long a connection may be open without a request.
     pub idle: Duration,
@@ -172,6 +179,7 @@ impl Default for KafkaLimits {
             request_bytes: 100 * MIB,
             control_request_bytes: 8 * MIB,
             requests_in_flight_bytes: 256 * MIB,
+            answer_bytes: 64 * MIB,
             fetch_bytes: 16 * MIB,
             answers_in_flight_bytes: 256 * MIB,
             pipelined_requests: 64,

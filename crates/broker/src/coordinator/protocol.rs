@@ -50,6 +50,20 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// Bytes that it brings for the coordinator to keep.
+    pub fn held_bytes(&self) -> usize {
+        let sum = |bytes: &mut dyn Iterator<Item = usize>| bytes.fold(0, usize::saturating_add);
+        match self {
+            Self::Join(join) => {
+                sum(&mut join.protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len()))
+            }
+            Self::Sync(sync) => sum(&mut sync.assignments.iter().map(|(_, assignment)| assignment.len())),
+            Self::Heartbeat { .. } | Self::Leave { .. } | Self::Abandon { .. } | Self::Tick => 0,
+        }
+    }
+}
+
 /// How a request names a member.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MemberRef {

@@ -8,8 +8,14 @@ pub const MAX_NAME_BYTES: usize = 255;
 pub const MAX_PROTOCOLS: usize = 64;
 /// Bytes that one member may tell all its assignors, and that it may be assigned.
 pub const MAX_METADATA_BYTES: usize = 1024 * 1024;
-/// Bytes that all members of all groups together make the coordinator keep.
+/// Bytes that the members of one group make the coordinator keep: what they tell, and what they are assigned.
+pub const MAX_GROUP_HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that all members of all groups together make the coordinator keep. Who tells little more than before
+/// ([`SMALL_BYTES`]) may go beyond it, up to twice as much, so that a few talkative groups don't keep the others from
+/// rebalancing.
 pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+/// What ordinary members tell, and are assigned.
+pub const SMALL_BYTES: usize = 4096;
 /// Longest text that may go with a committed offset; Kafka's `offset.metadata.max.bytes`.
 pub const MAX_OFFSET_METADATA_BYTES: usize = 4096;
 

@@ -14,11 +14,22 @@ pub(super) struct Admission {
     open: Arc<Mutex<Open>>,
     connections: usize,
     connections_per_address: usize,
-    /// Bytes of requests.
-    pub(super) requests: Bytes,
-    /// Bytes of answers.
+    /// Bytes of requests of an ordinary size.
+    requests: Bytes,
+    /// Bytes of larger requests, so that slow senders of those hold up nobody else.
+    large_requests: Bytes,
+    /// Bytes of Fetch answers.
     pub(super) answers: Bytes,
+    /// Bytes of other answers, beyond what each connection may hold.
+    pub(super) other_answers: Bytes,
+    /// Turns for work off the async threads.
+    turns: Arc<Semaphore>,
 }
+
+/// What most requests aren't larger than: Kafka's clients gather up to 1 MB.
+pub(super) const ORDINARY_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+/// Descriptions and searches that are under way at once.
+const TURNS: usize = 4;
 
 #[derive(Default)]
 struct Open {
@@ -53,9 +64,33 @@ impl Admission {
             open: Arc::default(),
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
-            requests: Bytes::new(limits.requests_in_flight_bytes),
-            answers: Bytes::new(limits.answers_in_flight_bytes),
+            requests: Bytes::new(limits.requests_in_flight_bytes / 2),
+            large_requests: Bytes::new(limits.requests_in_flight_bytes / 2),
+            answers: Bytes::new(limits.answers_in_flight_bytes / 4 * 3),
+            other_answers: Bytes::new(limits.answers_in_flight_bytes / 4),
+            turns: Arc::new(Semaphore::new(TURNS)),
         }
+    }
+
+    /// Where a request of this size takes its share.
+    pub(super) fn requests_of(&self, bytes: usize) -> &Bytes {
+        if bytes > ORDINARY_REQUEST_BYTES { &self.large_requests } else { &self.requests }
+    }
+
+    /// Bytes of requests that are taken.
+    pub(super) fn request_bytes_taken(&self) -> usize {
+        self.requests.taken() + self.large_requests.taken()
+    }
+
+    /// Bytes of answers that are taken, but for what connections hold of their own.
+    pub(super) fn answer_bytes_taken(&self) -> usize {
+        self.answers.taken() + self.other_answers.taken()
+    }
+
+    /// Waits for a turn of work off the async threads.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
     /// A place for a connection of `address`, if there is one.
@@ -80,7 +115,7 @@ impl Admission {
 }
 
 impl Bytes {
-    fn new(total: usize) -> Self {
+    pub(super) fn new(total: usize) -> Self {
         let total = total.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { semaphore: Arc::new(Semaphore::new(total)), total }
     }
@@ -142,12 +177,14 @@ mod tests {
 
     #[tokio::test]
     async fn more_bytes_than_there_are_wait_for_all_of_them() {
-        let limits = KafkaLimits { requests_in_flight_bytes: 10, ..KafkaLimits::default() };
+        let limits = KafkaLimits { requests_in_flight_bytes: 20, ..KafkaLimits::default() };
         let admission = Admission::new(&limits);
-        let all = admission.requests.take(1000).await.unwrap();
-        assert_eq!(admission.requests.taken(), 10);
-        assert!(admission.requests.try_take(1).is_none());
+        let requests = admission.requests_of(1000);
+        let all = requests.take(1000).await.unwrap();
+        assert_eq!(admission.request_bytes_taken(), 10);
+        assert!(requests.try_take(1).is_none());
+        assert!(admission.requests_of(ORDINARY_REQUEST_BYTES + 1).try_take(10).is_some(), "of their own");
         drop(all);
-        assert!(admission.requests.try_take(10).is_some());
+        assert!(requests.try_take(10).is_some());
     }
 }

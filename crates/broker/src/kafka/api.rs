@@ -34,7 +34,21 @@ impl Call {
     pub(super) fn broker(&self) -> &Broker {
         &self.server.broker
     }
+
+    /// Room for an answer other than of Fetch: a little of the connection's own, more of what all share.
+    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes > self.server.settings.limits.answer_bytes {
+            return None;
+        }
+        self.connection
+            .answers
+            .try_take(bytes)
+            .or_else(|| self.server.admission.other_answers.try_take(bytes))
+    }
 }
+
+/// Length prefix, correlation id and tagged fields of an answer.
+const MAX_HEADER_BYTES: usize = 4 + 4 + 1;
 
 /// What a handler answers.
 pub(super) enum Answer<R> {
@@ -43,6 +57,9 @@ pub(super) enum Answer<R> {
     /// What comes of the future, which is polled from when every earlier request of the connection is answered, and dropped
     /// when the connection ends.
     Later(Boxed<R>),
+    /// What comes of work that may take more than half a millisecond. It is done and encoded off the async threads, of all
+    /// connections only so many at once.
+    Work(Box<dyn FnOnce() -> R + Send>),
     /// Nothing is sent (a producer with `acks=0`); the request counts as under way until the future ends.
     Silent(Boxed<()>),
     /// This, and then the connection ends.
@@ -61,6 +78,11 @@ impl<R> Answer<R> {
     /// What comes of `future`.
     pub(super) fn later(future: impl Future<Output = R> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
+    }
+
+    /// What comes of `work`.
+    pub(super) fn work(work: impl FnOnce() -> R + Send + 'static) -> Self {
+        Self::Work(Box::new(work))
     }
 }
 
@@ -127,16 +149,33 @@ pub(super) enum Pending {
 
 /// How a response becomes a frame. Only responses with records in them differ from the codec's way.
 pub(super) trait ToFrame {
-    /// The frame for `call`, or why there is none: a fault of the handler, not of the client.
-    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String>;
+    /// The frame for `call`, or why there is none.
+    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer>;
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// A fault of the handler, not of the client.
+    #[error("its answer could not be encoded: {0}")]
+    Encoding(String),
+    /// The client asked for more than one answer may hold, or for more than there is room for beside what isn't sent yet.
+    #[error("there is no room for its answer of {0} bytes")]
+    NoRoom(usize),
 }
 
 impl<R: Encodable + HeaderVersion> ToFrame for R {
-    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String> {
-        let mut bytes = BytesMut::new();
+    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer> {
+        let encoding = |error: String| NoAnswer::Encoding(error);
+        // Room first: a small request may ask for a large answer.
+        let size = self.compute_size(call.version).map_err(|error| encoding(error.to_string()))?;
+        let size = size.saturating_add(MAX_HEADER_BYTES);
+        let permit = call.room_for(size).ok_or(NoAnswer::NoRoom(size))?;
+        let mut bytes = BytesMut::with_capacity(size);
         begin_frame(&mut bytes, correlation_id, R::header_version(call.version));
-        self.encode(&mut bytes, call.version).map_err(|error| error.to_string())?;
-        Ok(Frame { pieces: vec![Piece::Bytes(end_frame(bytes, 0)?)], permit: None })
+        self.encode(&mut bytes, call.version).map_err(|error| encoding(error.to_string()))?;
+        let frame = end_frame(bytes, 0).map_err(encoding)?;
+        Ok(Frame { pieces: vec![Piece::Bytes(frame)], permit: Some(permit) })
     }
 }
 
@@ -239,6 +278,17 @@ fn pending<R: ToFrame + Send + 'static>(answer: Answer<R>, call: Call, correlati
         Answer::Later(future) => {
             Pending::Waiting(Box::pin(async move { reply(future.await, &call, correlation_id) }))
         }
+        Answer::Work(work) => Pending::Waiting(Box::pin(async move {
+            let turn = call.server.admission.turn().await;
+            let work = move || {
+                let reply = reply(work(), &call, correlation_id);
+                drop(turn);
+                reply
+            };
+            // A panic is passed on: there is no answer without it.
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        })),
         Answer::Silent(future) => Pending::Waiting(Box::pin(async move {
             future.await;
             Reply::Nothing
@@ -254,7 +304,12 @@ fn pending<R: ToFrame + Send + 'static>(answer: Answer<R>, call: Call, correlati
 fn reply<R: ToFrame>(response: R, call: &Call, correlation_id: i32) -> Reply {
     match response.to_frame(call, correlation_id) {
         Ok(frame) => Reply::Send(frame),
-        Err(problem) => {
+        Err(NoAnswer::NoRoom(bytes)) => {
+            call.server.counters.refuse_answer();
+            tracing::debug!(peer = %call.connection.peer, bytes, "there is no room for a Kafka answer");
+            Reply::Close("there is no room for its answer")
+        }
+        Err(NoAnswer::Encoding(problem)) => {
             tracing::error!(problem, version = call.version, "a Kafka answer could not be encoded");
             Reply::Close("its answer could not be encoded")
         }

@@ -1,8 +1,9 @@
 //! DescribeCluster, DescribeLogDirs, and DescribeAcls, which nobody has.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -49,21 +50,24 @@ pub(super) async fn describe_log_dirs(
     call: Call,
     request: DescribeLogDirsRequest,
 ) -> Answer<DescribeLogDirsResponse> {
-    let wanted: Option<HashMap<String, Vec<i32>>> = request
-        .topics
-        .map(|topics| topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions)).collect());
-    let topics = call.broker().topics();
-    let described = topics.iter().filter_map(|topic| match &wanted {
-        None => Some(sizes(topic, None)),
-        Some(wanted) => wanted.get(&**topic.name()).map(|partitions| sizes(topic, Some(partitions))),
+    let wanted: Option<HashMap<String, HashSet<i32>>> = request.topics.map(|topics| {
+        let partitions = |topic: DescribableLogDirTopic| topic.partitions.into_iter().collect();
+        topics.into_iter().map(|topic| (topic.topic.to_string(), partitions(topic))).collect()
     });
-    let result = DescribeLogDirsResult::default()
-        .with_log_dir(StrBytes::from_string(call.broker().dir().display().to_string()))
-        .with_topics(described.collect());
-    DescribeLogDirsResponse::default().with_results(vec![result]).into()
+    Answer::work(move || {
+        let topics = call.broker().topics();
+        let described = topics.iter().filter_map(|topic| match &wanted {
+            None => Some(sizes(topic, None)),
+            Some(wanted) => wanted.get(&**topic.name()).map(|partitions| sizes(topic, Some(partitions))),
+        });
+        let result = DescribeLogDirsResult::default()
+            .with_log_dir(StrBytes::from_string(call.broker().dir().display().to_string()))
+            .with_topics(described.collect());
+        DescribeLogDirsResponse::default().with_results(vec![result])
+    })
 }
 
-fn sizes(topic: &Topic, wanted: Option<&Vec<i32>>) -> DescribeLogDirsTopic {
+fn sizes(topic: &Topic, wanted: Option<&HashSet<i32>>) -> DescribeLogDirsTopic {
     let partitions = (0..).zip(topic.partitions());
     let partitions = partitions.filter(|(index, _)| wanted.is_none_or(|wanted| wanted.contains(index)));
     let partitions = partitions.map(|(index, partition)| {

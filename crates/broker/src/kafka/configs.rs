@@ -20,6 +20,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::NODE_ID;
 use super::api::{Answer, Call};
+use super::distinct::distinct;
 use super::error_code::Failure;
 use super::topics::{check_managed, off_thread};
 use crate::error::BrokerError;
@@ -66,22 +67,27 @@ pub(super) async fn describe_configs(
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
-    let results = request.resources.into_iter().map(|resource| {
-        let result = DescribeConfigsResult::default().with_resource_type(resource.resource_type);
-        let described = describe(&call, &resource);
-        let result = result.with_resource_name(resource.resource_name);
-        match described {
-            Ok(described) => {
-                let keys = resource.configuration_keys;
-                let wanted =
-                    |name: &str| keys.as_ref().is_none_or(|keys| keys.iter().any(|key| &**key == name));
-                let configs = described.into_iter().filter(|one| wanted(one.name));
-                result.with_configs(configs.map(|one| one.encoded(detail)).collect())
-            }
-            Err(failure) => result.with_error_code(failure.code()).with_error_message(failure.text()),
+    let named = |resource: &DescribeConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let resources = distinct(request.resources, named);
+    Answer::work(move || {
+        let results = resources.map(|resource| one(&call, resource, detail));
+        DescribeConfigsResponse::default().with_results(results.collect())
+    })
+}
+
+fn one(call: &Call, resource: DescribeConfigsResource, detail: Detail) -> DescribeConfigsResult {
+    let result = DescribeConfigsResult::default().with_resource_type(resource.resource_type);
+    let described = describe(call, &resource);
+    let result = result.with_resource_name(resource.resource_name);
+    match described {
+        Ok(described) => {
+            let keys = resource.configuration_keys;
+            let wanted = |name: &str| keys.as_ref().is_none_or(|keys| keys.iter().any(|key| &**key == name));
+            let configs = described.into_iter().filter(|one| wanted(one.name));
+            result.with_configs(configs.map(|one| one.encoded(detail)).collect())
         }
-    });
-    DescribeConfigsResponse::default().with_results(results.collect()).into()
+        Err(failure) => result.with_error_code(failure.code()).with_error_message(failure.text()),
+    }
 }
 
 fn describe(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<Described>, Failure> {

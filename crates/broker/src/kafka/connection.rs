@@ -23,7 +23,7 @@ use super::api::{Call, Frame, Pending, Piece, Reply};
 use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
 use super::outlet::{Follows, Outlet};
 use super::sasl::Authentication;
-use super::{api_versions, shape, stats};
+use super::{admission, api_versions, shape, stats};
 
 /// Bytes of answers that are gathered for one write.
 const GATHER_BYTES: usize = 256 * 1024;
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) gone: CancellationToken,
     /// How far the client is with saying who it is.
     pub(super) authentication: Mutex<Authentication>,
+    /// Room for answers that aren't sent, but for those of Fetch.
+    pub(super) answers: admission::Bytes,
     /// Requests that aren't answered.
     pending: AtomicUsize,
 }
@@ -86,6 +88,7 @@ impl Connection {
             local,
             gone: CancellationToken::new(),
             authentication: Mutex::new(authentication),
+            answers: admission::Bytes::new(FREE_BYTES),
             pending: AtomicUsize::new(0),
         }
     }
@@ -145,7 +148,7 @@ async fn read<R: AsyncRead + Unpin>(
         }
         let is_idle = || connection.pending.load(Ordering::Relaxed) == 0;
         let next = tokio::select! {
-            next = frames.next(&server.admission.requests, is_idle) => next,
+            next = frames.next(&server.admission, is_idle) => next,
             () = server.stopping.cancelled() => return Ended::Stopped,
         };
         let Incoming { bytes, permit } = match next {

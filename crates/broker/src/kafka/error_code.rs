@@ -89,14 +89,14 @@ pub(super) fn of_group(error: &GroupError) -> ResponseError {
         }
         GroupError::RebalanceInProgress { .. } => ResponseError::RebalanceInProgress,
         GroupError::InconsistentProtocol { .. } => ResponseError::InconsistentGroupProtocol,
-        GroupError::GroupFull { .. } | GroupError::CoordinatorFull { .. } => {
-            ResponseError::GroupMaxSizeReached
-        }
+        GroupError::GroupFull { .. } => ResponseError::GroupMaxSizeReached,
         GroupError::InvalidSessionTimeout { .. } => ResponseError::InvalidSessionTimeout,
         GroupError::InvalidGroupId { .. } => ResponseError::InvalidGroupId,
         GroupError::InvalidRequest(_) => ResponseError::InvalidRequest,
-        // Retriable: the client looks for its coordinator again.
-        GroupError::Dead { .. } => ResponseError::CoordinatorNotAvailable,
+        // Retriable: the client looks for its coordinator again, and nothing is wrong with its group.
+        GroupError::Dead { .. } | GroupError::CoordinatorFull { .. } => {
+            ResponseError::CoordinatorNotAvailable
+        }
         GroupError::NotFound { .. } => ResponseError::GroupIdNotFound,
         GroupError::NotEmpty { .. } => ResponseError::NonEmptyGroup,
         GroupError::Subscribed { .. } => ResponseError::GroupSubscribedToTopic,

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::admission;
+use super::admission::Admission;
 
 /// Bytes of a frame that are not taken from the budget; so small requests pass when it is spent.
 pub(super) const FREE_BYTES: usize = 64 * 1024;
@@ -19,6 +19,10 @@ pub(super) const FREE_BYTES: usize = 64 * 1024;
 const IDLE_BYTES: usize = 1024;
 /// What it grows to at least when a frame comes.
 const FIRST_BYTES: usize = 16 * 1024;
+/// Bytes a second that a request must come with, beside the time that every request has.
+const LEAST_REQUEST_RATE: usize = 1024 * 1024;
+/// Bytes a second that an answer must be taken with, beside the time that every answer has.
+const LEAST_ANSWER_RATE: usize = 64 * 1024;
 /// Bytes of the length.
 const PREFIX_BYTES: usize = 4;
 /// Least bytes of a frame: API key, version and correlation id.
@@ -73,7 +77,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// one that waits for its answer. Dropping the future loses nothing that has arrived, but for its share of the budget.
     pub(super) async fn next(
         &mut self,
-        budget: &admission::Bytes,
+        admission: &Admission,
         is_idle: impl Fn() -> bool,
     ) -> Result<Incoming, NoFrame> {
         while self.buffer.is_empty() {
@@ -92,7 +96,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let length = self.length()?;
         let whole = length + PREFIX_BYTES;
-        let deadline = begun + allowance(self.transfer, length);
+        let deadline = begun + self.transfer + at_rate(length, LEAST_REQUEST_RATE);
+        let budget = admission.requests_of(whole);
         let mut permit: Option<OwnedSemaphorePermit> = None;
         let mut paid = FREE_BYTES;
         while self.buffer.len() < whole {
@@ -144,10 +149,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// How long `bytes` may take to pass, as long as they pass at all: `least`, and a second for every 64 KiB.
+/// How long the `bytes` of an answer may take to be taken, as long as some are taken at all.
 pub(super) fn allowance(least: Duration, bytes: usize) -> Duration {
-    const BYTES_PER_SECOND: usize = 64 * 1024;
-    least + Duration::from_secs((bytes / BYTES_PER_SECOND) as u64)
+    least + at_rate(bytes, LEAST_ANSWER_RATE)
+}
+
+fn at_rate(bytes: usize, bytes_per_second: usize) -> Duration {
+    Duration::from_secs((bytes / bytes_per_second) as u64)
 }
 
 fn merge(permit: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) {
@@ -175,7 +183,7 @@ mod tests {
     }
 
     fn budget(bytes: usize) -> Admission {
-        Admission::new(&KafkaLimits { requests_in_flight_bytes: bytes, ..KafkaLimits::default() })
+        Admission::new(&KafkaLimits { requests_in_flight_bytes: 2 * bytes, ..KafkaLimits::default() })
     }
 
     #[tokio::test]
@@ -193,13 +201,13 @@ mod tests {
             let admission = budget(1 << 20);
             let mut reader = FrameReader::new(receiver, 1 << 20, MINUTE, MINUTE);
             for frame in &frames {
-                let came = reader.next(&admission.requests, || true).await.unwrap();
+                let came = reader.next(&admission, || true).await.unwrap();
                 assert_eq!(came.bytes, *frame);
                 assert_eq!(came.permit.is_some(), frame.len() > FREE_BYTES);
             }
-            let end = reader.next(&admission.requests, || true).await;
+            let end = reader.next(&admission, || true).await;
             assert!(matches!(end, Err(NoFrame::Closed)));
-            assert_eq!(admission.requests.taken(), 0);
+            assert_eq!(admission.request_bytes_taken(), 0);
             sending.await.unwrap();
         }
     }
@@ -210,7 +218,7 @@ mod tests {
             let bytes = length.to_be_bytes();
             let admission = budget(1 << 20);
             let mut reader = FrameReader::new(&bytes[..], 1000, MINUTE, MINUTE);
-            let came = reader.next(&admission.requests, || true).await;
+            let came = reader.next(&admission, || true).await;
             assert!(matches!(came, Err(NoFrame::Length(found)) if found == length), "{length}");
         }
     }
@@ -221,11 +229,10 @@ mod tests {
         sender.write_all(&100_000_000i32.to_be_bytes()).await.unwrap();
         let admission = budget(1 << 20);
         let mut reader = FrameReader::new(receiver, 1 << 30, MINUTE, MINUTE);
-        let waited =
-            tokio::time::timeout(Duration::from_millis(50), reader.next(&admission.requests, || true));
+        let waited = tokio::time::timeout(Duration::from_millis(50), reader.next(&admission, || true));
         assert!(waited.await.is_err(), "the rest never comes");
         assert!(reader.buffer.capacity() <= 2 * FREE_BYTES, "{}", reader.buffer.capacity());
-        assert_eq!(admission.requests.taken(), 0);
+        assert_eq!(admission.request_bytes_taken(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,7 +242,7 @@ mod tests {
         let admission = budget(1 << 20);
         let mut reader = FrameReader::new(receiver, 1 << 20, Duration::from_secs(30), MINUTE);
         let began = Instant::now();
-        let came = reader.next(&admission.requests, || true).await;
+        let came = reader.next(&admission, || true).await;
         assert!(matches!(came, Err(NoFrame::Stalled)));
         assert_eq!(began.elapsed(), Duration::from_secs(30));
 
@@ -243,7 +250,7 @@ mod tests {
         let mut reader = FrameReader::new(receiver, 1 << 20, Duration::from_secs(30), MINUTE);
         let began = Instant::now();
         let busy_until = began + 3 * MINUTE;
-        let came = reader.next(&admission.requests, || Instant::now() >= busy_until).await;
+        let came = reader.next(&admission, || Instant::now() >= busy_until).await;
         assert!(matches!(came, Err(NoFrame::Idle)));
         assert!((3 * MINUTE..5 * MINUTE).contains(&began.elapsed()), "{:?}", began.elapsed());
         drop(sender);
@@ -252,11 +259,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_spent_budget_holds_up_large_frames_and_lets_small_ones_pass() {
         let admission = budget(100_000);
-        let all = admission.requests.take(100_000).await;
+        let all = admission.requests_of(1).take(100_000).await;
         let bytes = [framed(&[1; 100]), framed(&[2; 200_000])].concat();
         let mut reader = FrameReader::new(&bytes[..], 1 << 20, Duration::from_secs(30), MINUTE);
-        assert_eq!(reader.next(&admission.requests, || true).await.unwrap().bytes.len(), 100);
-        let came = reader.next(&admission.requests, || true).await;
+        assert_eq!(reader.next(&admission, || true).await.unwrap().bytes.len(), 100);
+        let came = reader.next(&admission, || true).await;
         assert!(matches!(came, Err(NoFrame::Stalled)));
         drop(all);
     }

@@ -235,8 +235,8 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
     }
     println!("{requests} requests in {connections} connections");
     assert!(connections > 100, "too few to say anything");
-    assert_eq!(server.admission.requests.taken(), 0, "seed {seed}: shares of the budget are lost");
-    assert_eq!(server.admission.answers.taken(), 0, "seed {seed}: shares of the budget are lost");
+    assert_eq!(server.admission.request_bytes_taken(), 0, "seed {seed}: shares of the budget are lost");
+    assert_eq!(server.admission.answer_bytes_taken(), 0, "seed {seed}: shares of the budget are lost");
     if let Some(resident) = resident_kib() {
         assert!(resident < MAX_RESIDENT_KIB, "seed {seed}: {resident} KiB");
     }

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::api::{Answer, Call};
+use super::distinct::distinct;
 use super::membership::owned;
 use super::offsets::commit_code;
 use crate::coordinator::{GroupState, MemberDescription};
@@ -55,11 +56,14 @@ pub(super) async fn describe_groups(
 ) -> Answer<DescribeGroupsResponse> {
     let operations =
         if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
-    let groups = request.groups.into_iter().map(|name| match call.broker().describe_group(&name) {
-        Some(group) => described(name, group, call.version).with_authorized_operations(operations),
-        None => absent(name, call.version),
-    });
-    DescribeGroupsResponse::default().with_groups(groups.collect()).into()
+    let names = distinct(request.groups, GroupId::clone);
+    Answer::work(move || {
+        let groups = names.map(|name| match call.broker().describe_group(&name) {
+            Some(group) => described(name, group, call.version).with_authorized_operations(operations),
+            None => absent(name, call.version),
+        });
+        DescribeGroupsResponse::default().with_groups(groups.collect())
+    })
 }
 
 fn described(name: GroupId, group: GroupSnapshot, version: i16) -> DescribedGroup {

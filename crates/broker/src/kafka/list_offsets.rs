@@ -1,12 +1,13 @@
 //! ListOffsets: the ends of partitions, and the first record at or after an instant.
 
 use farol_log::Partition;
+use hashbrown::HashSet;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
 use super::api::{Answer, Call};
 use super::error_code::Failure;
@@ -35,13 +36,7 @@ pub(super) async fn list_offsets(call: Call, request: ListOffsetsRequest) -> Ans
         topic.partitions.iter().any(|wanted| wanted.timestamp >= 0 || wanted.timestamp == MAX_TIMESTAMP)
     };
     if request.topics.iter().any(searches) {
-        let (broker, version) = (call.broker().clone(), call.version);
-        return Answer::later(async move {
-            let looked =
-                tokio::task::spawn_blocking(move || look_up(&broker, version, request.topics, isolation));
-            // A panic of the search is passed on: there is no answer without it.
-            looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-        });
+        return Answer::work(move || look_up(call.broker(), call.version, request.topics, isolation));
     }
     look_up(call.broker(), call.version, request.topics, isolation).into()
 }
@@ -52,9 +47,15 @@ fn look_up(
     topics: Vec<ListOffsetsTopic>,
     isolation: Isolation,
 ) -> ListOffsetsResponse {
-    let one = |topic: &str, wanted: &ListOffsetsPartition| {
+    let mut seen = HashSet::new();
+    let mut one = |topic: &TopicName, wanted: &ListOffsetsPartition| {
         let answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
-        match offset(broker, topic, wanted, isolation) {
+        let found = if seen.insert((topic.clone(), wanted.partition_index)) {
+            offset(broker, topic, wanted, isolation)
+        } else {
+            Err(Failure::new(ResponseError::InvalidRequest, "the partition is named twice"))
+        };
+        match found {
             Ok((timestamp, offset)) => {
                 let epoch = if offset >= 0 && version >= LEADER_EPOCH_FROM { 0 } else { -1 };
                 answer.with_timestamp(timestamp).with_offset(offset).with_leader_epoch(epoch)

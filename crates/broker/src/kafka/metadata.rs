@@ -12,6 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::api::{Answer, Call};
+use super::distinct::distinct;
 use super::error_code::Failure;
 use super::topics::DEFAULT_PARTITIONS;
 use super::{NODE_ID, Server};
@@ -23,6 +24,9 @@ use crate::topic::Topic;
 pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 /// The same of the cluster: create, alter, describe, act for it, its configuration, idempotent writes.
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+
+/// Topics that are described before others get their turn.
+const TOPICS_AT_ONCE: usize = 100;
 
 const fn bits(mut operations: &[u32]) -> i32 {
     let mut bits = 0;
@@ -41,9 +45,13 @@ pub(super) async fn metadata(call: Call, request: MetadataRequest) -> Answer<Met
         None => call.broker().topics().iter().map(|topic| described(topic)).collect(),
         Some(wanted) => {
             let create = call.version < 4 || request.allow_auto_topic_creation;
-            let mut topics = Vec::with_capacity(wanted.len());
-            for topic in &wanted {
-                topics.push(one(&call, topic, create).await);
+            let named = |topic: &MetadataRequestTopic| (topic.topic_id, topic.name.clone());
+            let mut topics = Vec::new();
+            for topic in distinct(wanted, named) {
+                topics.push(one(&call, &topic, create).await);
+                if topics.len() % TOPICS_AT_ONCE == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             topics
         }

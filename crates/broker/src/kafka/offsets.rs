@@ -22,6 +22,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::api::{Answer, Call};
+use super::distinct::{distinct, distinct_partitions};
 use super::error_code::{code, of_group};
 use super::membership::{member, owned};
 use crate::broker::Broker;
@@ -134,7 +135,8 @@ pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Ans
             .topics
             // Before version 2, there is no asking for everything.
             .filter(|topics| version >= 2 || !topics.is_empty())
-            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect());
+            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)))
+            .map(distinct_partitions);
         let wanted = if version < 2 { Some(wanted.unwrap_or_default()) } else { wanted };
         return Answer::later(async move {
             let found = fetch(&broker, &request.group_id, wanted, require_stable).await;
@@ -142,10 +144,11 @@ pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Ans
         });
     }
     Answer::later(async move {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for group in request.groups {
+        let mut groups = Vec::new();
+        let named = distinct(request.groups, |group| group.group_id.clone());
+        for group in named {
             let wanted = group.topics.map(|topics| {
-                topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
+                distinct_partitions(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)))
             });
             let found = fetch(&broker, &group.group_id, wanted, require_stable).await;
             groups.push(group_of(group.group_id, found));

@@ -25,6 +25,8 @@ pub struct KafkaStats {
     pub stalled_requests: u64,
     /// Connections ended because an answer was not taken in time.
     pub stalled_answers: u64,
+    /// Connections ended because there was no room for an answer.
+    pub answers_refused: u64,
     /// Connections ended because nothing came for too long.
     pub idle: u64,
     /// Clients that could not prove who they are.
@@ -33,7 +35,7 @@ pub struct KafkaStats {
     pub bytes_in: u64,
     /// Bytes of answers.
     pub bytes_out: u64,
-    /// Bytes of requests that aren't answered, and of Fetch answers that aren't sent.
+    /// Bytes of requests that aren't answered, and of answers that aren't sent, but for the first 64 KiB of each connection.
     pub in_flight_bytes: usize,
     /// By API, those that were asked for.
     pub apis: Vec<ApiStats>,
@@ -67,6 +69,7 @@ pub(super) struct Counters {
     invalid_requests: AtomicU64,
     stalled_requests: AtomicU64,
     stalled_answers: AtomicU64,
+    answers_refused: AtomicU64,
     idle: AtomicU64,
     cut_off: AtomicU64,
     authentications_refused: AtomicU64,
@@ -110,6 +113,11 @@ impl Counters {
         }
     }
 
+    /// There was no room for an answer.
+    pub(super) fn refuse_answer(&self) {
+        add(&self.answers_refused, 1);
+    }
+
     /// A client could not prove who it is.
     pub(super) fn refuse_authentication(&self) {
         add(&self.authentications_refused, 1);
@@ -139,11 +147,12 @@ impl Counters {
             invalid_requests: get(&self.invalid_requests),
             stalled_requests: get(&self.stalled_requests),
             stalled_answers: get(&self.stalled_answers),
+            answers_refused: get(&self.answers_refused),
             idle: get(&self.idle),
             authentications_refused: get(&self.authentications_refused),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),
-            in_flight_bytes: admission.requests.taken() + admission.answers.taken(),
+            in_flight_bytes: admission.request_bytes_taken() + admission.answer_bytes_taken(),
             apis: by_api.filter(|api| api.requests > 0).collect(),
             errors: self.errors(),
         }

@@ -33,6 +33,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::api::{Answer, Call};
+use super::distinct::{distinct, distinct_partitions};
 use super::error_code::{Failure, code};
 use super::membership::{member, owned};
 use super::offsets::{check, commit_code};
@@ -220,34 +221,38 @@ pub(super) async fn describe_producers(
     call: Call,
     request: DescribeProducersRequest,
 ) -> Answer<DescribeProducersResponse> {
-    let broker = call.broker();
-    let describe = |topic: &TopicName, index: i32| {
-        let response = PartitionResponse::default().with_partition_index(index);
-        let name: Arc<str> = topic.as_str().into();
-        match broker.partition_producers(&TopicPartition::new(name, index)) {
-            Ok(producers) => {
-                let producers = producers.iter().map(|producer| {
-                    ProducerState::default()
-                        .with_producer_id(ProducerId(producer.producer_id))
-                        .with_producer_epoch(i32::from(producer.epoch))
-                        .with_last_sequence(producer.last_sequence)
-                        .with_last_timestamp(producer.last_seen.as_millis())
-                        .with_coordinator_epoch(0)
-                        .with_current_txn_start_offset(producer.open_from)
-                });
-                response.with_active_producers(producers.collect())
-            }
-            Err(error) => {
-                let failure = Failure::from(&error);
-                response.with_error_code(failure.code()).with_error_message(failure.text())
-            }
+    let topics = request.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes));
+    let topics = distinct_partitions(topics);
+    Answer::work(move || {
+        let topics = topics.into_iter().map(|(name, indexes)| {
+            let partitions = indexes.iter().map(|index| producers_of(call.broker(), &name, *index)).collect();
+            TopicResponse::default().with_name(name).with_partitions(partitions)
+        });
+        DescribeProducersResponse::default().with_topics(topics.collect())
+    })
+}
+
+fn producers_of(broker: &Broker, topic: &TopicName, index: i32) -> PartitionResponse {
+    let response = PartitionResponse::default().with_partition_index(index);
+    let name: Arc<str> = topic.as_str().into();
+    match broker.partition_producers(&TopicPartition::new(name, index)) {
+        Ok(producers) => {
+            let producers = producers.iter().map(|producer| {
+                ProducerState::default()
+                    .with_producer_id(ProducerId(producer.producer_id))
+                    .with_producer_epoch(i32::from(producer.epoch))
+                    .with_last_sequence(producer.last_sequence)
+                    .with_last_timestamp(producer.last_seen.as_millis())
+                    .with_coordinator_epoch(0)
+                    .with_current_txn_start_offset(producer.open_from)
+            });
+            response.with_active_producers(producers.collect())
         }
-    };
-    let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partition_indexes.iter().map(|index| describe(&topic.name, *index)).collect();
-        TopicResponse::default().with_name(topic.name).with_partitions(partitions)
-    });
-    DescribeProducersResponse::default().with_topics(topics.collect()).into()
+        Err(error) => {
+            let failure = Failure::from(&error);
+            response.with_error_code(failure.code()).with_error_message(failure.text())
+        }
+    }
 }
 
 /// Transactional ids in detail.
@@ -255,17 +260,19 @@ pub(super) async fn describe_transactions(
     call: Call,
     request: DescribeTransactionsRequest,
 ) -> Answer<DescribeTransactionsResponse> {
-    let describe = |id: TransactionalId| match call.broker().transaction(&id) {
-        Some(found) => described(id, &found),
-        None => TransactionState::default()
-            .with_transactional_id(id)
-            .with_error_code(ResponseError::TransactionalIdNotFound.code())
-            .with_producer_id(ProducerId(-1))
-            .with_producer_epoch(-1)
-            .with_transaction_start_time_ms(-1),
-    };
-    let described = request.transactional_ids.into_iter().map(describe).collect();
-    DescribeTransactionsResponse::default().with_transaction_states(described).into()
+    let ids = distinct(request.transactional_ids, TransactionalId::clone);
+    Answer::work(move || {
+        let describe = |id: TransactionalId| match call.broker().transaction(&id) {
+            Some(found) => described(id, &found),
+            None => TransactionState::default()
+                .with_transactional_id(id)
+                .with_error_code(ResponseError::TransactionalIdNotFound.code())
+                .with_producer_id(ProducerId(-1))
+                .with_producer_epoch(-1)
+                .with_transaction_start_time_ms(-1),
+        };
+        DescribeTransactionsResponse::default().with_transaction_states(ids.map(describe).collect())
+    })
 }
 
 fn described(id: TransactionalId, found: &Transactional) -> TransactionState {

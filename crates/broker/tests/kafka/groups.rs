@@ -403,3 +403,39 @@ async fn hostile_metadata_is_handed_on_and_never_read_into() {
     assert_eq!(client.call(2, &request).await.assignment, assignment.assignment);
     assert!(server.broker.describe_group("g").unwrap().members[0].partitions.is_empty());
 }
+
+#[tokio::test]
+async fn groups_that_are_assigned_much_are_refused_more_and_the_others_still_rebalance() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let before = joined(&mut client, 3, "modest").await;
+    let mut refused = 0;
+    let large = Bytes::from(vec![7; 1_000_000]);
+    for number in 0..80 {
+        let name = format!("greedy-{number}");
+        let member = joined(&mut client, 3, &name).await;
+        assert_eq!(member.error_code, 0, "who tells little may come in: {number}");
+        let share = SyncGroupRequestAssignment::default()
+            .with_member_id(member.member_id.clone())
+            .with_assignment(large.clone());
+        let request = sync(&name, &member, &[]).with_assignments(vec![share]);
+        match client.call(2, &request).await.error_code {
+            0 => assert_eq!(refused, 0),
+            code => {
+                assert_eq!(code, ResponseError::CoordinatorNotAvailable.code(), "to be tried again");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 80 - 67, "64 MiB are kept");
+    let mut telling = join("talkative", "", 3);
+    telling.protocols[0].metadata = large.clone();
+    let talkative = client.call(3, &telling).await;
+    assert_eq!(talkative.error_code, ResponseError::CoordinatorNotAvailable.code());
+    // Others come, and come again.
+    assert_eq!(synced(&mut client, 2, "modest", &before).await.error_code, 0);
+    let again = client.call(3, &join("modest", before.member_id.as_str(), 3)).await;
+    assert_eq!((again.error_code, again.generation_id), (0, before.generation_id + 1));
+    assert_eq!(synced(&mut client, 2, "modest", &again).await.error_code, 0);
+    assert_eq!(joined(&mut client, 3, "new").await.error_code, 0);
+}

@@ -7,12 +7,22 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, BytesMut};
 use farol_broker::kafka::KafkaLimits;
 use farol_log::Compression;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, JoinGroupRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+};
+use kafka_protocol::protocol::StrBytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
 
-use crate::client::{Client, Server, batch, eventually, fetch_request, soon, values};
+use crate::client::{Client, Server, batch, eventually, fetch_request, name, soon, values};
 
 /// Produces and consumes until it is told to end; fails if anything is wrong or takes too long.
 struct Witness {
@@ -23,12 +33,17 @@ struct Witness {
 
 impl Witness {
     fn start(server: &Server) -> Self {
+        Self::start_with(server, 0)
+    }
+
+    /// One whose batches have so many bytes more.
+    fn start_with(server: &Server, padding: usize) -> Self {
         let (end, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (address, ending, counting) = (server.address, Arc::clone(&end), Arc::clone(&rounds));
         let task = tokio::spawn(async move {
             let mut client = Client::connect(address).await;
             for number in 0.. {
-                let value = format!("good-{number}");
+                let value = format!("good-{number}{}", "x".repeat(padding));
                 let began = Instant::now();
                 let answer = client.produce("t", 1, batch(Compression::None, &[&value])).await;
                 assert_eq!((answer.error_code, answer.base_offset), (0, number));
@@ -174,4 +189,133 @@ async fn whoever_does_not_read_its_answers_holds_little_and_not_for_long() {
     .await;
     witness.finish().await;
     eventually("nothing is held", async || numbers().in_flight_bytes == 0).await;
+}
+
+/// Joins a group of one with so many bytes of metadata, and waits to be its member.
+async fn join(client: &mut Client, group: &str, metadata_bytes: usize) {
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(StrBytes::from_static_str("range"))
+        .with_metadata(vec![7; metadata_bytes].into());
+    let request = JoinGroupRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_session_timeout_ms(60_000)
+        .with_rebalance_timeout_ms(60_000)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol]);
+    // A version that doesn't ask to come again with a member id.
+    assert_eq!(client.call(3, &request).await.error_code, 0);
+}
+
+fn group(name: &'static str) -> GroupId {
+    GroupId(StrBytes::from_static_str(name))
+}
+
+#[tokio::test]
+async fn what_a_request_names_often_is_answered_once() {
+    const TIMES: usize = 20_000;
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    join(&mut client, "g", 1_000).await;
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(StrBytes::from_static_str("t"))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource; TIMES]);
+    assert_eq!(client.call(4, &request).await.results.len(), 1);
+    let request = DescribeGroupsRequest::default().with_groups(vec![group("g"); TIMES]);
+    assert_eq!(client.call(5, &request).await.groups.len(), 1);
+    let topic = MetadataRequestTopic::default().with_name(Some(name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic; TIMES]));
+    assert_eq!(client.call(9, &request).await.topics.len(), 1);
+
+    let topic =
+        OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![1; TIMES]);
+    let wanted = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(Some(vec![topic]));
+    let request = OffsetFetchRequest::default().with_groups(vec![wanted.clone(), wanted]);
+    let groups = client.call(8, &request).await.groups;
+    assert_eq!((groups.len(), groups[0].topics.len(), groups[0].topics[0].partitions.len()), (1, 1, 1));
+
+    // Here each entry has its answer, as in Kafka, but only the first is searched for.
+    let partition = ListOffsetsPartition::default().with_timestamp(0);
+    let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![partition; 3]);
+    let answers = client.call(7, &ListOffsetsRequest::default().with_topics(vec![topic])).await;
+    let codes: Vec<i16> = answers.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
+    let invalid = ResponseError::InvalidRequest.code();
+    assert_eq!(codes, [0, invalid, invalid]);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_more_than_there_is_room_for_loses_the_connection_and_nobody_else_does() {
+    let limits = KafkaLimits {
+        answer_bytes: 1 << 20,
+        answers_in_flight_bytes: 8 << 20,
+        transfer: Duration::from_secs(2),
+        ..KafkaLimits::default()
+    };
+    let server = Server::start_limited(limits).await;
+    let witness = Witness::start(&server);
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut client = server.client().await;
+        join(&mut client, name, 400_000).await;
+        members.push(client);
+    }
+    let numbers = server.handle.numbers();
+    let mut greedy = server.client().await;
+    let all = DescribeGroupsRequest::default().with_groups(["a", "b", "c"].map(group).to_vec());
+    greedy.send(5, &all).await;
+    assert!(greedy.is_closed().await, "1.2 MB in one answer");
+    assert_eq!(numbers().answers_refused, 1);
+    // Many who don't take what they have asked for: a quarter of the bytes is all that they hold together.
+    let mut deaf = Vec::new();
+    for _ in 0..10 {
+        let mut client = server.client().await;
+        for _ in 0..60 {
+            client.send(5, &DescribeGroupsRequest::default().with_groups(vec![group("a")])).await;
+        }
+        deaf.push(client);
+    }
+    eventually("they are dropped", async || {
+        assert!(numbers().in_flight_bytes <= 2 << 20, "{}", numbers().in_flight_bytes);
+        numbers().answers_refused + numbers().stalled_answers == 11
+    })
+    .await;
+    drop(members);
+    witness.finish().await;
+    eventually("nothing is held", async || numbers().in_flight_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn slow_senders_of_large_requests_hold_up_only_each_other_and_not_for_long() {
+    let limits = KafkaLimits {
+        requests_in_flight_bytes: 16 << 20,
+        transfer: Duration::from_secs(3),
+        ..KafkaLimits::default()
+    };
+    let server = Server::start_limited(limits).await;
+    // Far beyond what is free of any budget.
+    let witness = Witness::start_with(&server, 200_000);
+    let began = Instant::now();
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut client = server.client().await;
+        slow.push(tokio::spawn(async move {
+            let bytes = 7 << 20;
+            client.stream.write_i32(bytes).await.unwrap();
+            let most = vec![0u8; usize::try_from(bytes).unwrap() - 10_000];
+            // Those who find no room are cut in the midst of it.
+            let _ = client.stream.write_all(&most).await;
+            while client.stream.write_all(&[0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }));
+    }
+    for client in slow {
+        soon(client).await.unwrap();
+    }
+    assert!(began.elapsed() >= Duration::from_secs(3));
+    witness.finish().await;
+    let numbers = server.handle.numbers();
+    eventually("all are counted", async || numbers().stalled_requests == 4).await;
+    assert_eq!(numbers().in_flight_bytes, 0);
 }

@@ -134,6 +134,7 @@ fn kafka(stats: &KafkaStats) -> Vec<Sample> {
         ended("not authenticated", stats.authentications_refused),
         ended("stalled request", stats.stalled_requests),
         ended("stalled answer", stats.stalled_answers),
+        ended("no room for an answer", stats.answers_refused),
         ended("idle", stats.idle),
     ];
     samples.extend(stats.apis.iter().map(|api| {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::PartitionRead;
 use super::sessions::{Changed, SessionUse};
-use crate::kafka::api::{Call, Frame, Piece, ToFrame, begin_frame, end_frame};
+use crate::kafka::api::{Call, Frame, NoAnswer, Piece, ToFrame, begin_frame, end_frame};
 
 /// From this version on: an error of the whole answer, and a session.
 const SESSIONS_FROM: i16 = 7;
@@ -55,14 +55,14 @@ impl FetchAnswer {
 }
 
 impl ToFrame for FetchAnswer {
-    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, String> {
+    fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer> {
         let failures = self.reads.iter().filter_map(|read| read.outcome.as_ref().err());
         for error in failures.map(|failure| failure.error).chain(self.error) {
             call.server.counters.error(error);
         }
         let mut encoder = Encoder::new(call.version, correlation_id);
-        encoder.answer(&self)?;
-        let pieces = encoder.finish()?;
+        encoder.answer(&self).map_err(NoAnswer::Encoding)?;
+        let pieces = encoder.finish().map_err(NoAnswer::Encoding)?;
         Ok(Frame { pieces, permit: self.permit })
     }
 }
