@@ -13,11 +13,13 @@
 //! * [`snapshot`]: a policy as it stands, for pages and metrics;
 //! * [`changes`]: state changes: the last ones, and who is told of new ones;
 //! * [`registry`]: the policies of a program, by name;
-//! * `metrics`: a registry as Prometheus metrics (feature `prometheus`).
+//! * `metrics`: a registry as Prometheus metrics (feature `prometheus`);
+//! * [`breaker`]: stops calls to a service that fails.
 //!
 //! Deciding is apart from doing: each policy has a core that is a function of state, input and time, and a shell around
 //! it that holds the state. Nothing is global and nothing runs in the background. What can grow has a bound.
 
+pub mod breaker;
 pub mod changes;
 pub mod classify;
 pub mod clock;
@@ -27,6 +29,7 @@ pub mod metrics;
 pub mod registry;
 pub mod snapshot;
 
+pub use breaker::CircuitBreaker;
 pub use changes::{Changes, StateChange};
 pub use classify::{AnyError, Classify, Verdict};
 pub use clock::{Clock, ManualClock, MonotonicTime, SharedClock, SystemClock, TokioClock};

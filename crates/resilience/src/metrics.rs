@@ -58,11 +58,9 @@ fn encode_counters(
     policies: &[PolicySnapshot],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> Result<(), fmt::Error> {
-    // Policies of one kind have the same counters, in the same order.
-    let Some(first) = policies.first() else { return Ok(()) };
-    for family in first.counters.chunk_by(|a, b| a.metric == b.metric) {
-        let Some(described) = family.first() else { continue };
-        let name = format!("resilience_{}_{}", first.kind, described.metric);
+    let all = policies.iter().flat_map(|policy| &policy.counters);
+    for described in first_of_each(all, |counter| counter.metric) {
+        let name = format!("resilience_{}_{}", kind_of(policies), described.metric);
         let mut metric = encoder.encode_descriptor(&name, described.help, None, MetricType::Counter)?;
         for policy in policies {
             for counter in policy.counters.iter().filter(|counter| counter.metric == described.metric) {
@@ -82,9 +80,9 @@ fn encode_counters(
 }
 
 fn encode_gauges(policies: &[PolicySnapshot], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let Some(first) = policies.first() else { return Ok(()) };
-    for described in &first.gauges {
-        let name = format!("resilience_{}_{}", first.kind, described.name);
+    let all = policies.iter().flat_map(|policy| &policy.gauges);
+    for described in first_of_each(all, |gauge| gauge.name) {
+        let name = format!("resilience_{}_{}", kind_of(policies), described.name);
         let mut metric = encoder.encode_descriptor(&name, described.help, None, MetricType::Gauge)?;
         for policy in policies {
             for gauge in policy.gauges.iter().filter(|gauge| gauge.name == described.name) {
@@ -93,6 +91,26 @@ fn encode_gauges(policies: &[PolicySnapshot], encoder: &mut DescriptorEncoder<'_
         }
     }
     Ok(())
+}
+
+/// The kind that all of these are of.
+fn kind_of(policies: &[PolicySnapshot]) -> &'static str {
+    policies.first().map_or("policy", |policy| policy.kind.as_str())
+}
+
+/// One of each name, in the order in which the names first appear. Policies of one kind may have different numbers: a
+/// breaker without a window has no rates.
+fn first_of_each<'a, N>(
+    numbers: impl Iterator<Item = &'a N>,
+    name: impl Fn(&N) -> &'static str,
+) -> Vec<&'a N> {
+    let mut first: Vec<&N> = Vec::new();
+    for number in numbers {
+        if !first.iter().any(|known| name(known) == name(number)) {
+            first.push(number);
+        }
+    }
+    first
 }
 
 #[cfg(test)]

@@ -1,0 +1,219 @@
+//! A breaker's memory in atomic words, changed by compare-and-swap: no lock, whoever holds it up.
+//!
+//! The first word holds the whole [`Memory`], so that a mode, its generation and its counts can't be seen apart:
+//!
+//! ```text
+//!   63   61 60        56 55             32 31            16 15            0
+//!  ┌───────┬────────────┬─────────────────┬────────────────┬───────────────┐
+//!  │ mode  │ openings   │ generation      │ closed: failures                │
+//!  │       │            │                 │ half-open: successes │ probes   │
+//!  └───────┴────────────┴─────────────────┴────────────────┴───────────────┘
+//! ```
+//!
+//! Two more hold when the breaker was last opened and when it last became half-open. They are raised before the first
+//! word is swapped, and only ever raised: a thread that loses the swap leaves at worst a time that is a moment later than
+//! the winner's, never an older one. They are two, because a thread that is about to make a breaker half-open must not make
+//! it look freshly opened to a third.
+//!
+//! The words are generic so that the tests can run this very code under loom, which tries every interleaving.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::state::{self, Admission, Cause, Command, GENERATION_BITS, Memory, Mode, Report, Rules, State};
+use crate::clock::MonotonicTime;
+
+/// An atomic word. All that this module needs of one; loads acquire, changes acquire and release.
+pub(crate) trait Word {
+    fn new(value: u64) -> Self;
+    fn load(&self) -> u64;
+    /// Swaps if the word is `current`; otherwise says what it is.
+    fn swap_if(&self, current: u64, new: u64) -> Result<(), u64>;
+    fn raise_to(&self, value: u64);
+}
+
+impl Word for AtomicU64 {
+    fn new(value: u64) -> Self {
+        Self::new(value)
+    }
+
+    #[inline]
+    fn load(&self) -> u64 {
+        self.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn swap_if(&self, current: u64, new: u64) -> Result<(), u64> {
+        self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+
+    fn raise_to(&self, value: u64) {
+        self.fetch_max(value, Ordering::AcqRel);
+    }
+}
+
+const MODE_SHIFT: u32 = 61;
+const OPENINGS_SHIFT: u32 = 56;
+const GENERATION_SHIFT: u32 = 32;
+
+#[inline]
+fn pack(memory: Memory) -> u64 {
+    let (mode, counts) = match memory.mode {
+        Mode::Closed { failures } => (0, u64::from(failures)),
+        Mode::Open => (1, 0),
+        Mode::HalfOpen { probes, successes } => (2, u64::from(successes) << 16 | u64::from(probes)),
+        Mode::ForcedOpen => (3, 0),
+        Mode::Disabled => (4, 0),
+    };
+    mode << MODE_SHIFT
+        | u64::from(memory.openings) << OPENINGS_SHIFT
+        | u64::from(memory.generation) << GENERATION_SHIFT
+        | counts
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "takes the word apart, each part by its mask")]
+fn unpack(word: u64) -> Memory {
+    let mode = match word >> MODE_SHIFT {
+        0 => Mode::Closed { failures: word as u32 },
+        1 => Mode::Open,
+        2 => Mode::HalfOpen { probes: word as u16, successes: (word >> 16) as u16 },
+        3 => Mode::ForcedOpen,
+        _ => Mode::Disabled,
+    };
+    Memory {
+        generation: (word >> GENERATION_SHIFT) as u32 & ((1 << GENERATION_BITS) - 1),
+        openings: (word >> OPENINGS_SHIFT) as u8 & 0x1f,
+        mode,
+    }
+}
+
+/// A change of mode that this thread made, and that it must report.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Change {
+    pub(crate) from: State,
+    pub(crate) to: Memory,
+    pub(crate) cause: Cause,
+}
+
+/// How a call was received.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Entry {
+    /// It may go on, in this generation.
+    Admitted { generation: u32, change: Option<Change> },
+    /// It may not; a probe is let through at that time, if it is known.
+    Rejected { until: Option<MonotonicTime>, change: Option<Change> },
+}
+
+/// A breaker's memory, shared by threads.
+#[derive(Debug)]
+pub(crate) struct Cell<W> {
+    word: W,
+    opened: W,
+    half_opened: W,
+}
+
+impl<W: Word> Cell<W> {
+    pub(crate) fn new() -> Self {
+        Self { word: W::new(pack(Memory::NEW)), opened: W::new(0), half_opened: W::new(0) }
+    }
+
+    #[inline]
+    pub(crate) fn memory(&self) -> Memory {
+        unpack(self.word.load())
+    }
+
+    /// When the breaker was opened, if it is open and not by hand.
+    #[inline]
+    pub(crate) fn open_since(&self) -> Option<(Memory, MonotonicTime)> {
+        let memory = self.memory();
+        (memory.mode == Mode::Open).then(|| (memory, self.since(State::Open)))
+    }
+
+    /// When the state was last entered, for those that end by time.
+    #[inline]
+    fn since(&self, state: State) -> MonotonicTime {
+        MonotonicTime::from_nanos(match state {
+            State::Open => self.opened.load(),
+            State::HalfOpen => self.half_opened.load(),
+            State::Closed | State::ForcedOpen | State::Disabled => 0,
+        })
+    }
+
+    /// Lets a call in or not, as the state machine says.
+    pub(crate) fn admit(&self, rules: &Rules, now: MonotonicTime) -> Entry {
+        let mut word = self.word.load();
+        loop {
+            let memory = unpack(word);
+            let (then, cause) = match state::admit(rules, memory, self.since(memory.state()), now) {
+                Admission::Admit => return Entry::Admitted { generation: memory.generation, change: None },
+                Admission::Reject { until } => return Entry::Rejected { until, change: None },
+                Admission::Probe { then, cause } => (then, cause),
+                Admission::RejectAnd { then, cause } => (then, Some(cause)),
+            };
+            match self.swap(word, memory, then, cause, now) {
+                Ok(change) if then.state() == State::HalfOpen => {
+                    return Entry::Admitted { generation: then.generation, change };
+                }
+                Ok(change) => return Entry::Rejected { until: Some(rules.open.until(then, now)), change },
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Takes note of how a call ended.
+    #[inline]
+    pub(crate) fn settle(
+        &self,
+        rules: &Rules,
+        report: Report,
+        now: impl Fn() -> MonotonicTime,
+    ) -> Option<Change> {
+        let mut word = self.word.load();
+        loop {
+            let memory = unpack(word);
+            let (then, cause) = state::settle(rules, memory, report);
+            if then == memory {
+                return None;
+            }
+            // The time is asked for only when it will be kept.
+            let time = if cause.is_some() { now() } else { MonotonicTime::ZERO };
+            match self.swap(word, memory, then, cause, time) {
+                Ok(change) => return change,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Does as told. The change is `None` if it left the state as it was.
+    pub(crate) fn command(&self, command: Command, now: MonotonicTime) -> Option<Change> {
+        let mut word = self.word.load();
+        loop {
+            let memory = unpack(word);
+            let then = state::command(memory, command)?;
+            match self.swap(word, memory, then, Some(Cause::ByHand), now) {
+                Ok(change) => return change,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    fn swap(
+        &self,
+        word: u64,
+        before: Memory,
+        then: Memory,
+        cause: Option<Cause>,
+        now: MonotonicTime,
+    ) -> Result<Option<Change>, u64> {
+        match (cause, then.mode) {
+            (Some(_), Mode::Open) => self.opened.raise_to(now.as_nanos()),
+            (Some(_), Mode::HalfOpen { .. }) => self.half_opened.raise_to(now.as_nanos()),
+            _ => {}
+        }
+        self.word.swap_if(word, pack(then))?;
+        Ok(cause.map(|cause| Change { from: before.state(), to: then, cause }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

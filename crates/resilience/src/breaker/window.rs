@@ -1,0 +1,240 @@
+//! The outcomes of the last calls, counted without a lock: of a number of calls, or of a span of time.
+//!
+//! Both windows are read only when a call failed or was slow, since no other call can make them worse. What another
+//! thread is recording at that moment may be counted or not; once all have recorded, the counts are exact.
+
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::state::Cause;
+use crate::clock::MonotonicTime;
+
+/// Slices of a time window; the oldest goes when a new one begins, so that the window is up to a tenth shorter than asked for.
+pub(crate) const SLICES: usize = 10;
+
+/// What is in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) total: u64,
+    pub(crate) failed: u64,
+    pub(crate) slow: u64,
+}
+
+impl Counts {
+    #[expect(clippy::cast_precision_loss, reason = "windows hold far fewer calls than 2^53")]
+    fn rate(self, part: u64) -> f64 {
+        if self.total == 0 { 0.0 } else { part as f64 / self.total as f64 }
+    }
+
+    /// Failed calls of all, 0 to 1.
+    pub(crate) fn failure_rate(self) -> f64 {
+        self.rate(self.failed)
+    }
+
+    /// Slow calls of all, 0 to 1.
+    pub(crate) fn slow_rate(self) -> f64 {
+        self.rate(self.slow)
+    }
+}
+
+/// When the counts of a window open a breaker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Fewer calls than these say nothing.
+    pub(crate) minimum_calls: u64,
+    pub(crate) failure_rate: Option<f64>,
+    pub(crate) slow_rate: Option<f64>,
+}
+
+impl Limits {
+    pub(crate) fn exceeded(self, counts: Counts) -> Option<Cause> {
+        if counts.total < self.minimum_calls {
+            return None;
+        }
+        if self.failure_rate.is_some_and(|limit| counts.failure_rate() >= limit) {
+            return Some(Cause::FailureRate { failed: counts.failed, total: counts.total });
+        }
+        if self.slow_rate.is_some_and(|limit| counts.slow_rate() >= limit) {
+            return Some(Cause::SlowCallRate { slow: counts.slow, total: counts.total });
+        }
+        None
+    }
+}
+
+/// A window of either sort.
+#[derive(Debug)]
+pub(crate) enum Window {
+    Calls(CallWindow),
+    Time(TimeWindow),
+}
+
+impl Window {
+    /// Whether `record` wants to know the time.
+    pub(crate) fn needs_time(&self) -> bool {
+        matches!(self, Self::Time(_))
+    }
+
+    pub(crate) fn record(&self, failed: bool, slow: bool, now: MonotonicTime) {
+        match self {
+            Self::Calls(window) => window.record(failed, slow),
+            Self::Time(window) => window.record(failed, slow, now),
+        }
+    }
+
+    pub(crate) fn counts(&self, now: MonotonicTime) -> Counts {
+        match self {
+            Self::Calls(window) => window.counts(),
+            Self::Time(window) => window.counts(now),
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        match self {
+            Self::Calls(window) => window.clear(),
+            Self::Time(window) => window.clear(),
+        }
+    }
+}
+
+/// Outcomes as they stand in a [`CallWindow`].
+const EMPTY: u8 = 0;
+const PRESENT: u8 = 1;
+const FAILED: u8 = 2;
+const SLOW: u8 = 4;
+
+/// The last so many calls: a ring of outcomes, and their sums.
+#[derive(Debug)]
+pub(crate) struct CallWindow {
+    ring: Box<[AtomicU8]>,
+    next: AtomicUsize,
+    // Signed: of two threads that put their outcomes into one place, the second may correct a sum first.
+    total: AtomicI64,
+    failed: AtomicI64,
+    slow: AtomicI64,
+}
+
+impl CallWindow {
+    pub(crate) fn new(calls: usize) -> Self {
+        Self {
+            ring: (0..calls.max(1)).map(|_| AtomicU8::new(EMPTY)).collect(),
+            next: AtomicUsize::new(0),
+            total: AtomicI64::new(0),
+            failed: AtomicI64::new(0),
+            slow: AtomicI64::new(0),
+        }
+    }
+
+    fn record(&self, failed: bool, slow: bool) {
+        let outcome = PRESENT | if failed { FAILED } else { 0 } | if slow { SLOW } else { 0 };
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.ring.len();
+        if let Some(place) = self.ring.get(place) {
+            self.put(place, outcome);
+        }
+    }
+
+    /// Whoever puts an outcome in takes the one before out of the sums.
+    fn put(&self, place: &AtomicU8, outcome: u8) {
+        let before = place.swap(outcome, Ordering::AcqRel);
+        for (flag, sum) in [(PRESENT, &self.total), (FAILED, &self.failed), (SLOW, &self.slow)] {
+            let change = i64::from(outcome & flag != 0) - i64::from(before & flag != 0);
+            if change != 0 {
+                sum.fetch_add(change, Ordering::AcqRel);
+            }
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let read = |sum: &AtomicI64| u64::try_from(sum.load(Ordering::Acquire)).unwrap_or(0);
+        Counts { total: read(&self.total), failed: read(&self.failed), slow: read(&self.slow) }
+    }
+
+    fn clear(&self) {
+        for place in &self.ring {
+            self.put(place, EMPTY);
+        }
+    }
+}
+
+/// The calls of the last span of time, in [`SLICES`]. Each slice is two words that begin with the number of the slice of
+/// time that they count, so that whoever comes first in a new one starts them anew in the same step.
+#[derive(Debug)]
+pub(crate) struct TimeWindow {
+    slice_nanos: u64,
+    slices: [Slice; SLICES],
+}
+
+#[derive(Debug, Default)]
+struct Slice {
+    /// Number of the slice, total, failed: 24, 20 and 20 bits.
+    calls: AtomicU64,
+    /// Number of the slice, slow: 24 and 40 bits.
+    slow: AtomicU64,
+}
+
+const NUMBER_SHIFT: u32 = 40;
+const NUMBER_MASK: u64 = (1 << 24) - 1;
+const COUNT_BITS: u32 = 20;
+/// A slice counts this many calls; the calls after are not counted, which leaves the ratio as it is.
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+
+impl TimeWindow {
+    pub(crate) fn new(span: Duration) -> Self {
+        let slice_nanos = (crate::clock::nanos(span) / SLICES as u64).max(1);
+        Self { slice_nanos, slices: Default::default() }
+    }
+
+    /// The number of the slice of time. Never zero, which is what a slice that nobody used has.
+    fn number(&self, now: MonotonicTime) -> u64 {
+        now.as_nanos() / self.slice_nanos + 1
+    }
+
+    fn record(&self, failed: bool, slow: bool, now: MonotonicTime) {
+        let number = self.number(now);
+        let Some(slice) = self.slices.get(usize::try_from(number % SLICES as u64).unwrap_or(0)) else {
+            return;
+        };
+        let tag = (number & NUMBER_MASK) << NUMBER_SHIFT;
+        let calls = slice.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let counted = if word >> NUMBER_SHIFT == number & NUMBER_MASK { word } else { tag };
+            let total = counted >> COUNT_BITS & COUNT_MAX;
+            (total < COUNT_MAX).then(|| counted + (1 << COUNT_BITS) + u64::from(failed))
+        });
+        if slow && calls.is_ok() {
+            let _ = slice.slow.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let counted = if word >> NUMBER_SHIFT == number & NUMBER_MASK { word } else { tag };
+                Some(counted + 1)
+            });
+        }
+    }
+
+    fn counts(&self, now: MonotonicTime) -> Counts {
+        let newest = self.number(now);
+        let mut counts = Counts::default();
+        for back in 0..SLICES as u64 {
+            let Some(number) = newest.checked_sub(back).filter(|number| *number > 0) else { break };
+            let Some(slice) = self.slices.get(usize::try_from(number % SLICES as u64).unwrap_or(0)) else {
+                break;
+            };
+            let calls = slice.calls.load(Ordering::Acquire);
+            if calls >> NUMBER_SHIFT == number & NUMBER_MASK {
+                counts.total += calls >> COUNT_BITS & COUNT_MAX;
+                counts.failed += calls & COUNT_MAX;
+            }
+            let slow = slice.slow.load(Ordering::Acquire);
+            if slow >> NUMBER_SHIFT == number & NUMBER_MASK {
+                counts.slow += slow & ((1 << NUMBER_SHIFT) - 1);
+            }
+        }
+        counts
+    }
+
+    fn clear(&self) {
+        for slice in &self.slices {
+            slice.calls.store(0, Ordering::Release);
+            slice.slow.store(0, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! The happy path and the rejection allocate nothing, shown by an allocator that counts.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use farol_resilience::{CircuitBreaker, Error};
+
+const CALLS: u64 = 1000;
+
+/// Allocations in a thousand calls, after a first that may set up what the thread needs.
+fn allocations(mut call: impl FnMut()) -> u64 {
+    call();
+    measure(|| (0..CALLS).for_each(|_| call())).count_total
+}
+
+/// The result of a future that never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7)))), CALLS);
+}
+
+#[test]
+fn calls_through_a_closed_breaker_allocate_nothing() {
+    let breaker = CircuitBreaker::new("blocking");
+    assert_eq!(allocations(|| breaker.call_blocking(|| Ok::<_, ()>(())).unwrap()), 0);
+    assert_eq!(allocations(|| at_once(breaker.call(|| async { Ok::<_, ()>(()) })).unwrap()), 0);
+    assert_eq!(allocations(|| breaker.try_acquire().unwrap().success()), 0);
+    assert_eq!(allocations(|| breaker.try_acquire_owned().unwrap().success()), 0);
+}
+
+#[test]
+fn windows_and_slow_calls_allocate_nothing() {
+    let of_calls = CircuitBreaker::builder("calls").failure_rate(0.5).slow_calls(Duration::from_secs(1), 0.5);
+    let of_time = of_calls.clone().window_of_time(Duration::from_secs(10));
+    for builder in [of_calls, of_time] {
+        let breaker = builder.build().unwrap();
+        assert_eq!(allocations(|| breaker.call_blocking(|| Ok::<_, ()>(())).unwrap()), 0);
+    }
+}
+
+#[test]
+fn failures_and_rejections_allocate_nothing() {
+    let breaker = CircuitBreaker::builder("failing").consecutive_failures(1_000_000).build().unwrap();
+    let fail = || assert_eq!(breaker.call_blocking(|| Err::<(), _>(7)), Err(Error::Inner(7)));
+    assert_eq!(allocations(fail), 0);
+    breaker.open();
+    assert_eq!(allocations(|| assert!(breaker.call_blocking(|| Ok::<_, ()>(())).is_err())), 0);
+}
+
+#[cfg(feature = "tower")]
+#[test]
+fn calls_through_the_layer_allocate_nothing() {
+    use tower::{Layer, Service, service_fn};
+
+    let breaker = CircuitBreaker::new("layer");
+    let mut service = breaker.layer().layer(service_fn(|request: u8| async move { Ok::<_, ()>(request) }));
+    assert_eq!(allocations(|| assert_eq!(at_once(service.call(3)), Ok(3))), 0);
+    breaker.open();
+    assert_eq!(allocations(|| assert!(at_once(service.call(3)).is_err())), 0);
+}
