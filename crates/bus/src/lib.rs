@@ -9,10 +9,12 @@
 //! * a consumer of a group learns of lost and gained partitions from [`Consumer::poll`], in order, and the sending of
 //!   offsets by a member of an older generation is refused ([`BusError::Fenced`]).
 //!
-//! Modules, in reading order: [`record`] (what is sent and polled), [`engine`] (the traits), [`embedded`], [`kafka`].
+//! Modules, in reading order: [`record`] (what is sent and polled), [`engine`] (the traits), [`embedded`], [`kafka`],
+//! [`event_bus`] (handlers in the same process, over any engine).
 
 pub mod embedded;
 pub mod engine;
+pub mod event_bus;
 pub mod kafka;
 pub mod record;
 
@@ -21,6 +23,7 @@ pub use engine::{
     LeaveReason, OffsetReset, OffsetSpec, Polled, Producer, RebalanceCause, RebalanceRecord, StartAt,
     TopicDescription, TopicSpec, TransactionalProducer,
 };
+pub use event_bus::{EventBus, EventBusSettings, Received, Subscription, SubscriptionSettings};
 pub use record::{
     ConsumedBatch, ConsumedRecord, Partitioning, ProducerRecord, RecordMetadata, TopicPartition,
 };

@@ -169,6 +169,28 @@ pub struct Event {
     pub data: serde_json::Map<String, Value>,
 }
 
+/// Type and source of an event in structured JSON, read without the rest: for whoever decides by them whether the rest is
+/// worth reading. That the rest is an event is not said.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct EventHead<'a> {
+    /// The text of the type.
+    #[serde(borrow, rename = "type")]
+    pub event_type: std::borrow::Cow<'a, str>,
+    /// The source.
+    #[serde(borrow)]
+    pub source: std::borrow::Cow<'a, str>,
+}
+
+impl<'a> EventHead<'a> {
+    /// Reads the head. `None` if there is none: then the bytes are no event either.
+    pub fn parse(json: &'a [u8]) -> Option<Self> {
+        if json.len() > MAX_EVENT_BYTES {
+            return None;
+        }
+        serde_json::from_slice(json).ok()
+    }
+}
+
 /// The only version of CloudEvents there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -387,6 +409,16 @@ mod tests {
     fn parse(attributes: &str) -> Result<Event, EventError> {
         let json = format!(r#"{{"specversion":"1.0","id":"1","type":"t","source":"s",{attributes}}}"#);
         Event::parse(json.as_bytes(), Timestamp::EPOCH)
+    }
+
+    #[test]
+    fn the_head_of_an_event_is_read_alone() {
+        let json = br#"{"source":"s\u0041","data":{"type":"no"},"type":"t","id":7}"#;
+        let head = EventHead::parse(json).unwrap();
+        assert_eq!((head.event_type.as_ref(), head.source.as_ref()), ("t", "sA"));
+        for other in [&b"{\"type\":\"t\"}"[..], b"[]", b"", b"{\"type\":1,\"source\":\"s\"}"] {
+            assert_eq!(EventHead::parse(other), None);
+        }
     }
 
     #[test]

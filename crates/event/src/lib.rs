@@ -27,7 +27,7 @@ pub mod timestamp;
 
 pub use alert::{Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Evidence, TransitionKind};
 pub use duration::DurationText;
-pub use envelope::{Event, EventError, EventType};
+pub use envelope::{Event, EventError, EventHead, EventType};
 pub use position::Position;
 pub use reading::{Location, Reading, ReadingError};
 pub use sensor_type::{SENSOR_TYPES, SensorTypeDefaults};

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_macros)]
 
+mod event_bus;
 mod groups;
 mod records;
 mod transactions;
@@ -21,6 +22,7 @@ use farol_bus::{
     StartAt, TopicPartition, TopicSpec,
 };
 
+pub use event_bus::*;
 pub use groups::*;
 pub use records::*;
 pub use transactions::*;
@@ -99,6 +101,7 @@ macro_rules! conformance_suite {
             a_newer_producer_fences_the_older_one,
             the_position_moves_over_the_markers_of_transactions,
             a_member_of_an_older_generation_cannot_commit_a_transaction,
+            an_event_bus_brings_the_past_and_what_comes_each_once_and_in_order,
         );
     };
 }

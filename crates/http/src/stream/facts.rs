@@ -1,7 +1,6 @@
 //! Following topics `alerts` and `system-events`: each record that somebody wants becomes one frame at once. Of an event
 //! that nobody wants only type and source are read.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,7 @@ use farol_bus::{
     Bus, BusError, ConsumedBatch, ConsumedRecord, ConsumerSettings, OffsetSpec, Polled, StartAt,
     TopicPartition,
 };
-use farol_event::{AlertTransition, Event, EventType, TransitionKind};
-use serde::Deserialize;
+use farol_event::{AlertTransition, Event, EventHead, EventType, TransitionKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -50,15 +48,6 @@ pub(crate) struct Fact {
 enum Content {
     Alert(Box<AlertTransition>),
     Event(Box<Event>),
-}
-
-/// What filters look at in an event.
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, rename = "type")]
-    event_type: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
 }
 
 impl Facts {
@@ -144,7 +133,7 @@ impl Facts {
 fn is_wanted(record: &ConsumedRecord, wanted: impl FnOnce(&Subject<'_>) -> bool) -> bool {
     let Some(value) = &record.value else { return false };
     // What is no event is told to nobody.
-    serde_json::from_slice::<Head<'_>>(value).is_ok_and(|head| {
+    EventHead::parse(value).is_some_and(|head| {
         let stream = stream_of(&head.event_type);
         wanted(&Subject { stream, event_type: &head.event_type, source: &head.source, severity: None })
     })
