@@ -227,6 +227,11 @@ impl<C> CircuitBreaker<C> {
         CircuitBreakerLayer::new(self.clone())
     }
 
+    /// What results are judged by.
+    pub(crate) fn classifier(&self) -> &C {
+        &self.classify
+    }
+
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         self.shared.name()

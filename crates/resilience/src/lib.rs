@@ -12,27 +12,51 @@
 //! * [`classify`]: which results count as failures;
 //! * [`snapshot`]: a policy as it stands, for pages and metrics;
 //! * [`changes`]: state changes: the last ones, and who is told of new ones;
+//! * [`random`]: where jitter has its randomness from;
 //! * [`registry`]: the policies of a program, by name;
-//! * `metrics`: a registry as Prometheus metrics (feature `prometheus`);
-//! * [`breaker`]: stops calls to a service that fails.
+//! * [`breaker`]: stops calls to a service that fails;
+//! * [`retry`]: tries a failed operation again;
+//! * [`rate_limiter`]: bounds calls per time;
+//! * [`bulkhead`]: bounds how many calls are under way;
+//! * [`adaptive`]: bounds how many calls are under way, by how the service answers;
+//! * [`timeout`]: gives a call up that takes too long;
+//! * [`fallback`]: answers in place of a call that failed;
+//! * [`pipeline`]: policies inside one another, in a stated order;
+//! * `metrics`: a registry as Prometheus metrics (feature `prometheus`).
 //!
 //! Deciding is apart from doing: each policy has a core that is a function of state, input and time, and a shell around
 //! it that holds the state. Nothing is global and nothing runs in the background. What can grow has a bound.
 
+pub mod adaptive;
 pub mod breaker;
+pub mod bulkhead;
 pub mod changes;
 pub mod classify;
 pub mod clock;
 pub mod error;
+pub mod fallback;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
+pub mod pipeline;
+pub mod random;
+pub mod rate_limiter;
 pub mod registry;
+pub mod retry;
 pub mod snapshot;
+pub mod timeout;
 
+pub use adaptive::AdaptiveLimiter;
 pub use breaker::CircuitBreaker;
+pub use bulkhead::Bulkhead;
 pub use changes::{Changes, StateChange};
 pub use classify::{AnyError, Classify, Verdict};
 pub use clock::{Clock, ManualClock, MonotonicTime, SharedClock, SystemClock, TokioClock};
 pub use error::Error;
+pub use fallback::Fallback;
+pub use pipeline::Pipeline;
+pub use random::{Random, SplitMix64};
+pub use rate_limiter::RateLimiter;
 pub use registry::{Policy, Registry};
+pub use retry::{Retry, RetryBudget};
 pub use snapshot::{PolicyKind, PolicySnapshot};
+pub use timeout::Timeout;

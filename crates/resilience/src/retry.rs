@@ -1,0 +1,535 @@
+//! Tries a failed operation again.
+//!
+//! An operation that is tried again may be carried out twice: an error doesn't say that nothing happened, only that no
+//! good answer came. So whoever builds a retry has to say which of the two holds: the operation may be repeated
+//! ([`Retry::idempotent`]), or it may not, and then only errors that prove that it wasn't carried out are tried again
+//! ([`Retry::not_idempotent`]).
+//!
+//! When to try again is decided by a [`Schedule`], which is pure; whether an error is worth it by a [`RetryIf`]; whether
+//! all callers together may still retry by a [`RetryBudget`], if there is one.
+//!
+//! Limits: a call makes at most `max_tries` tries, and begins none later than `max_elapsed`. It doesn't cut a try off:
+//! put a [`Timeout`](crate::Timeout) inside. A call without a failure reads no clock (unless `max_elapsed` is set), takes
+//! no lock and allocates nothing.
+//!
+//! Cancelling: a call whose future is dropped makes no further try; a try under way is dropped with it. Nothing has to be
+//! given back, a retry that was taken out of the budget stays taken. Such a call is in no counter but `retries`.
+//!
+//! The founding document's `RetryExecutor(RetryStrategy(...))`:
+//!
+//! ```
+//! use std::time::Duration;
+//! use farol_resilience::Retry;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! let retry = Retry::idempotent("unstable-operation")
+//!     .max_tries(3)
+//!     .initial_delay(Duration::from_millis(100))
+//!     .multiplier(2.0)
+//!     .max_delay(Duration::from_millis(5000))
+//!     .build();
+//!
+//! let mut tries = 0;
+//! let result = retry
+//!     .call(|| {
+//!         tries += 1;
+//!         std::future::ready(if tries < 3 { Err("not yet") } else { Ok("done") })
+//!     })
+//!     .await;
+//! assert_eq!(result, Ok("done"));
+//! assert_eq!(tries, 3);
+//! # });
+//! ```
+
+mod backoff;
+mod budget;
+mod decide;
+mod retry_after;
+mod schedule;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use backoff::{Backoff, Jitter};
+pub use budget::{RetryBudget, RetryBudgetBuilder};
+pub use decide::{AnyFailure, Decision, RetryIf, ServerDelay, When, WhenError};
+pub use retry_after::parse_retry_after;
+pub use schedule::{Progress, Schedule, Stop};
+
+use crate::clock::{MonotonicTime, SharedClock, SystemClock};
+use crate::error::Error;
+use crate::random::{SharedRandom, SplitMix64};
+use crate::registry::Policy;
+use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
+
+/// Whether an operation may be carried out more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Idempotency {
+    /// Twice does no more than once: reading, setting to a value, whatever carries a key by which the other side sorts
+    /// repeats out.
+    Idempotent,
+    /// Twice is wrong. Only what was certainly not carried out is tried again.
+    NotIdempotent,
+}
+
+impl Idempotency {
+    /// `idempotent` or `not_idempotent`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idempotent => "idempotent",
+            Self::NotIdempotent => "not_idempotent",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    successful_without_retry: AtomicU64,
+    successful_with_retry: AtomicU64,
+    failed_without_retry: AtomicU64,
+    failed_with_retry: AtomicU64,
+    retries: AtomicU64,
+    no_tries_left: AtomicU64,
+    no_time_left: AtomicU64,
+    server_delay_too_long: AtomicU64,
+    no_budget_left: AtomicU64,
+}
+
+struct Shared<D> {
+    name: Arc<str>,
+    schedule: Schedule,
+    idempotency: Idempotency,
+    retry_rejected: bool,
+    budget: Option<RetryBudget>,
+    clock: SharedClock,
+    random: SharedRandom,
+    counters: Counters,
+    decide: D,
+}
+
+/// A retry. Clones are the same retry.
+pub struct Retry<D = AnyFailure> {
+    shared: Arc<Shared<D>>,
+}
+
+impl<D> Clone for Retry<D> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+/// Settings of a [`Retry`].
+#[must_use]
+pub struct RetryBuilder<D = AnyFailure> {
+    name: Arc<str>,
+    schedule: Schedule,
+    idempotency: Idempotency,
+    retry_rejected: bool,
+    budget: Option<RetryBudget>,
+    clock: SharedClock,
+    random: SharedRandom,
+    decide: D,
+}
+
+impl Retry {
+    /// A retry for operations that may be repeated, to be set up. Every error is tried again unless `when` says
+    /// otherwise, and so is a try that timed out.
+    pub fn idempotent(name: impl Into<Arc<str>>) -> RetryBuilder {
+        RetryBuilder::new(name.into(), Idempotency::Idempotent, AnyFailure)
+    }
+
+    /// A retry for operations that must not be carried out twice, to be set up. Only errors for which `not_carried_out` is
+    /// true are tried again: those that prove that the operation had no effect, as a refused connection does. A try that
+    /// timed out is not.
+    pub fn not_idempotent<E, F: Fn(&E) -> bool>(
+        name: impl Into<Arc<str>>,
+        not_carried_out: F,
+    ) -> RetryBuilder<WhenError<F>> {
+        RetryBuilder::new(name.into(), Idempotency::NotIdempotent, WhenError(not_carried_out))
+    }
+}
+
+impl<D> RetryBuilder<D> {
+    fn new(name: Arc<str>, idempotency: Idempotency, decide: D) -> Self {
+        Self {
+            name,
+            schedule: Schedule::default(),
+            idempotency,
+            retry_rejected: false,
+            budget: None,
+            clock: SystemClock::shared(),
+            random: SplitMix64::from_entropy().shared(),
+            decide,
+        }
+    }
+
+    /// Tries at most, the first one included. 3 by default; 0 counts as 1.
+    pub fn max_tries(mut self, tries: u32) -> Self {
+        self.schedule.max_tries = tries;
+        self
+    }
+
+    /// The delay before the first retry, before jitter. 100 ms by default.
+    pub fn initial_delay(mut self, delay: Duration) -> Self {
+        self.schedule.backoff.initial = delay;
+        self
+    }
+
+    /// What each delay grows by. 2 by default; less than 1 counts as 1.
+    pub fn multiplier(mut self, multiplier: f64) -> Self {
+        self.schedule.backoff.multiplier = multiplier;
+        self
+    }
+
+    /// No delay of the backoff is longer. 5 s by default.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.schedule.backoff.max = delay;
+        self
+    }
+
+    /// How delays are spread. [`Jitter::Full`] by default.
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.schedule.backoff.jitter = jitter;
+        self
+    }
+
+    /// No retry begins later than this after the call began. No limit by default.
+    pub fn max_elapsed(mut self, elapsed: Duration) -> Self {
+        self.schedule.max_elapsed = Some(elapsed);
+        self
+    }
+
+    /// The longest pause that a server may ask for; if it asks for a longer one, the call fails at once. 60 s by default.
+    pub fn max_server_delay(mut self, delay: Duration) -> Self {
+        self.schedule.max_server_delay = delay;
+        self
+    }
+
+    /// The whole schedule at once.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Retries are taken out of this budget, which other retries may share. None by default.
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Also tries again what another policy inside this one refused. Off by default: it refused in order to keep load
+    /// away, and a bulkhead or rate limiter has a wait of its own. If the policy knows when it will accept calls again,
+    /// that is the delay.
+    pub fn retry_rejected(mut self, retry: bool) -> Self {
+        self.retry_rejected = retry;
+        self
+    }
+
+    /// Where the retry has the time from.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where jitter has its randomness from.
+    pub fn random(mut self, random: SharedRandom) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Results that the predicate is true for are tried again; it sees successes, too.
+    ///
+    /// ```
+    /// # use farol_resilience::Retry;
+    /// # #[derive(Debug)] struct NoConnection;
+    /// let retry = Retry::idempotent("api")
+    ///     .when(|answer: &Result<u16, NoConnection>| !matches!(answer, Ok(status) if *status < 500))
+    ///     .build();
+    /// # assert_eq!(retry.call_blocking(|| Ok(404)).unwrap(), 404);
+    /// ```
+    pub fn when<T, E, F: Fn(&Result<T, E>) -> bool>(self, predicate: F) -> RetryBuilder<When<F>> {
+        self.with_decide(When(predicate))
+    }
+
+    /// Errors that the predicate is true for are tried again.
+    pub fn when_error<E, F: Fn(&E) -> bool>(self, predicate: F) -> RetryBuilder<WhenError<F>> {
+        self.with_decide(WhenError(predicate))
+    }
+
+    /// The closure decides about every result.
+    pub fn decide<T, E, F: Fn(&Result<T, E>) -> Decision>(self, decide: F) -> RetryBuilder<F> {
+        self.with_decide(decide)
+    }
+
+    /// How an error tells that the server asked for a pause; [`parse_retry_after`] reads the header. Which errors are
+    /// tried again stays as it was.
+    pub fn server_delay<E, F: Fn(&E) -> Option<Duration>>(self, delay: F) -> RetryBuilder<ServerDelay<D, F>> {
+        let (decide, rest) = self.split();
+        rest.with_decide(ServerDelay { decide, delay })
+    }
+
+    fn split(self) -> (D, RetryBuilder<()>) {
+        let Self { name, schedule, idempotency, retry_rejected, budget, clock, random, decide } = self;
+        let rest =
+            RetryBuilder { name, schedule, idempotency, retry_rejected, budget, clock, random, decide: () };
+        (decide, rest)
+    }
+
+    fn with_decide<N>(self, decide: N) -> RetryBuilder<N> {
+        let Self { name, schedule, idempotency, retry_rejected, budget, clock, random, .. } = self;
+        RetryBuilder { name, schedule, idempotency, retry_rejected, budget, clock, random, decide }
+    }
+
+    /// The retry.
+    pub fn build(self) -> Retry<D> {
+        Retry {
+            shared: Arc::new(Shared {
+                name: self.name,
+                schedule: self.schedule,
+                idempotency: self.idempotency,
+                retry_rejected: self.retry_rejected,
+                budget: self.budget,
+                clock: self.clock,
+                random: self.random,
+                counters: Counters::default(),
+                decide: self.decide,
+            }),
+        }
+    }
+}
+
+/// How one call has gone so far.
+pub(crate) struct Tries {
+    /// Tries made.
+    made: u32,
+    /// When the call began, if that matters.
+    began: Option<MonotonicTime>,
+    previous_delay: Option<Duration>,
+}
+
+impl<D> Retry<D> {
+    /// Tries the operation until it succeeds or there is no further try, and gives the last result.
+    pub async fn call<T, E, F, Fut>(&self, mut operation: F) -> Result<T, E>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        D: RetryIf<T, E>,
+    {
+        let mut tries = self.begin();
+        loop {
+            let result = operation().await;
+            let decision = self.shared.decide.decide(&result);
+            match self.after(&mut tries, decision, result.is_ok()) {
+                None => return result,
+                Some(delay) => {
+                    drop(result);
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    /// The same for an operation that isn't async; between tries the thread is held up.
+    pub fn call_blocking<T, E, F>(&self, mut operation: F) -> Result<T, E>
+    where
+        F: FnMut() -> Result<T, E>,
+        D: RetryIf<T, E>,
+    {
+        let mut tries = self.begin();
+        loop {
+            let result = operation();
+            let decision = self.shared.decide.decide(&result);
+            match self.after(&mut tries, decision, result.is_ok()) {
+                None => return result,
+                Some(delay) => self.shared.clock.sleep_blocking(delay),
+            }
+        }
+    }
+
+    /// A call begins.
+    #[inline]
+    pub(crate) fn begin(&self) -> Tries {
+        if let Some(budget) = &self.shared.budget {
+            budget.deposit();
+        }
+        let began = self.shared.schedule.max_elapsed.map(|_| self.shared.clock.now());
+        Tries { made: 0, began, previous_delay: None }
+    }
+
+    /// What to do after this result of an operation with other policies around it; gives the result back.
+    pub(crate) fn judge<T, E>(&self, result: Result<T, Error<E>>) -> (Decision, Result<T, Error<E>>)
+    where
+        D: RetryIf<T, E>,
+    {
+        let own = match result {
+            Ok(value) => Ok(value),
+            Err(Error::Inner(error)) => Err(error),
+            Err(refused) => return (self.judge_refusal(&refused), Err(refused)),
+        };
+        (self.shared.decide.decide(&own), own.map_err(Error::Inner))
+    }
+
+    fn judge_refusal<E>(&self, refused: &Error<E>) -> Decision {
+        if !refused.is_rejected() {
+            // The try was given up and may have had its effect.
+            return match self.shared.idempotency {
+                Idempotency::Idempotent => Decision::Retry,
+                Idempotency::NotIdempotent => Decision::Done,
+            };
+        }
+        match (self.shared.retry_rejected, refused.retry_after()) {
+            (false, _) => Decision::Done,
+            (true, None) => Decision::Retry,
+            (true, Some(delay)) => Decision::RetryAfter(delay),
+        }
+    }
+
+    /// A try ended with a result about which was decided so: the delay before the next one, or `None` if it was the last.
+    #[inline]
+    pub(crate) fn after(&self, tries: &mut Tries, decision: Decision, is_ok: bool) -> Option<Duration> {
+        tries.made = tries.made.saturating_add(1);
+        match decision {
+            Decision::Done => {
+                self.ended(tries, is_ok);
+                None
+            }
+            Decision::Retry => self.again(tries, None),
+            Decision::RetryAfter(delay) => self.again(tries, Some(delay)),
+        }
+    }
+
+    #[cold]
+    fn again(&self, tries: &mut Tries, server_delay: Option<Duration>) -> Option<Duration> {
+        let shared = &*self.shared;
+        let progress = Progress {
+            tries: tries.made,
+            elapsed: tries.began.map_or(Duration::ZERO, |began| shared.clock.now().since(began)),
+            previous_delay: tries.previous_delay,
+            server_delay,
+        };
+        let next = shared.schedule.next(&progress, shared.random.next());
+        let next = next.and_then(|delay| match &shared.budget {
+            Some(budget) if !budget.withdraw() => Err(Stop::NoBudgetLeft),
+            _ => Ok(delay),
+        });
+        match next {
+            Ok(delay) => {
+                shared.counters.retries.fetch_add(1, Ordering::Relaxed);
+                tries.previous_delay = Some(delay);
+                tracing::debug!(name = %shared.name, tries = tries.made, ?delay, "trying again");
+                Some(delay)
+            }
+            Err(stop) => {
+                let counter = match stop {
+                    Stop::NoTriesLeft => &shared.counters.no_tries_left,
+                    Stop::NoTimeLeft => &shared.counters.no_time_left,
+                    Stop::ServerDelayTooLong => &shared.counters.server_delay_too_long,
+                    Stop::NoBudgetLeft => &shared.counters.no_budget_left,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(name = %shared.name, tries = tries.made, reason = %stop, "gave up");
+                // A result that was worth a retry is no success, not even if it is an `Ok`.
+                self.ended(tries, false);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn ended(&self, tries: &Tries, successful: bool) {
+        let counters = &self.shared.counters;
+        let counter = match (successful, tries.made > 1) {
+            (true, false) => &counters.successful_without_retry,
+            (true, true) => &counters.successful_with_retry,
+            (false, false) => &counters.failed_without_retry,
+            (false, true) => &counters.failed_with_retry,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    /// When it tries again.
+    pub fn schedule(&self) -> &Schedule {
+        &self.shared.schedule
+    }
+
+    /// The clock it waits by.
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.shared.clock
+    }
+
+    /// The budget that it takes retries out of.
+    pub fn retry_budget(&self) -> Option<&RetryBudget> {
+        self.shared.budget.as_ref()
+    }
+
+    /// The retry as it stands.
+    pub fn snapshot(&self) -> PolicySnapshot {
+        const CALLS: &str = "Calls that ended, by outcome";
+        const GIVEN_UP: &str = "Calls that were not tried again though the result was worth it, by reason";
+        let shared = &*self.shared;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let calls = |kind, counter| Counter::of_kind("calls", kind, CALLS, read(counter));
+        let given_up =
+            |stop: Stop, counter| Counter::of_kind("given_up", stop.as_str(), GIVEN_UP, read(counter));
+        let counters = &shared.counters;
+        let backoff = &shared.schedule.backoff;
+        let snapshot = PolicySnapshot::new(PolicyKind::Retry, shared.name.clone())
+            .counter(calls("successful_without_retry", &counters.successful_without_retry))
+            .counter(calls("successful_with_retry", &counters.successful_with_retry))
+            .counter(calls("failed_without_retry", &counters.failed_without_retry))
+            .counter(calls("failed_with_retry", &counters.failed_with_retry))
+            .counter(Counter::total("retries", "Tries after the first", read(&counters.retries)))
+            .counter(given_up(Stop::NoTriesLeft, &counters.no_tries_left))
+            .counter(given_up(Stop::NoTimeLeft, &counters.no_time_left))
+            .counter(given_up(Stop::ServerDelayTooLong, &counters.server_delay_too_long))
+            .counter(given_up(Stop::NoBudgetLeft, &counters.no_budget_left))
+            .setting("idempotency", shared.idempotency.as_str())
+            .setting("max_tries", shared.schedule.max_tries.max(1))
+            .setting("initial_delay", format_args!("{:?}", backoff.initial))
+            .setting("multiplier", backoff.multiplier)
+            .setting("max_delay", format_args!("{:?}", backoff.max))
+            .setting("jitter", backoff.jitter);
+        let snapshot = match shared.schedule.max_elapsed {
+            Some(max) => snapshot.setting("max_elapsed", format_args!("{max:?}")),
+            None => snapshot,
+        };
+        match &shared.budget {
+            Some(budget) => snapshot.setting("budget", budget.name()),
+            None => snapshot,
+        }
+    }
+}
+
+impl<D: Send + Sync + 'static> Policy for Retry<D> {
+    fn kind(&self) -> PolicyKind {
+        PolicyKind::Retry
+    }
+
+    fn name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    fn snapshot(&self) -> PolicySnapshot {
+        Self::snapshot(self)
+    }
+}
+
+impl<D> fmt::Debug for Retry<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("name", &self.shared.name)
+            .field("schedule", &self.shared.schedule)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
