@@ -49,16 +49,17 @@ pub(crate) fn to_json(description: Description) -> Vec<u8> {
     let mut json =
         serde_json::to_value(description).expect("a description has string keys, so it serialises");
     let arrays = [
-        ("/components/schemas/ReadingBody/oneOf/1", MAX_READINGS),
-        ("/components/schemas/EventBody/oneOf/1", MAX_EVENTS),
+        ("/components/schemas/ReadingBody/oneOf/1", 1, MAX_READINGS),
+        ("/components/schemas/EventBody/oneOf/1", 1, MAX_EVENTS),
         (
             "/paths/~1api~1events/post/requestBody/content/application~1cloudevents-batch+json/schema",
+            0,
             MAX_EVENTS,
         ),
     ];
-    for (pointer, most) in arrays {
+    for (pointer, least, most) in arrays {
         if let Some(array) = json.pointer_mut(pointer).and_then(Value::as_object_mut) {
-            array.insert("minItems".to_owned(), 1.into());
+            array.insert("minItems".to_owned(), least.into());
             array.insert("maxItems".to_owned(), most.into());
         }
     }

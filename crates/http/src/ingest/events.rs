@@ -1,18 +1,25 @@
 //! `POST /api/events`: CloudEvents to topic `system-events`, in the structured, batched and binary modes of the HTTP
 //! protocol binding (CloudEvents 1.0.2, HTTP protocol binding, section 3).
 //!
+//! What the binding leaves open: `data` must be a JSON object, so a binary event's content type must be one of JSON
+//! (`application/json`, or any with the suffix `+json`), and `data_base64` is refused. Plain `application/json` without `ce-`
+//! headers is taken for a structured event, or an array of them.
+//!
 //! The types by which Farol keeps account of itself ([`is_reserved`]) are refused: an event of such a type that Farol
 //! did not write would falsify its record.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use farol_bus::ProducerRecord;
+use farol_event::envelope::MAX_EVENT_BYTES;
 use farol_event::{Event, EventError, EventType, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,7 +29,7 @@ use crate::app::App;
 use crate::ingest::elements;
 use crate::ingest::media::{self, EventsForm};
 use crate::ingest::readings::nothing_accepted;
-use crate::ingest::rejection::{Reason, Rejection, Rejections};
+use crate::ingest::rejection::{Accepted, Reason, Rejections};
 use crate::openapi::{EventBody, NewEvent, PostProblems};
 use crate::problem::Problem;
 
@@ -32,24 +39,26 @@ pub const MAX_EVENTS: usize = 10_000;
 /// What became of the events of one request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventsAnswer {
-    /// How many are stored durably.
-    #[schema(minimum = 0, example = 1)]
-    pub accepted: u64,
+    /// Accepted and refused.
+    #[serde(flatten)]
+    pub outcome: Accepted,
     /// The ids of the accepted ones, in order.
     pub ids: Vec<String>,
-    /// The first hundred that were refused.
-    #[schema(max_items = 100)]
-    pub rejected: Vec<Rejection>,
-    /// How many were refused.
-    #[schema(minimum = 0, example = 0)]
-    pub rejected_total: u64,
+}
+
+/// What of a request is to be stored.
+#[derive(Debug, Default)]
+struct Checked {
+    ids: Vec<String>,
+    records: Vec<ProducerRecord>,
+    rejections: Rejections,
 }
 
 /// Send events.
 ///
 /// CloudEvents 1.0: one event (`application/cloudevents+json` or plain JSON), an array of them
 /// (`application/cloudevents-batch+json` or plain JSON), or one with its attributes in `ce-` headers and its data as
-/// the JSON body. The answer comes when what was accepted is durable.
+/// the JSON body, of any JSON media type. The answer comes when what was accepted is durable. A batch may be empty.
 #[utoipa::path(
     post,
     path = "/api/events",
@@ -63,7 +72,7 @@ pub struct EventsAnswer {
         )
     ),
     responses(
-        (status = 202, description = "At least one event was accepted and is durable", body = EventsAnswer),
+        (status = 202, description = "What was accepted is durable: at least one event, unless the batch was empty", body = EventsAnswer),
         PostProblems,
     )
 )]
@@ -75,29 +84,25 @@ pub async fn post_events(
     let form = media::events_form(&headers)?;
     let (bytes, held) = app.collect(&headers, body, app.limits().body_bytes).await?;
     let arrival = Timestamp::from_system_time(SystemTime::now());
-    let (events, rejections) = tokio::task::spawn_blocking(move || check(form, &headers, &bytes, arrival))
-        .await
-        .map_err(|e| Problem::internal("checking the events", &e))?
-        .inspect_err(|_| app.metrics().events_rejected(Reason::Malformed, 1))?;
+    let Checked { ids, records, rejections } =
+        tokio::task::spawn_blocking(move || check(form, &headers, &bytes, arrival))
+            .await
+            .map_err(|e| Problem::internal("checking the events", &e))?
+            .inspect_err(|_| app.metrics().events_rejected(Reason::Malformed, 1))?;
     for (reason, count) in rejections.by_reason() {
         app.metrics().events_rejected(reason, count);
     }
-    if events.is_empty() {
+    if records.is_empty() && rejections.total() > 0 {
         return Err(nothing_accepted(&rejections));
     }
-    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    let records = events.iter().map(|event| record(event, arrival)).collect();
-    app.producer().send(&app.topics().system_events, records).await?;
+    if !records.is_empty() {
+        app.producer().send(&app.topics().system_events, records).await?;
+    }
     drop(held);
     let accepted = u64::try_from(ids.len()).unwrap_or(u64::MAX);
     app.metrics().events_accepted(accepted);
-    let rejected_total = rejections.total();
-    let answer = EventsAnswer { accepted, ids, rejected: rejections.into_listed(), rejected_total };
+    let answer = EventsAnswer { outcome: rejections.into_answer(accepted), ids };
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
-}
-
-fn record(event: &Event, arrival: Timestamp) -> ProducerRecord {
-    ProducerRecord::new(Bytes::copy_from_slice(event.source.as_bytes()), event.to_json(), arrival)
 }
 
 /// Whether only Farol itself may write events of this type.
@@ -116,23 +121,9 @@ pub fn is_reserved(event_type: &EventType) -> bool {
 }
 
 /// Checks every event of a request.
-fn check(
-    form: EventsForm,
-    headers: &HeaderMap,
-    body: &[u8],
-    arrival: Timestamp,
-) -> Result<(Vec<Event>, Rejections), Problem> {
-    let mut events = Vec::new();
-    let mut rejections = Rejections::default();
-    let mut judge = |index: usize, parsed: Result<Event, EventError>| match parsed {
-        Ok(event) if is_reserved(&event.event_type) => rejections.push(
-            index,
-            Reason::Reserved,
-            &format!("attribute `type`: only Farol itself writes `{}`", event.event_type),
-        ),
-        Ok(event) => events.push(event),
-        Err(error) => rejections.push(index, Reason::from(&error), &error),
-    };
+fn check(form: EventsForm, headers: &HeaderMap, body: &[u8], arrival: Timestamp) -> Result<Checked, Problem> {
+    let mut checked = Checked::default();
+    let mut judge = |index: usize, parsed| checked.judge(index, parsed, arrival);
     let is_array = body.trim_ascii_start().starts_with(b"[");
     match form {
         EventsForm::Binary => judge(0, from_headers(headers, body, arrival)),
@@ -142,7 +133,8 @@ fn check(
                     .map_err(|e| {
                         Problem::bad_request(format!("the body is not a JSON array of events: {e}"))
                     })?;
-            if count == 0 {
+            // An empty batch is a valid one (CloudEvents 1.0.2, JSON format, section 4).
+            if count == 0 && form == EventsForm::Json {
                 return Err(Problem::bad_request("the array is empty"));
             }
         }
@@ -154,20 +146,44 @@ fn check(
             judge(0, Event::parse(body, arrival));
         }
     }
-    Ok((events, rejections))
+    Ok(checked)
 }
 
-/// Binary mode: every `ce-` header is an attribute, percent-encoded; the body is `data`.
+impl Checked {
+    fn judge(&mut self, index: usize, parsed: Result<Event, EventError>, arrival: Timestamp) {
+        let event = match parsed {
+            Ok(event) if is_reserved(&event.event_type) => {
+                let error = format!("attribute `type`: only Farol itself writes `{}`", event.event_type);
+                return self.rejections.push(index, Reason::Reserved, &error);
+            }
+            Ok(event) => event,
+            Err(error) => return self.rejections.push(index, Reason::from(&error), &error),
+        };
+        // As it is stored: numbers may be written longer there, and readers take no more than this.
+        let json = event.to_json();
+        if json.len() > MAX_EVENT_BYTES {
+            let error = EventError::TooLong { bytes: json.len() };
+            return self.rejections.push(index, Reason::from(&error), &error);
+        }
+        let key = Bytes::copy_from_slice(event.source.as_bytes());
+        self.records.push(ProducerRecord::new(key, json, arrival));
+        self.ids.push(event.id);
+    }
+}
+
+/// Binary mode: every `ce-` header is an attribute, the content type is `datacontenttype`, the body is `data`.
 fn from_headers(headers: &HeaderMap, body: &[u8], arrival: Timestamp) -> Result<Event, EventError> {
     let problem = |attribute: &str, problem: &str| EventError::Attribute {
         attribute: attribute.to_owned(),
         problem: problem.to_owned(),
     };
+    if body.len() > MAX_EVENT_BYTES {
+        return Err(EventError::TooLong { bytes: body.len() });
+    }
     let mut attributes = Map::new();
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
-        let text =
-            percent_decoded(value.as_bytes()).ok_or_else(|| problem(name, "is not percent-encoded UTF-8"))?;
+        let text = decoded(value.as_bytes()).ok_or_else(|| problem(name, "is not percent-encoded UTF-8"))?;
         // The binding has only texts; the one attribute of ours that is a number must become one again.
         let value = match (name, text.parse::<u32>()) {
             ("dataversion", Ok(number)) => Value::from(number),
@@ -180,11 +196,40 @@ fn from_headers(headers: &HeaderMap, body: &[u8], arrival: Timestamp) -> Result<
     if attributes.contains_key("data") {
         return Err(problem("data", "belongs into the body"));
     }
+    if attributes.contains_key("datacontenttype") {
+        return Err(problem("datacontenttype", "is the header `Content-Type` in binary mode"));
+    }
+    // Plain JSON is what an event without the attribute has.
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if let Some(given) = content_type.filter(|given| !given.trim().eq_ignore_ascii_case("application/json")) {
+        attributes.insert("datacontenttype".to_owned(), Value::from(given.trim()));
+    }
     if !body.trim_ascii().is_empty() {
         let data: Value = serde_json::from_slice(body).map_err(|e| EventError::Malformed(e.to_string()))?;
         attributes.insert("data".to_owned(), data);
     }
     Event::from_attributes(attributes, arrival)
+}
+
+/// The text of a `ce-` header: out of a quoted string, if it is one, then percent-decoded once (section 3.1.3.2).
+fn decoded(value: &[u8]) -> Option<String> {
+    percent_decoded(&unquoted(value)?)
+}
+
+/// What stands in a quoted string (RFC 7230, 3.2.6), or the text itself. `None` for one that doesn't end.
+fn unquoted(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let Some(quoted) = value.strip_prefix(b"\"") else { return Some(Cow::Borrowed(value)) };
+    let quoted = quoted.strip_suffix(b"\"")?;
+    let mut text = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => text.push(*bytes.next()?),
+            b'"' => return None,
+            other => text.push(*other),
+        }
+    }
+    Some(Cow::Owned(text))
 }
 
 /// Decodes `%C3%A9` and its like. `None` if what comes out is not UTF-8 or a `%` is not followed by two hex digits.
@@ -220,21 +265,72 @@ mod tests {
         Timestamp::from_millis_clamped(1_700_000_000_000)
     }
 
-    #[test]
-    fn a_binary_event_equals_its_structured_form() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
+    fn binary(more: &[(&'static str, &str)], body: &[u8]) -> Result<Event, EventError> {
+        let given = [
             ("ce-specversion", "1.0"),
             ("ce-id", "1"),
             ("ce-type", "metrica_coletada"),
             ("ce-source", "pump"),
-        ] {
-            headers.insert(name, value.parse().unwrap());
+        ];
+        let mut headers = HeaderMap::new();
+        for (name, value) in given.iter().chain(more) {
+            headers.insert(*name, value.parse().unwrap());
         }
-        let (binary, _) = check(EventsForm::Binary, &headers, br#"{"x":1}"#, arrival()).unwrap();
-        let (structured, _) =
-            check(EventsForm::Structured, &HeaderMap::new(), EVENT.as_bytes(), arrival()).unwrap();
-        assert_eq!(binary, structured);
+        from_headers(&headers, body, arrival())
+    }
+
+    #[test]
+    fn a_binary_event_equals_its_structured_form() {
+        let structured = Event::parse(EVENT.as_bytes(), arrival()).unwrap();
+        assert_eq!(binary(&[], br#"{"x":1}"#).unwrap(), structured);
+        assert_eq!(binary(&[("content-type", "application/json")], br#"{"x":1}"#).unwrap(), structured);
+    }
+
+    #[test]
+    fn the_content_type_of_a_binary_event_is_its_datas() {
+        let event = binary(&[("content-type", "application/vnd.acme+json; charset=utf-8")], b"{}").unwrap();
+        assert_eq!(event.datacontenttype.as_deref(), Some("application/vnd.acme+json; charset=utf-8"));
+        let refused = binary(&[("ce-datacontenttype", "application/json")], b"{}").unwrap_err();
+        assert!(refused.to_string().contains("Content-Type"), "{refused}");
+    }
+
+    #[test]
+    fn every_attribute_comes_from_its_header() {
+        let more = [
+            ("ce-source", "\"a \\\"quoted\\\" caf%C3%A9\""),
+            ("ce-time", "2025-09-16T21:41:41Z"),
+            ("ce-subject", "s%20t"),
+            ("ce-dataversion", "3"),
+            ("ce-correlationid", "01890000-0000-7000-8000-000000000001"),
+            ("ce-traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("ce-mine", "12"),
+        ];
+        let event = binary(&more, b"").unwrap();
+        assert_eq!(event.source, "a \"quoted\" café");
+        assert_eq!(event.time, "2025-09-16T21:41:41Z".parse().unwrap());
+        assert_eq!((event.subject.as_deref(), event.dataversion), (Some("s t"), 3));
+        assert!(event.correlationid.is_some() && event.traceparent.is_some() && event.data.is_empty());
+        assert_eq!(event.extensions["mine"], "12", "the binding has texts only");
+    }
+
+    #[test]
+    fn bad_binary_events_are_refused_with_the_attribute() {
+        for (header, reason) in [
+            (("ce-source", "%zz"), "`source` is not percent-encoded"),
+            (("ce-source", "\"open"), "`source` is not percent-encoded"),
+            (("ce-time", "yesterday"), "`time`"),
+            (("ce-specversion", "0.3"), "`specversion`"),
+            (("ce-dataversion", "one"), "`dataversion`"),
+            (("ce-data", "{}"), "`data` belongs into the body"),
+            (("ce-my_own", "x"), "`my_own`"),
+        ] {
+            let refused = binary(&[header], b"{}").unwrap_err();
+            assert!(refused.to_string().contains(reason), "{header:?}: {refused}");
+        }
+        assert!(matches!(binary(&[], b"[1]"), Err(EventError::Attribute { .. })));
+        assert!(matches!(binary(&[], b"{"), Err(EventError::Malformed(_))));
+        let large = vec![b' '; MAX_EVENT_BYTES + 1];
+        assert!(matches!(binary(&[], &large), Err(EventError::TooLong { .. })));
     }
 
     #[test]
@@ -245,21 +341,39 @@ mod tests {
         }
     }
 
+    fn checked(form: EventsForm, body: &str) -> Checked {
+        check(form, &HeaderMap::new(), body.as_bytes(), arrival()).unwrap()
+    }
+
     #[test]
     fn a_batch_keeps_its_good_events_and_names_the_bad_ones() {
-        let body = format!("[{EVENT}, {{}}, {EVENT}]");
-        let (events, rejections) =
-            check(EventsForm::Batch, &HeaderMap::new(), body.as_bytes(), arrival()).unwrap();
-        assert_eq!(events.len(), 2);
-        assert_eq!(rejections.listed()[0].index, 1);
+        let checked = checked(EventsForm::Batch, &format!("[{EVENT}, {{}}, {EVENT}]"));
+        assert_eq!((checked.ids.len(), checked.records.len()), (2, 2));
+        assert_eq!(checked.rejections.listed()[0].index, 1);
+    }
+
+    #[test]
+    fn an_empty_batch_is_one_and_an_empty_array_is_not() {
+        let empty = checked(EventsForm::Batch, " [ ] ");
+        assert!(empty.records.is_empty() && empty.rejections.total() == 0);
+        assert!(check(EventsForm::Json, &HeaderMap::new(), b"[]", arrival()).is_err());
     }
 
     #[test]
     fn nobody_else_writes_farols_account_of_itself() {
         let forged = EVENT.replace("metrica_coletada", "particoes_reatribuidas");
-        let (events, rejections) =
-            check(EventsForm::Json, &HeaderMap::new(), forged.as_bytes(), arrival()).unwrap();
-        assert!(events.is_empty());
-        assert!(rejections.listed()[0].error.contains("particoes_reatribuidas"));
+        let checked = checked(EventsForm::Json, &forged);
+        assert!(checked.records.is_empty());
+        assert!(checked.rejections.listed()[0].error.contains("particoes_reatribuidas"));
+    }
+
+    #[test]
+    fn an_event_that_grows_beyond_what_readers_take_is_refused() {
+        let numbers = vec!["1e15"; MAX_EVENT_BYTES / 6].join(",");
+        let long = EVENT.replace("{\"x\":1}", &format!("{{\"x\":[{numbers}]}}"));
+        assert!(long.len() < MAX_EVENT_BYTES);
+        let checked = checked(EventsForm::Structured, &long);
+        assert!(checked.records.is_empty());
+        assert_eq!(checked.rejections.by_reason().find(|(_, count)| *count > 0), Some((Reason::TooLong, 1)));
     }
 }

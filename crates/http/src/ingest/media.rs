@@ -47,15 +47,22 @@ pub fn readings_form(headers: &HeaderMap) -> Result<ReadingsForm, Problem> {
 /// # Errors
 /// 415 for a content type that is neither CloudEvents' nor JSON.
 pub fn events_form(headers: &HeaderMap) -> Result<EventsForm, Problem> {
-    let binary = headers.contains_key("ce-specversion");
+    // One that was forgotten is missed better as an attribute than as a wrong content type.
+    let required = ["ce-specversion", "ce-id", "ce-type", "ce-source"];
+    let binary = required.iter().any(|name| headers.contains_key(*name));
     match media_type(headers)?.as_deref() {
         Some("application/cloudevents+json") => Ok(EventsForm::Structured),
         Some("application/cloudevents-batch+json") => Ok(EventsForm::Batch),
         None | Some("application/json") if binary => Ok(EventsForm::Binary),
         None | Some("application/json") => Ok(EventsForm::Json),
+        Some(other)
+            if binary && other.ends_with("+json") && !other.starts_with("application/cloudevents") =>
+        {
+            Ok(EventsForm::Binary)
+        }
         Some(other) => Err(Problem::unsupported_media_type(format!(
             "`{other}` is not accepted; send `application/cloudevents+json`, `application/cloudevents-batch+json`, or \
-             `ce-` headers with an `application/json` body"
+             `ce-` headers with a body of `application/json` or another type of JSON"
         ))),
     }
 }
@@ -134,5 +141,17 @@ mod tests {
         headers.insert("ce-specversion", "1.0".parse().unwrap());
         assert_eq!(events_form(&headers).unwrap(), EventsForm::Binary);
         assert_eq!(events_form(&with("application/cloudevents-batch+json")).unwrap(), EventsForm::Batch);
+        let mut headers = with("application/vnd.acme+json");
+        assert_eq!(events_form(&headers).unwrap_err().kind().status(), 415);
+        headers.insert("ce-id", "1".parse().unwrap());
+        assert_eq!(events_form(&headers).unwrap(), EventsForm::Binary);
+        for structured in ["application/cloudevents+json", "application/cloudevents+json; charset=utf-8"] {
+            headers.insert(CONTENT_TYPE, structured.parse().unwrap());
+            assert_eq!(events_form(&headers).unwrap(), EventsForm::Structured, "the content type decides");
+        }
+        for refused in ["application/cloudevents+avro", "application/cloudevents", "text/plain"] {
+            headers.insert(CONTENT_TYPE, refused.parse().unwrap());
+            assert_eq!(events_form(&headers).unwrap_err().kind().status(), 415, "{refused}");
+        }
     }
 }

@@ -11,14 +11,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use farol_bus::{Partitioning, ProducerRecord};
 use farol_event::{Reading, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::ingest::elements;
 use crate::ingest::media::{self, ReadingsForm};
 use crate::ingest::producers::{self, ProducerName};
-use crate::ingest::rejection::{Reason, Rejection, Rejections};
+use crate::ingest::rejection::{Accepted, Reason, Rejections};
 use crate::openapi::{PostProblems, ReadingBody};
 use crate::problem::{Kind, Problem};
 
@@ -28,20 +28,6 @@ pub const MAX_READINGS: usize = 100_000;
 /// Bodies above this are checked on a thread of their own: some 200 readings take half a millisecond, which is as much
 /// as an async thread should spend in one go.
 const CHECK_ASIDE_BYTES: usize = 48 * 1024;
-
-/// What became of the readings of one request.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ReadingsAnswer {
-    /// How many are stored durably.
-    #[schema(minimum = 0, example = 1)]
-    pub accepted: u64,
-    /// The first hundred that were refused.
-    #[schema(max_items = 100)]
-    pub rejected: Vec<Rejection>,
-    /// How many were refused.
-    #[schema(minimum = 0, example = 0)]
-    pub rejected_total: u64,
-}
 
 /// Send readings.
 ///
@@ -61,7 +47,7 @@ pub struct ReadingsAnswer {
         content((ReadingBody = "application/json"), (String = "application/x-ndjson"))
     ),
     responses(
-        (status = 202, description = "At least one reading was accepted and is durable", body = ReadingsAnswer),
+        (status = 202, description = "At least one reading was accepted and is durable", body = Accepted),
         PostProblems,
     )
 )]
@@ -105,8 +91,7 @@ pub async fn post_readings(
     if accepted == 0 {
         return Err(nothing_accepted(&rejections));
     }
-    let answer = ReadingsAnswer { accepted, rejected: rejections.into_listed(), rejected_total: rejected };
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    Ok((StatusCode::ACCEPTED, Json(rejections.into_answer(accepted))).into_response())
 }
 
 /// The kinds of sender, for the API's description.

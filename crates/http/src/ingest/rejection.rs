@@ -18,6 +18,20 @@ pub struct Rejection {
     pub error: String,
 }
 
+/// What every answer says of what was sent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Accepted {
+    /// How many are stored durably.
+    #[schema(minimum = 0, example = 1)]
+    pub accepted: u64,
+    /// The first hundred that were refused.
+    #[schema(max_items = 100)]
+    pub rejected: Vec<Rejection>,
+    /// How many were refused.
+    #[schema(minimum = 0, example = 0)]
+    pub rejected_total: u64,
+}
+
 /// Why something was refused, as a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -106,9 +120,9 @@ impl Rejections {
         &self.listed
     }
 
-    /// The first ones, for an answer.
-    pub fn into_listed(self) -> Vec<Rejection> {
-        self.listed
+    /// What the answer says, when the rest is durable.
+    pub fn into_answer(self, accepted: u64) -> Accepted {
+        Accepted { accepted, rejected_total: self.total(), rejected: self.listed }
     }
 
     /// How many for each reason.

@@ -222,12 +222,16 @@ async fn events_come_structured_batched_and_binary() {
     assert_eq!(batched.status, 202);
     assert_eq!(batched.json()["accepted"], 1);
     assert_eq!(batched.json()["rejected"][0]["index"], 1);
+    let empty = farol.post("/api/events", "application/cloudevents-batch+json", "[]").await;
+    assert_eq!(empty.status, 202);
+    assert_eq!(empty.json(), json!({"accepted": 0, "ids": [], "rejected": [], "rejected_total": 0}));
     let headers = [
-        ("content-type", "application/json"),
+        ("content-type", "application/vnd.loja+json"),
         ("ce-specversion", "1.0"),
         ("ce-id", "e3"),
         ("ce-type", "metrica_coletada"),
-        ("ce-source", "caf%C3%A9"),
+        ("ce-source", "\"caf%C3%A9\""),
+        ("ce-subject", "o%20que"),
     ];
     let binary = farol.request(Method::POST, "/api/events", &headers, r#"{"x":1}"#).await;
     assert_eq!(binary.status, 202, "{binary:?}");
@@ -235,6 +239,8 @@ async fn events_come_structured_batched_and_binary() {
         .get_until("/api/events?source=caf%C3%A9", |json| json["events"].as_array().unwrap().len() == 1)
         .await;
     assert_eq!(found["events"][0]["data"], json!({"x": 1}));
+    assert_eq!(found["events"][0]["datacontenttype"], "application/vnd.loja+json");
+    assert_eq!(found["events"][0]["subject"], "o que");
     let found = farol
         .get_until("/api/events?source=loja", |json| json["events"].as_array().unwrap().len() == 2)
         .await;
@@ -249,7 +255,10 @@ async fn bad_events_are_refused_with_their_reason() {
         ("application/cloudevents+json", "", "empty"),
         ("application/cloudevents+json", "nonsense", "JSON"),
         ("application/cloudevents-batch+json", "{}", "array"),
-        ("application/cloudevents-batch+json", "[]", "empty"),
+        ("application/cloudevents-batch+json", "[", "array"),
+        ("application/cloudevents-batch+json", "[5]", "JSON object"),
+        ("application/cloudevents+json", "[]", "JSON object"),
+        ("application/json", "[]", "empty"),
         ("application/json", r#"{"specversion":"0.3","id":"1","type":"t","source":"s"}"#, "1.0"),
         ("application/json", r#"{"specversion":"1.0","id":"1","type":"t","source":"s","time":"x"}"#, "time"),
         ("application/json", r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":5}"#, "data"),
@@ -263,6 +272,20 @@ async fn bad_events_are_refused_with_their_reason() {
         assert!(detail.contains(reason), "{body}: {detail}");
     }
     farol.post("/api/events", "text/xml", "<a/>").await.problem(415);
+    for (header, body, reason) in [
+        (("ce-time", "yesterday"), "{}", "time"),
+        (("ce-datacontenttype", "application/json"), "{}", "Content-Type"),
+        (("ce-x", "1"), "[1]", "data"),
+        (("ce-x", "1"), "{", "JSON"),
+    ] {
+        let headers =
+            [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t"), ("ce-source", "s"), header];
+        let detail = farol.request(Method::POST, "/api/events", &headers, body).await.problem(400);
+        assert!(detail.contains(reason), "{header:?}: {detail}");
+    }
+    let forgotten = [("ce-id", "1"), ("ce-type", "t"), ("ce-source", "s")];
+    let detail = farol.request(Method::POST, "/api/events", &forgotten, "{}").await.problem(400);
+    assert!(detail.contains("specversion"), "{detail}");
     let twice = [("ce-specversion", "1.0"), ("ce-id", "%zz"), ("ce-type", "t"), ("ce-source", "s")];
     let detail = farol.request(Method::POST, "/api/events", &twice, "").await.problem(400);
     assert!(detail.contains("percent"), "{detail}");
