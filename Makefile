@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 PLANT := FAROL=$(RELEASE) scripts/plant
 
 .DEFAULT_GOAL := help
-.PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka dist install clean clean-build \
+.PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka bench-resilience dist install clean clean-build \
 	start stop status health infrastructure-only with-consumers with-monitoring start-monitoring build-all build-producers \
 	build-consumers start-producers stop-producers start-consumers stop-consumers kill-consumer logs-producers \
 	logs-consumers monitor-sensors monitor-alerts test-external test-topics
@@ -100,6 +100,9 @@ bench: build ## Measure, and print the figures of the README
 bench-kafka: build ## Measure the Kafka port beside a real Apache Kafka
 	CACHE_DIR=$(CACHE_DIR) scripts/clients-setup
 	CACHE_DIR=$(CACHE_DIR) scripts/bench-kafka
+
+bench-resilience: ## Measure farol-resilience beside other crates and Python
+	scripts/bench-resilience
 
 dist: build ## Put binary, completions, manual pages and licences into dist/
 	scripts/dist $(RELEASE) dist

@@ -1,0 +1,22 @@
+//! Counts allocations per call, closed and open, and prints `name;closed;open` by line. Apart from the timings, because
+//! counting costs time.
+
+use allocation_counter::measure;
+use farol_resilience_bench::{Subject, subjects};
+
+const CALLS: u32 = 10_000;
+
+fn per_call(subject: &dyn Subject) -> String {
+    subject.run(CALLS, false);
+    // A batch may allocate for itself; of ten thousand calls, one allocation doesn't show.
+    let counted = measure(|| subject.run(CALLS, false)).count_total;
+    format!("{:.2}", counted as f64 / f64::from(CALLS)).trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn main() {
+    for named in subjects() {
+        let closed = per_call(&*named.subject);
+        named.subject.open();
+        println!("{};{closed};{}", named.name, per_call(&*named.subject));
+    }
+}
