@@ -122,6 +122,40 @@ pub const DEFAULT_HALF_OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// # Ok(()) }
 /// ```
 ///
+/// Founding document 001's `@circuit(failure_threshold=5, recovery_timeout=60)`, through all its states, on a clock that
+/// is moved by hand:
+///
+/// ```
+/// use std::time::Duration;
+/// use farol_resilience::breaker::State;
+/// use farol_resilience::{CircuitBreaker, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let circuit = CircuitBreaker::builder("api.externa.com")
+///     .consecutive_failures(5)
+///     .open_for(Duration::from_secs(60))
+///     .clock(clock.shared())
+///     .build()?;
+/// let call_external_api = |answer: Result<&'static str, &'static str>| circuit.call_blocking(|| answer);
+///
+/// // "Se 5 falhas consecutivas → circuit OPEN (não tenta mais)"
+/// for _ in 0..5 {
+///     call_external_api(Err("timeout")).unwrap_err();
+/// }
+/// assert_eq!(circuit.state(), State::Open);
+///
+/// // "Após 60s → circuit HALF_OPEN (tenta 1 request)"
+/// clock.advance(Duration::from_secs(60));
+/// let request = circuit.try_acquire()?;
+/// assert_eq!(circuit.state(), State::HalfOpen);
+/// assert!(circuit.try_acquire().is_err());
+///
+/// // "Se sucesso → circuit CLOSED (volta ao normal)"
+/// request.success();
+/// assert_eq!(circuit.state(), State::Closed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Around sync code, with a predicate for what fails:
 ///
 /// ```

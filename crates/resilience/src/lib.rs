@@ -60,3 +60,8 @@ pub use registry::{Policy, Registry};
 pub use retry::{Retry, RetryBudget};
 pub use snapshot::{PolicyKind, PolicySnapshot};
 pub use timeout::Timeout;
+
+/// The examples of the README are run as tests.
+#[cfg(all(doctest, feature = "prometheus"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

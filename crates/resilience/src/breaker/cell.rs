@@ -1,11 +1,11 @@
 //! A breaker's memory in atomic words, changed by compare-and-swap: no lock, whoever holds it up.
 //!
-//! The first word holds the whole [`Memory`], so that a mode, its generation and its counts can't be seen apart:
+//! The first word holds the whole [`Memory`], so that a mode, its period and its counts can't be seen apart:
 //!
 //! ```text
 //!   63   61 60        56 55             32 31            16 15            0
 //!  ┌───────┬────────────┬─────────────────┬────────────────┬───────────────┐
-//!  │ mode  │ openings   │ generation      │ closed: failures                │
+//!  │ mode  │ openings   │ period          │ closed: failures                │
 //!  │       │            │                 │ half-open: successes │ probes   │
 //!  └───────┴────────────┴─────────────────┴────────────────┴───────────────┘
 //! ```
@@ -19,7 +19,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::state::{self, Admission, Cause, Command, GENERATION_BITS, Memory, Mode, Report, Rules, State};
+use super::state::{self, Admission, Cause, Command, Memory, Mode, PERIOD_BITS, Report, Rules, State};
 use crate::clock::MonotonicTime;
 
 /// An atomic word. All that this module needs of one; loads acquire, changes acquire and release.
@@ -53,7 +53,7 @@ impl Word for AtomicU64 {
 
 const MODE_SHIFT: u32 = 61;
 const OPENINGS_SHIFT: u32 = 56;
-const GENERATION_SHIFT: u32 = 32;
+const PERIOD_SHIFT: u32 = 32;
 
 #[inline]
 fn pack(memory: Memory) -> u64 {
@@ -66,7 +66,7 @@ fn pack(memory: Memory) -> u64 {
     };
     mode << MODE_SHIFT
         | u64::from(memory.openings) << OPENINGS_SHIFT
-        | u64::from(memory.generation) << GENERATION_SHIFT
+        | u64::from(memory.period) << PERIOD_SHIFT
         | counts
 }
 
@@ -81,7 +81,7 @@ fn unpack(word: u64) -> Memory {
         _ => Mode::Disabled,
     };
     Memory {
-        generation: (word >> GENERATION_SHIFT) as u32 & ((1 << GENERATION_BITS) - 1),
+        period: (word >> PERIOD_SHIFT) as u32 & ((1 << PERIOD_BITS) - 1),
         openings: (word >> OPENINGS_SHIFT) as u8 & 0x1f,
         mode,
     }
@@ -98,8 +98,8 @@ pub(crate) struct Change {
 /// How a call was received.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Entry {
-    /// It may go on, in this generation.
-    Admitted { generation: u32, change: Option<Change> },
+    /// It may go on, in this period.
+    Admitted { period: u32, change: Option<Change> },
     /// It may not; a probe is let through at that time, if it is known.
     Rejected { until: Option<MonotonicTime>, change: Option<Change> },
 }
@@ -145,14 +145,14 @@ impl<W: Word> Cell<W> {
         loop {
             let memory = unpack(word);
             let (then, cause) = match state::admit(rules, memory, self.since(memory.state()), now) {
-                Admission::Admit => return Entry::Admitted { generation: memory.generation, change: None },
+                Admission::Admit => return Entry::Admitted { period: memory.period, change: None },
                 Admission::Reject { until } => return Entry::Rejected { until, change: None },
                 Admission::Probe { then, cause } => (then, cause),
                 Admission::RejectAnd { then, cause } => (then, Some(cause)),
             };
             match self.swap(word, memory, then, cause, now) {
                 Ok(change) if then.state() == State::HalfOpen => {
-                    return Entry::Admitted { generation: then.generation, change };
+                    return Entry::Admitted { period: then.period, change };
                 }
                 Ok(change) => return Entry::Rejected { until: Some(rules.open.until(then, now)), change },
                 Err(newer) => word = newer,

@@ -11,7 +11,7 @@ use crate::clock::MonotonicTime;
 /// What a call carries from its admission to its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
-    pub(super) generation: u32,
+    pub(super) period: u32,
     /// When it began; zero if the breaker doesn't ask how long calls take.
     pub(super) started: MonotonicTime,
 }
@@ -66,8 +66,8 @@ impl<'a> Permit<'a> {
     }
 
     #[cfg(test)]
-    pub(super) fn generation(&self) -> u32 {
-        self.ticket.generation
+    pub(super) fn period(&self) -> u32 {
+        self.ticket.period
     }
 
     #[inline]

@@ -75,9 +75,10 @@ impl Shared {
         let memory = self.cell.memory();
         match memory.mode {
             Mode::Closed { .. } | Mode::Disabled => {
-                Ok(Ticket { generation: memory.generation, started: self.started() })
+                Ok(Ticket { period: memory.period, started: self.started() })
             }
-            Mode::Open | Mode::HalfOpen { .. } | Mode::ForcedOpen => self.enter_guarded(),
+            Mode::Open | Mode::HalfOpen { .. } => self.enter_guarded(),
+            Mode::ForcedOpen => Err(self.rejection(None)),
         }
     }
 
@@ -92,9 +93,9 @@ impl Shared {
         }
         let now = self.clock.now();
         match self.cell.admit(&self.rules, now) {
-            Entry::Admitted { generation, change } => {
+            Entry::Admitted { period, change } => {
                 self.announce(change);
-                Ok(Ticket { generation, started: self.started() })
+                Ok(Ticket { period, started: self.started() })
             }
             Entry::Rejected { until, change } => {
                 self.announce(change);
@@ -137,7 +138,7 @@ impl Shared {
             Outcome::Cancelled => &shard.cancelled,
             Outcome::Ignored => &shard.ignored,
         });
-        let mut report = Report { generation: ticket.generation, outcome, slow: false, window: None };
+        let mut report = Report { period: ticket.period, outcome, slow: false, window: None };
         if self.window.is_some() {
             self.weigh(ticket, &mut report);
         }
@@ -165,7 +166,7 @@ impl Shared {
         };
         let memory = self.cell.memory();
         // Probes are judged one by one, and what began before the last change is judged no more.
-        let counts = memory.generation == ticket.generation && matches!(memory.mode, Mode::Closed { .. });
+        let counts = memory.period == ticket.period && matches!(memory.mode, Mode::Closed { .. });
         if !(says_something && counts) {
             return;
         }
@@ -192,7 +193,7 @@ impl Shared {
             window.clear();
         }
         let newest = self.newest_change.load(Ordering::Acquire);
-        let sequence = state::sequence(newest, to.generation);
+        let sequence = state::sequence(newest, to.period);
         self.newest_change.fetch_max(sequence, Ordering::AcqRel);
         if from == to_state {
             return;

@@ -11,7 +11,7 @@
 //!   by hand, from any state: ForcedOpen, Disabled, Closed
 //! ```
 //!
-//! Each change of mode begins a new **generation**. A call carries the generation in which it was admitted, and its
+//! Each change of mode begins a new **period**. A call carries the period in which it was admitted, and its
 //! outcome counts only in that one: what began before the breaker opened can't close it again, and a probe that was
 //! given up can't free a place that isn't its own.
 
@@ -19,9 +19,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::MonotonicTime;
+use crate::random::{self, Random, SplitMix64};
 
-/// Bits of a generation. It wraps after 16 million changes; a call under way for just that long would be taken for one of today.
-pub(crate) const GENERATION_BITS: u32 = 24;
+/// Bits of a period. It wraps after 16 million changes; a call under way for just that long would be taken for one of today.
+pub(crate) const PERIOD_BITS: u32 = 24;
 
 /// The most times that a breaker counts as opened again without having closed in between.
 pub(crate) const MAX_OPENINGS: u8 = 31;
@@ -85,15 +86,15 @@ pub(crate) enum Mode {
 /// All that a breaker remembers, but for when it entered its mode and the window of past outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// Which mode this is, counted from the first; of [`GENERATION_BITS`].
-    pub(crate) generation: u32,
+    /// Which mode this is, counted from the first; of [`PERIOD_BITS`].
+    pub(crate) period: u32,
     /// How often the breaker opened since it was last closed, up to [`MAX_OPENINGS`].
     pub(crate) openings: u8,
     pub(crate) mode: Mode,
 }
 
 impl Memory {
-    pub(crate) const NEW: Self = Self { generation: 0, openings: 0, mode: Mode::Closed { failures: 0 } };
+    pub(crate) const NEW: Self = Self { period: 0, openings: 0, mode: Mode::Closed { failures: 0 } };
 
     #[inline]
     pub(crate) fn state(self) -> State {
@@ -111,10 +112,10 @@ impl Memory {
         Self { mode, ..self }
     }
 
-    /// Another mode, and with it a new generation.
+    /// Another mode, and with it a new period.
     fn enter(self, mode: Mode, openings: u8) -> Self {
-        let generation = self.generation.wrapping_add(1) & ((1 << GENERATION_BITS) - 1);
-        Self { generation, openings, mode }
+        let period = self.period.wrapping_add(1) & ((1 << PERIOD_BITS) - 1);
+        Self { period, openings, mode }
     }
 
     fn open(self) -> Self {
@@ -122,10 +123,10 @@ impl Memory {
     }
 }
 
-/// The number of a change that counts on for ever, from the wrapping generation and the newest number known.
-pub(crate) fn sequence(newest: u64, generation: u32) -> u64 {
-    const SPAN: u64 = 1 << GENERATION_BITS;
-    let ahead = u64::from(generation).wrapping_sub(newest) % SPAN;
+/// The number of a change that counts on for ever, from the wrapping period and the newest number known.
+pub(crate) fn sequence(newest: u64, period: u32) -> u64 {
+    const SPAN: u64 = 1 << PERIOD_BITS;
+    let ahead = u64::from(period).wrapping_sub(newest) % SPAN;
     // More than half a lap ahead is a little behind: another thread has reported a later change first.
     if ahead > SPAN / 2 { newest.saturating_sub(SPAN - ahead) } else { newest.saturating_add(ahead) }
 }
@@ -192,30 +193,22 @@ impl OpenTimes {
         let index = usize::from(memory.openings.saturating_sub(1));
         let mut nanos = self.by_opening.get(index).copied().unwrap_or(u64::MAX);
         if self.jitter > 0.0 {
-            nanos = nanos.saturating_add(self.extra(nanos, memory.generation));
+            nanos = nanos.saturating_add(self.extra(nanos, memory.period));
         }
         since.after(Duration::from_nanos(nanos))
     }
 
-    /// The jitter of one generation: random, but the same whenever it is asked for.
+    /// The jitter of one period: random, but the same whenever it is asked for.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a part of a positive time, and casts saturate"
     )]
-    fn extra(&self, nanos: u64, generation: u32) -> u64 {
-        let part = (mix(self.seed ^ u64::from(generation)) >> 11) as f64 / (1_u64 << 53) as f64;
+    fn extra(&self, nanos: u64, period: u32) -> u64 {
+        let part = random::fraction(SplitMix64::seeded(self.seed ^ u64::from(period)).next());
         (nanos as f64 * self.jitter * part) as u64
     }
-}
-
-/// SplitMix64's output function (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
-fn mix(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// What the state machine goes by.
@@ -264,7 +257,7 @@ pub(crate) fn admit(rules: &Rules, memory: Memory, since: MonotonicTime, now: Mo
         }
         Mode::HalfOpen { probes, successes } => {
             if rules.half_open_limit.is_some_and(|limit| now.since(since) >= limit) {
-                // The probes under way are of an old generation then: whatever comes of them is too late.
+                // The probes under way are of an old period then: whatever comes of them is too late.
                 return Admission::RejectAnd { then: memory.open(), cause: Cause::ProbesOverdue };
             }
             if probes >= rules.probes {
@@ -290,8 +283,8 @@ pub(crate) enum Outcome {
 /// A call has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Report {
-    /// In which generation it was admitted.
-    pub(crate) generation: u32,
+    /// In which period it was admitted.
+    pub(crate) period: u32,
     pub(crate) outcome: Outcome,
     pub(crate) slow: bool,
     /// The window of past outcomes, this one included, is bad enough to open the breaker.
@@ -311,7 +304,7 @@ impl Report {
 /// What the breaker remembers after a call has ended; the cause if that is another mode.
 #[inline]
 pub(crate) fn settle(rules: &Rules, memory: Memory, report: Report) -> (Memory, Option<Cause>) {
-    if report.generation != memory.generation {
+    if report.period != memory.period {
         return (memory, None);
     }
     match memory.mode {

@@ -351,7 +351,7 @@ fn sixteen_threads_never_make_more_probes_than_permitted() {
         }
     };
     breaker.changes().listen(listener).unwrap();
-    // By generation: permits held, and the most that ever were. Raised after a permit was had and lowered before it is
+    // By period: permits held, and the most that ever were. Raised after a permit was had and lowered before it is
     // given back, so never more than there are.
     let held: Mutex<HashMap<u64, (usize, usize)>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -361,15 +361,15 @@ fn sixteen_threads_never_make_more_probes_than_permitted() {
                 for call in 0..2000_usize {
                     clock.advance(Duration::from_nanos(1));
                     let Ok(permit) = breaker.try_acquire() else { continue };
-                    let generation = u64::from(permit.generation());
+                    let period = u64::from(permit.period());
                     {
                         let mut held = held.lock();
-                        let (now, most) = held.entry(generation).or_default();
+                        let (now, most) = held.entry(period).or_default();
                         *now += 1;
                         *most = (*most).max(*now);
                     }
                     std::thread::yield_now();
-                    held.lock().entry(generation).and_modify(|(now, _)| *now -= 1);
+                    held.lock().entry(period).and_modify(|(now, _)| *now -= 1);
                     match (thread + call) % 7 {
                         0 => permit.failure(),
                         1 => drop(permit),
@@ -381,9 +381,9 @@ fn sixteen_threads_never_make_more_probes_than_permitted() {
     });
     let half_open = half_open.lock();
     assert!(half_open.len() > 10, "the test has seen {} half-open times", half_open.len());
-    for generation in half_open.iter() {
-        let most = held.lock().get(generation).map_or(0, |(_, most)| *most);
-        assert!((1..=2).contains(&most), "{most} probes at once in generation {generation}");
+    for period in half_open.iter() {
+        let most = held.lock().get(period).map_or(0, |(_, most)| *most);
+        assert!((1..=2).contains(&most), "{most} probes at once in period {period}");
     }
     if let state::Mode::HalfOpen { probes, .. } = breaker.shared.cell.memory().mode {
         assert_eq!(probes, 0, "a place was lost");

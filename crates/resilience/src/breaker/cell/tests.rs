@@ -43,8 +43,8 @@ fn rules(failures: u32, probes: u16, successes_to_close: u16) -> Rules {
     }
 }
 
-fn end<W: Word>(cell: &Cell<W>, rules: &Rules, generation: u32, outcome: Outcome) -> Option<Change> {
-    let report = Report { generation, outcome, slow: false, window: None };
+fn end<W: Word>(cell: &Cell<W>, rules: &Rules, period: u32, outcome: Outcome) -> Option<Change> {
+    let report = Report { period, outcome, slow: false, window: None };
     cell.settle(rules, report, || MonotonicTime::ZERO)
 }
 
@@ -92,7 +92,7 @@ fn failures_at_once_open_it_once_and_one_thread_reports_it() {
         |cell, rules, _| end(cell, rules, 0, Outcome::Failure),
         |cell, _, changes| {
             assert_eq!(cell.memory().state(), State::Open);
-            assert_eq!(cell.memory().generation, 1);
+            assert_eq!(cell.memory().period, 1);
             let reported: Vec<_> = changes.into_iter().flatten().collect();
             assert_eq!(reported.len(), 1);
             assert_eq!(reported[0].cause, Cause::ConsecutiveFailures(2));
@@ -134,12 +134,12 @@ fn probes_under_way_never_exceed_the_permitted_and_a_given_up_probe_leaves_no_ga
         let run = |shared: &(Cell<LoomU64>, Rules, LoomU64), outcome| {
             let (cell, rules, running) = shared;
             for _ in 0..2 {
-                if let Entry::Admitted { generation, .. } = cell.admit(rules, SECOND) {
+                if let Entry::Admitted { period, .. } = cell.admit(rules, SECOND) {
                     if cell.memory().state() == State::HalfOpen {
                         assert_eq!(running.fetch_add(1, AcqRel), 0, "two probes at once");
                         running.fetch_sub(1, AcqRel);
                     }
-                    end(cell, rules, generation, outcome);
+                    end(cell, rules, period, outcome);
                 }
             }
         };
@@ -180,7 +180,7 @@ fn who_sees_it_open_sees_since_when() {
         |_| Cell::new(),
         |cell, rules, number| {
             if number == 0 {
-                let report = Report { generation: 0, outcome: Outcome::Failure, slow: false, window: None };
+                let report = Report { period: 0, outcome: Outcome::Failure, slow: false, window: None };
                 cell.settle(rules, report, || SECOND);
             } else if cell.open_since().is_some() {
                 assert_eq!(cell.open_since().unwrap().1, SECOND);
@@ -202,8 +202,8 @@ fn a_command_and_a_probe_at_once_leave_what_the_command_says() {
         |cell, rules, number| {
             if number == 0 {
                 cell.command(Command::Open, SECOND);
-            } else if let Entry::Admitted { generation, .. } = cell.admit(rules, SECOND) {
-                end(cell, rules, generation, Outcome::Success);
+            } else if let Entry::Admitted { period, .. } = cell.admit(rules, SECOND) {
+                end(cell, rules, period, Outcome::Success);
             }
         },
         |cell, _, _| assert_eq!(cell.memory().state(), State::ForcedOpen),
@@ -224,10 +224,10 @@ proptest! {
     #[test]
     fn a_word_gives_back_what_was_packed_into_it(
         mode in modes(),
-        generation in 0_u32..1 << GENERATION_BITS,
+        period in 0_u32..1 << PERIOD_BITS,
         openings in 0..=MAX_OPENINGS,
     ) {
-        let memory = Memory { generation, openings, mode };
+        let memory = Memory { period, openings, mode };
         prop_assert_eq!(unpack(pack(memory)), memory);
     }
 }

@@ -19,11 +19,11 @@ fn at(seconds: u64) -> MonotonicTime {
 }
 
 fn memory(mode: Mode) -> Memory {
-    Memory { generation: 7, openings: 1, mode }
+    Memory { period: 7, openings: 1, mode }
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report { generation: 7, outcome, slow: false, window: None }
+    Report { period: 7, outcome, slow: false, window: None }
 }
 
 #[test]
@@ -50,16 +50,16 @@ fn what_each_outcome_does_in_each_mode() {
     ] {
         let (then, why) = settle(&rules, memory(before), report(outcome));
         assert_eq!((then.mode, why), (after, cause), "{before:?} {outcome:?}");
-        // A new generation begins with a new mode, and only with one.
-        assert_eq!(then.generation, if why.is_some() { 8 } else { 7 }, "{before:?} {outcome:?}");
+        // A new period begins with a new mode, and only with one.
+        assert_eq!(then.period, if why.is_some() { 8 } else { 7 }, "{before:?} {outcome:?}");
     }
 }
 
 #[test]
-fn an_outcome_of_another_generation_changes_nothing() {
+fn an_outcome_of_another_period_changes_nothing() {
     let half_open = memory(Mode::HalfOpen { probes: 1, successes: 0 });
     for outcome in [Outcome::Success, Outcome::Failure, Outcome::Cancelled] {
-        let late = Report { generation: 6, ..report(outcome) };
+        let late = Report { period: 6, ..report(outcome) };
         assert_eq!(settle(&rules(), half_open, late), (half_open, None));
     }
 }
@@ -122,12 +122,12 @@ fn commands_work_from_every_state_and_a_repeated_one_does_nothing() {
             (Command::Disable, State::Disabled),
         ] {
             match command(memory(mode), order) {
-                Some(then) => assert_eq!((then.state(), then.generation), (state, 8)),
+                Some(then) => assert_eq!((then.state(), then.period), (state, 8)),
                 None => assert_eq!(memory(mode).state(), state),
             }
         }
         let reset = command(memory(mode), Command::Reset).unwrap();
-        assert_eq!(reset, Memory { generation: 8, openings: 0, mode: Mode::Closed { failures: 0 } });
+        assert_eq!(reset, Memory { period: 8, openings: 0, mode: Mode::Closed { failures: 0 } });
     }
 }
 
@@ -142,8 +142,8 @@ fn it_stays_open_longer_each_time_up_to_the_longest_and_closing_forgets_that() {
     let mut now = memory(Mode::Closed { failures: 0 });
     now.openings = 0;
     for _ in 0..40 {
-        let generation = now.generation;
-        now = settle(&rules, now, Report { generation, ..report(Outcome::Failure) }).0;
+        let period = now.period;
+        now = settle(&rules, now, Report { period, ..report(Outcome::Failure) }).0;
         let until = rules.open.until(now, MonotonicTime::ZERO);
         times.push(until.since(MonotonicTime::ZERO).as_secs());
         let Admission::Probe { then, .. } = admit(&rules, now, MonotonicTime::ZERO, until) else {
@@ -153,8 +153,8 @@ fn it_stays_open_longer_each_time_up_to_the_longest_and_closing_forgets_that() {
     }
     assert_eq!(times[..5], [10, 20, 40, 60, 60]);
     assert_eq!(times.last(), Some(&60));
-    let generation = now.generation;
-    let closed = settle(&rules, now, Report { generation, ..report(Outcome::Success) }).0;
+    let period = now.period;
+    let closed = settle(&rules, now, Report { period, ..report(Outcome::Success) }).0;
     assert_eq!((closed.state(), closed.openings), (State::Closed, 0));
 }
 
@@ -163,8 +163,8 @@ fn jitter_only_lengthens_and_spreads() {
     let first = Duration::from_secs(10);
     let times = OpenTimes::new(first, 1.0, first, 0.5, 42);
     let mut seconds: Vec<f64> = (0..1000)
-        .map(|generation| {
-            let open = Memory { generation, openings: 1, mode: Mode::Open };
+        .map(|period| {
+            let open = Memory { period, openings: 1, mode: Mode::Open };
             assert_eq!(times.until(open, at(0)), times.until(open, at(0)));
             times.until(open, at(0)).since(at(0)).as_secs_f64()
         })
@@ -175,10 +175,10 @@ fn jitter_only_lengthens_and_spreads() {
 }
 
 #[test]
-fn sequence_numbers_count_on_over_the_wrap_of_generations() {
+fn sequence_numbers_count_on_over_the_wrap_of_periods() {
     assert_eq!(sequence(0, 1), 1);
     assert_eq!(sequence(5, 4), 4);
-    let lap = 1 << GENERATION_BITS;
+    let lap = 1 << PERIOD_BITS;
     assert_eq!(sequence(lap - 1, 0), lap);
     assert_eq!(sequence(3 * lap + 1, 0xff_ffff), 3 * lap - 1);
 }
@@ -201,25 +201,25 @@ proptest! {
             let before = memory;
             if step < 3 {
                 match admit(&rules, memory, since, now) {
-                    Admission::Admit => under_way.push(memory.generation),
+                    Admission::Admit => under_way.push(memory.period),
                     Admission::Probe { then, .. } => {
                         memory = then;
-                        under_way.push(then.generation);
+                        under_way.push(then.period);
                     }
                     Admission::Reject { .. } => {}
                     Admission::RejectAnd { then, .. } => memory = then,
                 }
             } else if !under_way.is_empty() {
-                let generation = under_way.swap_remove(which % under_way.len());
+                let period = under_way.swap_remove(which % under_way.len());
                 let outcome = [Outcome::Success, Outcome::Failure, Outcome::Cancelled][usize::from(step) - 3];
-                memory = settle(&rules, memory, Report { generation, outcome, slow: false, window: None }).0;
+                memory = settle(&rules, memory, Report { period, outcome, slow: false, window: None }).0;
             }
-            if memory.generation != before.generation {
+            if memory.period != before.period {
                 since = now;
                 prop_assert_ne!(memory.state(), before.state());
             }
             if let Mode::HalfOpen { probes: counted, successes } = memory.mode {
-                let real = under_way.iter().filter(|generation| **generation == memory.generation).count();
+                let real = under_way.iter().filter(|period| **period == memory.period).count();
                 prop_assert_eq!(usize::from(counted), real);
                 prop_assert!(counted <= probes);
                 prop_assert!(successes < successes_to_close);
