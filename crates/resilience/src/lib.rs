@@ -2,7 +2,8 @@
 //!
 //! For any Rust program: nothing here knows what is called or over which protocol. Every policy has a name, is cheap to
 //! clone (clones share their state), and is used in one of three ways: around an async closure (`call`), around a sync
-//! closure (`call_blocking`), or as a tower layer (`layer`, feature `tower`). All of them fail with one type,
+//! closure (`call_blocking`), or as a tower layer (`layer`, feature `tower`); attributes (`#[circuit_breaker]`, `#[retry]`,
+//! `#[bulkhead]`, `#[timeout]`, feature `macros`) put a whole function under policies of its own. All of them fail with one type,
 //! [`Error`], so that policies inside one another don't nest their errors.
 //!
 //! Modules, in reading order:
@@ -15,11 +16,11 @@
 //! * [`random`]: where jitter has its randomness from;
 //! * [`registry`]: the policies of a program, by name;
 //! * [`breaker`]: stops calls to a service that fails;
-//! * [`retry`]: tries a failed operation again;
+//! * [`mod@retry`]: tries a failed operation again;
 //! * [`rate_limiter`]: bounds calls per time;
-//! * [`bulkhead`]: bounds how many calls are under way;
+//! * [`mod@bulkhead`]: bounds how many calls are under way;
 //! * [`adaptive`]: bounds how many calls are under way, by how the service answers;
-//! * [`timeout`]: gives a call up that takes too long;
+//! * [`mod@timeout`]: gives a call up that takes too long;
 //! * [`fallback`]: answers in place of a call that failed;
 //! * [`pipeline`]: policies inside one another, in a stated order;
 //! * `metrics`: a registry as Prometheus metrics (feature `prometheus`).
@@ -34,6 +35,9 @@ pub mod changes;
 pub mod classify;
 pub mod clock;
 pub mod error;
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod expansion;
 pub mod fallback;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
@@ -53,6 +57,8 @@ pub use classify::{AnyError, Classify, Verdict};
 pub use clock::{Clock, ManualClock, MonotonicTime, SharedClock, SystemClock, TokioClock};
 pub use error::Error;
 pub use fallback::Fallback;
+#[cfg(feature = "macros")]
+pub use farol_resilience_macros::{bulkhead, circuit_breaker, retry, timeout};
 pub use pipeline::Pipeline;
 pub use random::{Random, SplitMix64};
 pub use rate_limiter::RateLimiter;

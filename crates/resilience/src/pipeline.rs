@@ -132,6 +132,21 @@ impl<S> Pipeline<S> {
         self.stages.run_blocking(&mut || operation().map_err(Error::Inner))
     }
 
+    /// The same as [`call_once`](Self::call_once) for an operation that isn't async.
+    pub fn call_blocking_once<T, E, F>(&self, operation: F) -> Result<T, Error<E>>
+    where
+        S: StageOnce<T, E>,
+        F: FnOnce() -> Result<T, E>,
+        T: Send,
+        E: Send,
+    {
+        let mut operation = Some(operation);
+        self.stages.run_blocking(&mut || {
+            let operation = operation.take().expect("a stage that makes the call at most once does so");
+            operation().map_err(Error::Inner)
+        })
+    }
+
     /// Puts services under all policies, as one layer with one flat error. Requests must be `Clone`, because a retry
     /// repeats them.
     #[cfg(feature = "tower")]
