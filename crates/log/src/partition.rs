@@ -12,6 +12,7 @@ mod retain;
 mod stored;
 pub(crate) mod writer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -127,7 +128,8 @@ pub(crate) struct PartitionInner {
     pub(crate) deleted: AtomicBool,
     pub(crate) poison: OnceLock<Arc<str>>,
     pub(crate) counters: PartitionCounters,
-    listeners: RwLock<Vec<(u64, Listener)>>,
+    /// By number, so that one goes quickly however many there are.
+    listeners: RwLock<BTreeMap<u64, Listener>>,
     next_listener: AtomicU64,
 }
 
@@ -217,7 +219,7 @@ impl PartitionInner {
             return;
         }
         let end_offset = self.view.read().committed.end_offset;
-        for (_, listener) in listeners.iter() {
+        for listener in listeners.values() {
             listener(end_offset);
         }
     }
@@ -311,7 +313,7 @@ impl Partition {
     /// quick and must not call the log. The callbacks of the appends that made them readable have been called before.
     pub fn on_advance(&self, listener: impl Fn(i64) + Send + Sync + 'static) -> Subscription {
         let number = self.inner.next_listener.fetch_add(1, Ordering::Relaxed);
-        self.inner.listeners.write().push((number, Arc::new(listener)));
+        self.inner.listeners.write().insert(number, Arc::new(listener));
         Subscription { partition: Arc::downgrade(&self.inner), number }
     }
 
@@ -412,7 +414,7 @@ impl Fetched {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(partition) = self.partition.upgrade() {
-            partition.listeners.write().retain(|(number, _)| *number != self.number);
+            partition.listeners.write().remove(&self.number);
         }
     }
 }

@@ -191,6 +191,34 @@ async fn whoever_does_not_read_its_answers_holds_little_and_not_for_long() {
     eventually("nothing is held", async || numbers().in_flight_bytes == 0).await;
 }
 
+#[tokio::test]
+async fn long_polls_that_name_a_partition_often_wait_for_it_once_and_go_at_once() {
+    const TIMES: usize = 50_000;
+    let server = Server::start().await;
+    let witness = Witness::start(&server);
+    let mut waiting = fetch_request("t", 0, 0).with_min_bytes(i32::MAX).with_max_wait_ms(60_000);
+    let partition = waiting.topics[0].partitions[0].clone();
+    waiting.topics[0].partitions = vec![partition; TIMES];
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut client = server.client().await;
+        client.send(12, &waiting).await;
+        readers.push(client);
+    }
+    let fetches = || {
+        let apis = server.handle.numbers()().apis;
+        apis.iter().find(|api| api.name == "Fetch").map_or(0, |api| api.requests)
+    };
+    eventually("all have come", async || fetches() >= 8).await;
+    let mut writer = server.client().await;
+    writer.produce("t", 0, batch(Compression::None, &["a"])).await;
+    drop(readers);
+    witness.finish().await;
+    let answer = writer.call(12, &waiting.with_max_wait_ms(0)).await;
+    assert_eq!(answer.responses[0].partitions.len(), 1);
+    assert_eq!(values(answer.responses[0].partitions[0].records.as_ref()), ["a"]);
+}
+
 /// Joins a group of one with so many bytes of metadata, and waits to be its member.
 async fn join(client: &mut Client, group: &str, metadata_bytes: usize) {
     let protocol = JoinGroupRequestProtocol::default()

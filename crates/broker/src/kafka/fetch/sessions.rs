@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::PartitionRead;
 use super::answer::TOPIC_IDS_FROM;
+use crate::kafka::distinct::distinct;
 
 /// A session that nobody has used for so long may make room for another.
 const EVICT_AFTER: Duration = Duration::from_secs(120);
@@ -125,7 +126,8 @@ impl FetchSessions {
         let (session_id, epoch) = (request.session_id, request.session_epoch);
         let by_topic_id = version >= TOPIC_IDS_FROM;
         let forgotten = forgotten(&request, by_topic_id);
-        let targets = targets(request, by_topic_id);
+        // As in Kafka: a partition that is named twice is read once.
+        let targets: Vec<Target> = distinct(targets(request, by_topic_id), Target::key).collect();
         match epoch {
             FINAL_EPOCH => {
                 self.forget(session_id);
