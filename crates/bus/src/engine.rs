@@ -253,6 +253,36 @@ pub trait Bus: Send + Sync + 'static {
         spec: OffsetSpec,
     ) -> Result<BTreeMap<TopicPartition, i64>, BusError>;
 
+    /// Like [`Bus::offsets`], but without partitions that aren't there: a group may be assigned, and have committed, some that
+    /// were deleted meanwhile.
+    async fn known_offsets(
+        &self,
+        partitions: &[TopicPartition],
+        spec: OffsetSpec,
+    ) -> Result<BTreeMap<TopicPartition, i64>, BusError> {
+        let topics = self.topics().await?;
+        let counts: BTreeMap<&str, i32> =
+            topics.iter().map(|topic| (&*topic.name, topic.partitions)).collect();
+        let is_known = |partition: &&TopicPartition| {
+            counts.get(&*partition.topic).is_some_and(|count| (0..*count).contains(&partition.partition))
+        };
+        let known: Vec<TopicPartition> = partitions.iter().filter(is_known).cloned().collect();
+        match self.offsets(&known, spec).await {
+            // One went between the two questions: one by one, then.
+            Err(BusError::UnknownTopicOrPartition(_)) => {
+                let mut found = BTreeMap::new();
+                for partition in &known {
+                    match self.offsets(std::slice::from_ref(partition), spec).await {
+                        Err(BusError::UnknownTopicOrPartition(_)) => {}
+                        other => found.extend(other?),
+                    }
+                }
+                Ok(found)
+            }
+            other => other,
+        }
+    }
+
     /// A producer whose records stand alone.
     async fn producer(&self, client_id: &str) -> Result<Arc<dyn Producer>, BusError>;
 

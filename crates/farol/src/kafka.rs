@@ -45,13 +45,13 @@ async fn connect(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<Kaf
     Ok(bus)
 }
 
-/// First and last offsets of partitions: the first record that is still stored, and the end.
+/// First and last offsets of the partitions that are there: the first record that is still stored, and the end.
 async fn extents(
     bus: &KafkaBus,
     partitions: &[TopicPartition],
 ) -> anyhow::Result<BTreeMap<TopicPartition, (i64, i64)>> {
-    let first = bus.offsets(partitions, OffsetSpec::Earliest).await?;
-    let ends = bus.offsets(partitions, OffsetSpec::Latest).await?;
+    let first = bus.known_offsets(partitions, OffsetSpec::Earliest).await?;
+    let ends = bus.known_offsets(partitions, OffsetSpec::Latest).await?;
     let extent = |(partition, first): (TopicPartition, i64)| {
         let end = ends.get(&partition).copied().unwrap_or(first);
         (partition, (first, end))

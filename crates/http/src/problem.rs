@@ -250,7 +250,7 @@ impl From<BusError> for Problem {
             BusError::Unavailable(_) => {
                 Self::unavailable(format!("{error}; nothing of this request was confirmed"))
             }
-            other => Self::internal("storing the request", &other),
+            other => Self::internal("asking the log", &other),
         }
     }
 }

@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::system_events::SystemEvents;
 
+/// Bytes of the names of partitions in one list: about a thousand ordinary ones. What is beyond is counted, not listed. A group
+/// decides how much there is to say and how often, and must not fill the disk with it.
+const MAX_LISTED_BYTES: usize = 16 * 1024;
+
 /// The `data` of `consumidor_entrou` and `consumidor_saiu`: who, and what its coming or going cost.
 #[derive(Serialize)]
 struct Membership<'a> {
@@ -93,10 +97,43 @@ fn rebalance_of(record: &RebalanceRecord) -> Rebalance {
         completed_at: record.completed_at,
         causes: record.causes.iter().map(sentence).collect(),
         changes: record.causes.iter().map(change).collect(),
+        // Of all of them, before some are left out.
         cost: RebalanceCost::of(record.began_at, record.completed_at, &before, &after, &paused_ms),
-        before,
-        after,
-        paused_ms,
+        before: listed(before),
+        after: listed(after),
+        paused_ms: longest(paused_ms),
+    }
+}
+
+/// As many partitions of each member as there is room for, and how many more there are.
+fn listed(mut owned: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
+    let mut left = MAX_LISTED_BYTES;
+    for partitions in owned.values_mut() {
+        let fits = partitions.iter().take_while(|name| take(&mut left, name)).count();
+        let more = partitions.len() - fits;
+        partitions.truncate(fits);
+        if more > 0 {
+            partitions.push(format!("({more} more)"));
+        }
+    }
+    owned
+}
+
+/// As many pauses as there is room for, the longest.
+fn longest(paused_ms: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut pauses: Vec<(String, u64)> = paused_ms.into_iter().collect();
+    pauses.sort_by_key(|(_, pause)| std::cmp::Reverse(*pause));
+    let mut left = MAX_LISTED_BYTES;
+    pauses.into_iter().take_while(|(name, _)| take(&mut left, name)).collect()
+}
+
+fn take(left: &mut usize, name: &str) -> bool {
+    match left.checked_sub(name.len()) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
     }
 }
 
@@ -148,4 +185,24 @@ fn by_member(owned: &BTreeMap<String, Vec<TopicPartition>>) -> BTreeMap<String, 
         .iter()
         .map(|(client, parts)| (client.clone(), parts.iter().map(ToString::to_string).collect()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let names = |count: usize| (0..count).map(|n| format!("{}/{n}", "t".repeat(190))).collect::<Vec<_>>();
+        let owned = listed([("a".to_owned(), names(60_000)), ("b".to_owned(), names(2))].into());
+        let listed_bytes: usize = owned.values().flatten().map(String::len).sum();
+        assert!(listed_bytes <= MAX_LISTED_BYTES + 2 * "(60000 more)".len(), "{listed_bytes}");
+        assert_eq!(owned["a"].last().unwrap(), &format!("({} more)", 60_000 - (owned["a"].len() - 1)));
+        assert_eq!(owned["b"], ["(2 more)"]);
+        let ordinary: BTreeMap<String, Vec<String>> =
+            [("a".to_owned(), (0..1000).map(|n| format!("sensor-data/{n}")).collect())].into();
+        assert_eq!(listed(ordinary.clone()), ordinary);
+        let paused = longest((0..60_000).map(|n| (format!("sensor-data/{n}"), n)).collect());
+        assert!(paused.contains_key("sensor-data/59999") && !paused.contains_key("sensor-data/0"));
+    }
 }

@@ -15,6 +15,7 @@ use farol_bus::{
     Bus as _, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled, StartAt,
     TopicPartition,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -34,17 +35,28 @@ pub fn run(arguments: cli::Consume, settings: &Settings) -> anyhow::Result<ExitC
     until_interrupted(|stop| async move {
         let bus = connect(settings, "farol-consume").await?;
         let (mut consumer, mut until) = match &arguments.group {
-            Some(group) => (member(&bus, group, &arguments).await?, None),
+            Some(group) => (member(&bus, group, &arguments).await?, until_of_member(&arguments)),
             None => reader(&bus, &arguments).await?,
         };
-        let printed = print(consumer.as_mut(), &arguments, &mut until, &stop).await;
+        let printed = print(&bus, consumer.as_mut(), &arguments, &mut until, &stop).await;
         consumer.close().await?;
         printed.map(|()| ExitCode::SUCCESS)
     })
 }
 
-/// What is still to be printed before it is done; `None` goes on for ever.
-type Until = Option<BTreeMap<TopicPartition, i64>>;
+/// When it is done.
+enum Until {
+    /// Never.
+    Stopped,
+    /// When it has got partitions, which a member must wait for; it then stops at their ends.
+    Assigned,
+    /// When each of these partitions is read up to its end.
+    Ends(BTreeMap<TopicPartition, i64>),
+}
+
+fn until_of_member(arguments: &cli::Consume) -> Until {
+    if arguments.from_beginning && !arguments.follow { Until::Assigned } else { Until::Stopped }
+}
 
 async fn member(bus: &KafkaBus, group: &str, arguments: &cli::Consume) -> anyhow::Result<Box<dyn Consumer>> {
     let offset_reset = if arguments.from_beginning { OffsetReset::Earliest } else { OffsetReset::Latest };
@@ -70,27 +82,41 @@ async fn reader(bus: &KafkaBus, arguments: &cli::Consume) -> anyhow::Result<(Box
         None => StartAt::Latest,
     };
     let follow = arguments.follow || begin == StartAt::Latest;
-    let until = (!follow).then(|| extents.iter().map(|(p, (_, end))| (p.clone(), *end)).collect());
+    let until = if follow { Until::Stopped } else { Until::Ends(ends(extents)) };
     let mut consumer = bus.consumer(ConsumerSettings::standalone("farol-consume")).await?;
     consumer.assign(partitions.into_iter().map(|partition| (partition, begin)).collect()).await?;
     Ok((consumer, until))
 }
 
+fn ends(extents: BTreeMap<TopicPartition, (i64, i64)>) -> BTreeMap<TopicPartition, i64> {
+    extents.into_iter().map(|(partition, (_, end))| (partition, end)).collect()
+}
+
 async fn print(
+    bus: &KafkaBus,
     consumer: &mut dyn Consumer,
     arguments: &cli::Consume,
     until: &mut Until,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut left = arguments.max_messages.unwrap_or(u64::MAX);
-    while left > 0 && !is_done(consumer, until) {
+    while left > 0 && !is_done(consumer, until) && !nobody_reads() {
         let polled = tokio::select! {
             polled = consumer.poll(POLL) => polled?,
             () = stop.cancelled() => return Ok(()),
         };
-        let Polled::Records(batches) = polled else { continue };
+        let batches = match polled {
+            Polled::Records(batches) => batches,
+            Polled::Assigned(assignment) => {
+                let gained: Vec<_> =
+                    assignment.partitions.into_iter().map(|(partition, _)| partition).collect();
+                until.gain(ends(extents(bus, &gained).await?));
+                continue;
+            }
+            Polled::Revoked(_) => continue,
+        };
         let mut printed = BTreeMap::new();
-        let written = write(&batches, arguments, until.as_ref(), &mut left, &mut printed);
+        let written = write(&batches, arguments, until, &mut left, &mut printed);
         if arguments.group.is_some() && !printed.is_empty() {
             consumer.commit(printed).await?;
         }
@@ -102,25 +128,49 @@ async fn print(
     Ok(())
 }
 
+impl Until {
+    /// The member has more partitions, which end there.
+    fn gain(&mut self, gained: BTreeMap<TopicPartition, i64>) {
+        match self {
+            Self::Stopped => {}
+            // Until the others have given some up, it may have none.
+            Self::Assigned if gained.is_empty() => {}
+            Self::Assigned => *self = Self::Ends(gained),
+            Self::Ends(ends) => ends.extend(gained),
+        }
+    }
+}
+
 /// Whether everything up to the ends that there were has been read.
 fn is_done(consumer: &dyn Consumer, until: &mut Until) -> bool {
-    until.as_mut().is_some_and(|until| {
-        until.retain(|partition, end| consumer.position(partition).is_some_and(|position| position < *end));
-        until.is_empty()
-    })
+    let Until::Ends(ends) = until else { return false };
+    ends.retain(|partition, end| consumer.position(partition).is_some_and(|position| position < *end));
+    ends.is_empty()
+}
+
+/// Whether whoever read standard output has gone: while there is nothing to write, no write says so.
+fn nobody_reads() -> bool {
+    let out = io::stdout();
+    let mut waiting = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec::default();
+    rustix::event::poll(&mut waiting, Some(&now)).is_ok()
+        && waiting.iter().any(|out| out.revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
 
 /// Writes records, and notes how far each partition was written.
 fn write(
     batches: &[ConsumedBatch],
     arguments: &cli::Consume,
-    until: Option<&BTreeMap<TopicPartition, i64>>,
+    until: &Until,
     left: &mut u64,
     printed: &mut BTreeMap<TopicPartition, i64>,
 ) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for batch in batches {
-        let end = until.map_or(i64::MAX, |until| until.get(&batch.partition).copied().unwrap_or(i64::MIN));
+        let end = match until {
+            Until::Stopped | Until::Assigned => i64::MAX,
+            Until::Ends(ends) => ends.get(&batch.partition).copied().unwrap_or(i64::MIN),
+        };
         for record in batch.records.iter().filter(|record| record.offset < end) {
             if *left == 0 {
                 break;

@@ -78,13 +78,14 @@ async fn progress(
     let all: Vec<_> = owners.keys().cloned().collect();
     let extents = extents(bus, &all).await?;
     let progress = |(partition, owner): (TopicPartition, Option<String>)| {
-        let (first, end) = extents.get(&partition).copied().unwrap_or_default();
+        // A partition that was deleted has no end, and nobody can be behind in it.
+        let (first, end) = extents.get(&partition).copied()?;
         let committed = committed.get(&partition).copied();
         // What retention has deleted can't be read any more, and so isn't waited for.
         let next = committed.map_or(first, |offset| offset.max(first));
-        (partition, Progress { owner, committed, end, lag: (end - next).max(0), next })
+        Some((partition, Progress { owner, committed, end, lag: (end - next).max(0), next }))
     };
-    Ok(owners.into_iter().map(progress).collect())
+    Ok(owners.into_iter().filter_map(progress).collect())
 }
 
 async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {

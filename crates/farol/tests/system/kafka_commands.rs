@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
 use crate::farol::{Farol, eventually, farol, folder, output, text, write};
@@ -238,4 +240,57 @@ async fn simulated_sensors_send_over_the_kafka_protocol() {
     assert!(!sensors.is_empty(), "their readings are shown");
     let producers = server.get("/api/producer-health").await;
     assert!(!producers["producers"].as_array().unwrap().is_empty(), "{producers}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_under_its_readers_hides_no_group() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "doomed", "--partitions", "2"]);
+    // A client that doesn't look again keeps the partitions that it was assigned.
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &server.kafka)
+        .set("group.id", "holders")
+        .set("topic.metadata.refresh.interval.ms", "-1")
+        .create()
+        .unwrap();
+    consumer.subscribe(&["doomed"]).unwrap();
+    eventually(Duration::from_secs(30), "the assignment", async || {
+        consumer.poll(Duration::from_millis(50));
+        (consumer.assignment().unwrap().count() == 2).then_some(())
+    })
+    .await;
+    run(path, &server, &["topics", "delete", "doomed", "--yes"]);
+    let groups = server.get("/api/groups").await;
+    let named = |name: &str| groups["groups"].as_array().unwrap().iter().any(|group| group["group"] == name);
+    assert!(named("holders") && named("sensor-processors"), "{groups}");
+    server.get("/api/partition-assignment").await;
+    let listed = run(path, &server, &["groups"]);
+    assert!(listed.contains("holders") && listed.contains("sensor-processors"), "{listed}");
+    run(path, &server, &["groups", "describe", "holders"]);
+    drop(consumer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_begins_at_the_beginning_stops_at_the_end_and_goes_when_nobody_reads() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "list", "--partitions", "3"]);
+    let lines: String = (0..200).map(|n| format!("{n}:{n}\n")).collect();
+    produce(path, &server, &["list", "--key-separator", ":"], &lines);
+    let consume = ["consume", "list", "--group", "readers", "--from-beginning"];
+    assert_eq!(run(path, &server, &consume).lines().count(), 200);
+    produce(path, &server, &["list"], "one more\n");
+    assert_eq!(run(path, &server, &consume).lines().count(), 1, "it goes on where it was");
+    assert_eq!(run(path, &server, &consume), "", "nothing more is there");
+
+    // `| head -1` on a topic in which nothing happens.
+    let mut command = farol(path);
+    command.args(["consume", "list", "--group", "readers", "--brokers", &server.kafka]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = eventually(Duration::from_secs(60), "its end", async || child.try_wait().unwrap()).await;
+    assert!(ended.success(), "{ended}");
 }

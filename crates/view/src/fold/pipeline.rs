@@ -272,9 +272,9 @@ fn rebalance(
     record: &EventRecord,
 ) -> rusqlite::Result<Result<(), &'static str>> {
     let Some(rebalance) = data::<Rebalance>(record) else { return Ok(Err("not a rebalance")) };
-    // Worked out here and not taken from the event, because older ones don't have it.
+    // Older events don't say it, and newer ones don't list all partitions of large groups.
     let Rebalance { began_at, completed_at, before, after, paused_ms, .. } = &rebalance;
-    let cost = RebalanceCost::of(*began_at, *completed_at, before, after, paused_ms);
+    let cost = RebalanceCost::of(*began_at, *completed_at, before, after, paused_ms).at_least(rebalance.cost);
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     transaction
         .prepare_cached(

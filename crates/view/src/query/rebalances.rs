@@ -131,6 +131,16 @@ pub struct RebalancePage {
 }
 
 impl RebalanceCost {
+    /// The larger of two figures each: one may be of a part only.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        Self {
+            took_ms: self.took_ms.max(other.took_ms),
+            partitions_moved: self.partitions_moved.max(other.partitions_moved),
+            longest_pause_ms: self.longest_pause_ms.max(other.longest_pause_ms),
+        }
+    }
+
     /// Works it out from times, owners and pauses.
     pub fn of(
         began_at: Timestamp,
