@@ -34,6 +34,7 @@ pub use limit::Algorithm;
 use crate::classify::{AnyError, Classify, Verdict};
 use crate::clock::{MonotonicTime, SharedClock, SystemClock};
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::registry::Policy;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
 
@@ -61,7 +62,7 @@ struct Shared {
     clock: SharedClock,
     /// What calls are admitted by; a copy of the limit below.
     limit: AtomicUsize,
-    in_flight: AtomicUsize,
+    in_flight: Gate,
     state: Mutex<Limit>,
     counters: Counters,
     algorithm: Algorithm,
@@ -126,7 +127,7 @@ impl AdaptiveLimiterBuilder {
                 name: self.name,
                 clock: self.clock,
                 limit: AtomicUsize::new(limit.limit()),
-                in_flight: AtomicUsize::new(0),
+                in_flight: Gate::new(),
                 state: Mutex::new(limit),
                 counters: Counters::default(),
                 algorithm: self.algorithm,
@@ -156,7 +157,7 @@ impl AdaptivePermit {
 impl Drop for AdaptivePermit {
     fn drop(&mut self) {
         let shared = &*self.shared;
-        let in_flight = shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let in_flight = usize::try_from(shared.in_flight.give_back()).unwrap_or(usize::MAX);
         let counter = match self.verdict {
             Verdict::Success => &shared.counters.successful,
             Verdict::Failure => &shared.counters.dropped,
@@ -220,10 +221,7 @@ impl<C> AdaptiveLimiter<C> {
     pub fn try_acquire(&self) -> Result<AdaptivePermit, Error<Infallible>> {
         let shared = &*self.shared;
         let limit = shared.limit.load(Ordering::Acquire);
-        let admitted = shared
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
-        if admitted.is_err() {
+        if !shared.in_flight.try_take(limit as u64) {
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(name = %shared.name, limit, "call over the concurrency limit");
             return Err(Error::LimitExceeded { name: shared.name.clone(), limit });
@@ -273,7 +271,7 @@ impl<C> AdaptiveLimiter<C> {
 
     /// Calls under way.
     pub fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Acquire)
+        usize::try_from(self.shared.in_flight.taken()).unwrap_or(usize::MAX)
     }
 
     /// The limiter as it stands.

@@ -43,13 +43,14 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::clock::{MonotonicTime, SharedClock, SystemClock};
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::registry::Policy;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
 
@@ -81,7 +82,7 @@ struct Shared {
     clock: SharedClock,
     /// tokio's semaphore is fair: a permit that comes back goes to whoever waits longest, and is free only if nobody waits.
     permits: Semaphore,
-    waiting: AtomicUsize,
+    waiting: Gate,
     counters: Counters,
 }
 
@@ -136,7 +137,7 @@ impl BulkheadBuilder {
                 max_wait: self.max_wait,
                 clock: self.clock,
                 permits: Semaphore::new(self.max_concurrent),
-                waiting: AtomicUsize::new(0),
+                waiting: Gate::new(),
                 counters: Counters::default(),
             }),
         }
@@ -170,19 +171,11 @@ impl fmt::Debug for Permit {
 }
 
 /// A place in the queue. Dropping it gives it back.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let taken = waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < max).then_some(count + 1));
-        taken.ok().map(|_| Self(waiting))
-    }
-}
+struct Place<'a>(&'a Gate);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.give_back();
     }
 }
 
@@ -277,12 +270,11 @@ impl Bulkhead {
     }
 
     fn queue(&self, max_wait: Duration) -> Result<Place<'_>, Error<Infallible>> {
-        let place = if max_wait.is_zero() {
-            None
-        } else {
-            Place::take(&self.shared.waiting, self.shared.max_waiting)
-        };
-        place.ok_or_else(|| self.full())
+        let shared = &*self.shared;
+        if max_wait.is_zero() || !shared.waiting.try_take(shared.max_waiting as u64) {
+            return Err(self.full());
+        }
+        Ok(Place(&shared.waiting))
     }
 
     /// The caller has taken a permit from the semaphore.
@@ -323,7 +315,7 @@ impl Bulkhead {
 
     /// Callers that wait for a permit.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Acquire)
+        usize::try_from(self.shared.waiting.taken()).unwrap_or(usize::MAX)
     }
 
     /// The bulkhead as it stands.

@@ -39,6 +39,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod expansion;
 pub mod fallback;
+mod gate;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
 pub mod pipeline;
@@ -48,6 +49,7 @@ pub mod registry;
 pub mod retry;
 pub mod snapshot;
 pub mod timeout;
+mod word;
 
 pub use adaptive::AdaptiveLimiter;
 pub use breaker::CircuitBreaker;

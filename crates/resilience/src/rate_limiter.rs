@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::registry::Policy;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
 
-use gcra::Rate;
+use gcra::{Arrival, Rate, Turn};
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -54,7 +54,7 @@ struct Shared {
     max_wait: Duration,
     clock: SharedClock,
     /// Theoretical arrival time of the next call, in the clock's nanoseconds.
-    arrival: AtomicU64,
+    arrival: Arrival,
     counters: Counters,
     calls: u32,
     period: Duration,
@@ -105,7 +105,7 @@ impl RateLimiterBuilder {
                 rate: Rate::new(self.calls, self.period, self.burst),
                 max_wait: self.max_wait,
                 clock: self.clock,
-                arrival: AtomicU64::new(0),
+                arrival: Arrival::new(),
                 counters: Counters::default(),
                 calls: self.calls,
                 period: self.period,
@@ -116,14 +116,16 @@ impl RateLimiterBuilder {
 }
 
 /// A turn that is waited for. Given back when it is dropped, if it is the last that was given.
-struct Turn<'a> {
+struct Waiting<'a> {
     shared: &'a Shared,
-    before: u64,
-    after: u64,
-    wait: Duration,
+    turn: Turn,
 }
 
-impl Turn<'_> {
+impl Waiting<'_> {
+    fn wait(&self) -> Duration {
+        Duration::from_nanos(self.turn.wait)
+    }
+
     /// The wait is over.
     fn take(self) {
         self.shared.counters.permitted_after_wait.fetch_add(1, Ordering::Relaxed);
@@ -132,15 +134,9 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // Fails if another turn was given after this one, which then is lost.
-        let _ = self.shared.arrival.compare_exchange(
-            self.after,
-            self.before,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        self.shared.arrival.give_back(self.turn);
     }
 }
 
@@ -172,7 +168,7 @@ impl RateLimiter {
     /// Uses one call of the allowance, if need be after waiting for as long as the limiter's setting says.
     pub async fn acquire(&self) -> Result<(), Error<Infallible>> {
         if let Some(turn) = self.turn(self.shared.max_wait)? {
-            tokio::time::sleep(turn.wait).await;
+            tokio::time::sleep(turn.wait()).await;
             turn.take();
         }
         Ok(())
@@ -181,7 +177,7 @@ impl RateLimiter {
     /// The same for code that isn't async; the thread is held up while it waits.
     pub fn acquire_blocking(&self) -> Result<(), Error<Infallible>> {
         if let Some(turn) = self.turn(self.shared.max_wait)? {
-            self.shared.clock.sleep_blocking(turn.wait);
+            self.shared.clock.sleep_blocking(turn.wait());
             turn.take();
         }
         Ok(())
@@ -204,24 +200,16 @@ impl RateLimiter {
     }
 
     /// A turn that has to be waited for, or `None` if the call may go at once.
-    fn turn(&self, max_wait: Duration) -> Result<Option<Turn<'_>>, Error<Infallible>> {
+    fn turn(&self, max_wait: Duration) -> Result<Option<Waiting<'_>>, Error<Infallible>> {
         let shared = &*self.shared;
         let now = shared.clock.now().as_nanos();
-        let mut before = shared.arrival.load(Ordering::Relaxed);
-        loop {
-            let (wait, after) = match shared.rate.admit(before, now, nanos(max_wait)) {
-                Ok(admitted) => admitted,
-                Err(wait) => return Err(self.rejected(Duration::from_nanos(wait))),
-            };
-            match shared.arrival.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Relaxed) {
-                Err(seen) => before = seen,
-                Ok(_) if wait == 0 => {
-                    shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
-                    return Ok(None);
-                }
-                Ok(_) => return Ok(Some(Turn { shared, before, after, wait: Duration::from_nanos(wait) })),
-            }
+        let turn = shared.arrival.next_turn(shared.rate, now, nanos(max_wait));
+        let turn = turn.map_err(|wait| self.rejected(Duration::from_nanos(wait)))?;
+        if turn.wait > 0 {
+            return Ok(Some(Waiting { shared, turn }));
         }
+        shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
+        Ok(None)
     }
 
     #[cold]
@@ -241,7 +229,7 @@ impl RateLimiter {
         const CALLS: &str = "Calls that asked for their turn, by answer";
         let shared = &*self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let free = shared.rate.free(shared.arrival.load(Ordering::Relaxed), shared.clock.now().as_nanos());
+        let free = shared.rate.free(shared.arrival.time(), shared.clock.now().as_nanos());
         PolicySnapshot::new(PolicyKind::RateLimiter, shared.name.clone())
             .counter(Counter::of_kind("calls", "permitted", CALLS, read(&shared.counters.permitted)))
             .counter(Counter::of_kind("calls", "rejected", CALLS, read(&shared.counters.rejected)))

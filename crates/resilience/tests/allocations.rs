@@ -68,3 +68,51 @@ fn calls_through_the_layer_allocate_nothing() {
     breaker.open();
     assert_eq!(allocations(|| assert!(at_once(service.call(3)).is_err())), 0);
 }
+
+#[test]
+fn calls_through_the_other_policies_allocate_nothing() {
+    use farol_resilience::retry::RetryBudget;
+    use farol_resilience::{AdaptiveLimiter, Bulkhead, Fallback, RateLimiter, Retry, Timeout};
+
+    let ok = || async { Ok::<_, ()>(()) };
+    let retry =
+        Retry::idempotent("r").budget(RetryBudget::new("r")).max_elapsed(Duration::from_secs(60)).build();
+    assert_eq!(allocations(|| retry.call_blocking(|| Ok::<_, ()>(())).unwrap()), 0);
+    assert_eq!(allocations(|| at_once(retry.call(ok)).unwrap()), 0);
+    let bulkhead = Bulkhead::new("b");
+    assert_eq!(allocations(|| drop(bulkhead.try_acquire().unwrap())), 0);
+    assert_eq!(allocations(|| at_once(bulkhead.call(ok)).unwrap()), 0);
+    let limiter = RateLimiter::new("l", u32::MAX, Duration::from_secs(1));
+    assert_eq!(allocations(|| at_once(limiter.call(ok)).unwrap()), 0);
+    let adaptive = AdaptiveLimiter::new("a");
+    assert_eq!(allocations(|| at_once(adaptive.call(ok)).unwrap()), 0);
+    let fallback = Fallback::value("f", ());
+    assert_eq!(allocations(|| at_once(fallback.call(ok)).unwrap()), 0);
+
+    // Refusals, too.
+    let full = Bulkhead::builder("b").max_concurrent(1).max_waiting(0).build();
+    let _permit = full.try_acquire().unwrap();
+    assert_eq!(allocations(|| assert!(at_once(full.call(ok)).is_err())), 0);
+    let spent = RateLimiter::builder("l", 1, Duration::from_secs(3600)).build();
+    spent.try_acquire().unwrap();
+    assert_eq!(allocations(|| assert!(at_once(spent.call(ok)).is_err())), 0);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let timeout = Timeout::new("t", Duration::from_secs(1));
+    runtime.block_on(async {
+        assert_eq!(allocations(|| at_once(timeout.call(ok)).unwrap()), 0);
+    });
+}
+
+#[test]
+fn calls_through_a_pipeline_allocate_nothing() {
+    use farol_resilience::{Bulkhead, Fallback, Pipeline, RateLimiter, Retry};
+
+    let pipeline = Pipeline::outermost(Fallback::value("p", ()))
+        .then(Retry::idempotent("p").build())
+        .then(CircuitBreaker::new("p"))
+        .then(RateLimiter::new("p", u32::MAX, Duration::from_secs(1)))
+        .then(Bulkhead::new("p"));
+    assert_eq!(allocations(|| at_once(pipeline.call(|| async { Ok::<_, ()>(()) })).unwrap()), 0);
+    assert_eq!(allocations(|| pipeline.call_blocking(|| Ok::<_, ()>(())).unwrap()), 0);
+}

@@ -17,39 +17,9 @@
 //!
 //! The words are generic so that the tests can run this very code under loom, which tries every interleaving.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::state::{self, Admission, Cause, Command, Memory, Mode, PERIOD_BITS, Report, Rules, State};
 use crate::clock::MonotonicTime;
-
-/// An atomic word. All that this module needs of one; loads acquire, changes acquire and release.
-pub(crate) trait Word {
-    fn new(value: u64) -> Self;
-    fn load(&self) -> u64;
-    /// Swaps if the word is `current`; otherwise says what it is.
-    fn swap_if(&self, current: u64, new: u64) -> Result<(), u64>;
-    fn raise_to(&self, value: u64);
-}
-
-impl Word for AtomicU64 {
-    fn new(value: u64) -> Self {
-        Self::new(value)
-    }
-
-    #[inline]
-    fn load(&self) -> u64 {
-        self.load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn swap_if(&self, current: u64, new: u64) -> Result<(), u64> {
-        self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
-    }
-
-    fn raise_to(&self, value: u64) {
-        self.fetch_max(value, Ordering::AcqRel);
-    }
-}
+use crate::word::Word;
 
 const MODE_SHIFT: u32 = 61;
 const OPENINGS_SHIFT: u32 = 56;

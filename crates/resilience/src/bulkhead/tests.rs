@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use proptest::prelude::*;

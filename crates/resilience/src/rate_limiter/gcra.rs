@@ -4,9 +4,11 @@
 //! by the tolerance, which is what makes a burst. Each call moves the number on by one interval. From ATM Forum, "Traffic
 //! Management Specification 4.0" (1996), section 4.4.2 and annex: virtual scheduling.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::clock::nanos;
+use crate::word::Word;
 
 /// How calls are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +40,98 @@ impl Rate {
     }
 }
 
+/// A turn that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    before: u64,
+    after: u64,
+    /// Nanoseconds until it comes.
+    pub(super) wait: u64,
+}
+
+/// The theoretical arrival time, shared by threads.
+#[derive(Debug)]
+pub(super) struct Arrival<W = AtomicU64> {
+    time: W,
+}
+
+impl<W: Word> Arrival<W> {
+    pub(super) fn new() -> Self {
+        Self { time: W::new(0) }
+    }
+
+    /// Gives a turn that comes within `max_wait`, or says when one would come.
+    #[inline]
+    pub(super) fn next_turn(&self, rate: Rate, now: u64, max_wait: u64) -> Result<Turn, u64> {
+        let mut before = self.time.load();
+        loop {
+            let (wait, after) = rate.admit(before, now, max_wait)?;
+            match self.time.swap_if(before, after) {
+                Ok(()) => return Ok(Turn { before, after, wait }),
+                Err(seen) => before = seen,
+            }
+        }
+    }
+
+    /// Takes a turn back that nobody will use. If another was given after it, it is lost.
+    pub(super) fn give_back(&self, turn: Turn) {
+        let _ = self.time.swap_if(turn.after, turn.before);
+    }
+
+    /// The time as it is.
+    pub(super) fn time(&self) -> u64 {
+        self.time.load()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::word::under_loom::{LoomU64, every_interleaving};
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn under_every_interleaving_the_burst_is_given_once_and_turns_that_wait_have_times_of_their_own() {
+        every_interleaving(
+            3,
+            Arrival::<LoomU64>::new,
+            |arrival, _| {
+                let rate = Rate::new(10, SECOND, 1);
+                arrival.next_turn(rate, 0, 100_000_000)
+            },
+            |_, turns| {
+                let mut waits: Vec<_> = turns.into_iter().map(|turn| turn.map(|turn| turn.wait)).collect();
+                waits.sort();
+                assert_eq!(waits, [Ok(0), Ok(100_000_000), Err(200_000_000)]);
+            },
+        );
+    }
+
+    #[test]
+    fn under_every_interleaving_a_turn_that_is_given_back_makes_no_second_one_at_its_time() {
+        every_interleaving(
+            3,
+            Arrival::<LoomU64>::new,
+            |arrival, thread| {
+                let rate = Rate::new(10, SECOND, 1);
+                let turn = arrival.next_turn(rate, 0, u64::MAX).unwrap();
+                let kept = thread > 0;
+                if !kept {
+                    arrival.give_back(turn);
+                }
+                kept.then_some(turn.wait)
+            },
+            |_, kept| {
+                let mut kept: Vec<_> = kept.into_iter().flatten().collect();
+                kept.sort_unstable();
+                kept.dedup();
+                assert_eq!(kept.len(), 2);
+            },
+        );
+    }
 
     #[test]
     fn a_burst_goes_at_once_and_then_one_an_interval() {

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::clock::{MonotonicTime, SharedClock, SystemClock, nanos};
 use crate::registry::Policy;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
+use crate::word::Word;
 
 /// Parts of the window. It slides by one of them at a time.
 const SLOTS: usize = 10;
@@ -32,12 +33,16 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const EPOCH_MASK: u64 = u64::MAX >> COUNT_BITS;
 
 /// Events per slot of a sliding window. An epoch's slot is taken over by the epoch that comes [`SLOTS`] later.
-#[derive(Debug, Default)]
-struct Window {
-    slots: [AtomicU64; SLOTS],
+#[derive(Debug)]
+struct Window<W = AtomicU64> {
+    slots: [W; SLOTS],
 }
 
-impl Window {
+impl<W: Word> Window<W> {
+    fn new() -> Self {
+        Self { slots: std::array::from_fn(|_| W::new(0)) }
+    }
+
     /// Counts one event in this epoch. An event that comes so late that its slot was taken over is not counted.
     fn add(&self, epoch: u64) {
         // Every epoch has a slot: there are more than zero.
@@ -50,13 +55,12 @@ impl Window {
             std::cmp::Ordering::Equal if seen & COUNT_MASK == COUNT_MASK => None,
             std::cmp::Ordering::Equal => Some(seen + 1),
         };
-        // Refused only where there is nothing to do.
-        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        slot.update(add);
     }
 
     /// Events in the window that ends with this epoch.
     fn sum(&self, epoch: u64) -> u64 {
-        let slots = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed));
+        let slots = self.slots.iter().map(Word::load);
         slots
             .filter(|slot| {
                 let age = epoch.checked_sub(slot >> COUNT_BITS);
@@ -164,8 +168,8 @@ impl RetryBudgetBuilder {
                 min_per_second: self.min_per_second,
                 slot_length: nanos(ttl) / SLOTS as u64,
                 clock: self.clock,
-                calls: Window::default(),
-                retries: Window::default(),
+                calls: Window::new(),
+                retries: Window::new(),
                 granting: Mutex::default(),
                 granted: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -261,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::word::under_loom::{LoomU64, every_interleaving};
 
     fn budget(clock: &ManualClock, min_per_second: u32, ratio: f64) -> RetryBudget {
         RetryBudget::builder("payments")
@@ -311,6 +316,24 @@ mod tests {
         assert_eq!(budget.left(), 1);
         clock.advance(Duration::from_secs(500));
         assert_eq!(budget.left(), 0);
+    }
+
+    #[test]
+    fn under_every_interleaving_no_call_is_lost_when_a_slot_is_taken_over() {
+        every_interleaving(
+            3,
+            || {
+                let window = Window::<LoomU64>::new();
+                window.add(3);
+                window
+            },
+            // One of them is late: it still counts in the epoch that has gone, or not at all.
+            |window, thread| window.add(if thread == 0 { 3 } else { 13 }),
+            |window, _| {
+                assert_eq!(window.sum(13), 2);
+                assert_eq!(window.sum(12), 0);
+            },
+        );
     }
 
     #[test]

@@ -3,30 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom::sync::atomic::AtomicU64 as LoomU64;
-use loom::sync::atomic::Ordering::{AcqRel, Acquire};
+use loom::sync::atomic::Ordering::AcqRel;
 use proptest::prelude::*;
 
 use super::super::state::{MAX_OPENINGS, OpenTimes, Outcome};
 use super::*;
-
-impl Word for LoomU64 {
-    fn new(value: u64) -> Self {
-        Self::new(value)
-    }
-
-    fn load(&self) -> u64 {
-        self.load(Acquire)
-    }
-
-    fn swap_if(&self, current: u64, new: u64) -> Result<(), u64> {
-        self.compare_exchange(current, new, AcqRel, Acquire).map(drop)
-    }
-
-    fn raise_to(&self, value: u64) {
-        self.fetch_max(value, AcqRel);
-    }
-}
+use crate::word::under_loom::LoomU64;
 
 const SECOND: MonotonicTime = MonotonicTime::from_nanos(1_000_000_000);
 
