@@ -4,6 +4,9 @@
 //! that it rejects fails at once with [`Error::CircuitOpen`]; an open breaker never makes a caller wait. (A breaker that
 //! isn't ready while it is open would fill every buffer in front of it.) A service that fails to become ready counts as
 //! a failed call. A call whose future is dropped counts as given up.
+//!
+//! A call's future outlives the service, so it holds the breaker: one count that all threads share goes up and down with
+//! each call, which `call` and `call_blocking` do without.
 
 use std::fmt;
 use std::future::Future;

@@ -2,8 +2,10 @@
 //!
 //! Both windows are read only when a call failed or was slow, since no other call can make them worse. What another
 //! thread is recording at that moment may be counted or not; once all have recorded, the counts are exact.
+//!
+//! The ring is generic over its atomics so that the tests can run this very code under loom.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::state::Cause;
@@ -102,49 +104,93 @@ const PRESENT: u8 = 1;
 const FAILED: u8 = 2;
 const SLOW: u8 = 4;
 
-/// The last so many calls: a ring of outcomes, and their sums.
-#[derive(Debug)]
-pub(crate) struct CallWindow {
-    ring: Box<[AtomicU8]>,
-    next: AtomicUsize,
-    // Signed: of two threads that put their outcomes into one place, the second may correct a sum first.
-    total: AtomicI64,
-    failed: AtomicI64,
-    slow: AtomicI64,
+/// One place of a [`CallWindow`]'s ring.
+pub(crate) trait Place {
+    fn new(outcome: u8) -> Self;
+    /// Puts an outcome in, and gives the one before.
+    fn swap(&self, outcome: u8) -> u8;
 }
 
-impl CallWindow {
+impl Place for AtomicU8 {
+    fn new(outcome: u8) -> Self {
+        Self::new(outcome)
+    }
+
+    #[inline]
+    fn swap(&self, outcome: u8) -> u8 {
+        self.swap(outcome, Ordering::AcqRel)
+    }
+}
+
+/// A count in a [`CallWindow`]. Signed: of two threads that put their outcomes into one place, the second may correct a
+/// sum first.
+pub(crate) trait Sum {
+    fn new(value: i64) -> Self;
+    /// Adds, and gives what it was.
+    fn add(&self, change: i64) -> i64;
+    fn load(&self) -> i64;
+}
+
+impl Sum for AtomicI64 {
+    fn new(value: i64) -> Self {
+        Self::new(value)
+    }
+
+    #[inline]
+    fn add(&self, change: i64) -> i64 {
+        self.fetch_add(change, Ordering::AcqRel)
+    }
+
+    #[inline]
+    fn load(&self) -> i64 {
+        self.load(Ordering::Acquire)
+    }
+}
+
+/// The last so many calls: a ring of outcomes, and their sums.
+#[derive(Debug)]
+pub(crate) struct CallWindow<P = AtomicU8, S = AtomicI64> {
+    ring: Box<[P]>,
+    /// Calls recorded; the next goes to this place, counted around the ring.
+    recorded: S,
+    total: S,
+    failed: S,
+    slow: S,
+}
+
+impl<P: Place, S: Sum> CallWindow<P, S> {
     pub(crate) fn new(calls: usize) -> Self {
         Self {
-            ring: (0..calls.max(1)).map(|_| AtomicU8::new(EMPTY)).collect(),
-            next: AtomicUsize::new(0),
-            total: AtomicI64::new(0),
-            failed: AtomicI64::new(0),
-            slow: AtomicI64::new(0),
+            ring: (0..calls.max(1)).map(|_| P::new(EMPTY)).collect(),
+            recorded: S::new(0),
+            total: S::new(0),
+            failed: S::new(0),
+            slow: S::new(0),
         }
     }
 
     fn record(&self, failed: bool, slow: bool) {
         let outcome = PRESENT | if failed { FAILED } else { 0 } | if slow { SLOW } else { 0 };
-        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.ring.len();
+        // 2^63 calls are not reached.
+        let place = usize::try_from(self.recorded.add(1)).unwrap_or(0) % self.ring.len();
         if let Some(place) = self.ring.get(place) {
             self.put(place, outcome);
         }
     }
 
     /// Whoever puts an outcome in takes the one before out of the sums.
-    fn put(&self, place: &AtomicU8, outcome: u8) {
-        let before = place.swap(outcome, Ordering::AcqRel);
+    fn put(&self, place: &P, outcome: u8) {
+        let before = place.swap(outcome);
         for (flag, sum) in [(PRESENT, &self.total), (FAILED, &self.failed), (SLOW, &self.slow)] {
             let change = i64::from(outcome & flag != 0) - i64::from(before & flag != 0);
             if change != 0 {
-                sum.fetch_add(change, Ordering::AcqRel);
+                sum.add(change);
             }
         }
     }
 
     fn counts(&self) -> Counts {
-        let read = |sum: &AtomicI64| u64::try_from(sum.load(Ordering::Acquire)).unwrap_or(0);
+        let read = |sum: &S| u64::try_from(sum.load()).unwrap_or(0);
         Counts { total: read(&self.total), failed: read(&self.failed), slow: read(&self.slow) }
     }
 

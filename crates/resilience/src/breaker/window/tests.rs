@@ -28,7 +28,7 @@ fn limits_hold_from_the_minimum_of_calls_on() {
 
 #[test]
 fn sums_are_exact_once_all_threads_have_recorded() {
-    let window = CallWindow::new(64);
+    let window = CallWindow::<AtomicU8, AtomicI64>::new(64);
     std::thread::scope(|scope| {
         for thread in 0..8_u32 {
             let window = &window;
@@ -48,6 +48,56 @@ fn sums_are_exact_once_all_threads_have_recorded() {
     assert_eq!(window.counts().total, 64);
     window.clear();
     assert_eq!(window.counts(), Counts::default());
+}
+
+impl Place for loom::sync::atomic::AtomicU8 {
+    fn new(outcome: u8) -> Self {
+        Self::new(outcome)
+    }
+
+    fn swap(&self, outcome: u8) -> u8 {
+        self.swap(outcome, Ordering::AcqRel)
+    }
+}
+
+impl Sum for loom::sync::atomic::AtomicI64 {
+    fn new(value: i64) -> Self {
+        Self::new(value)
+    }
+
+    fn add(&self, change: i64) -> i64 {
+        self.fetch_add(change, Ordering::AcqRel)
+    }
+
+    fn load(&self) -> i64 {
+        self.load(Ordering::Acquire)
+    }
+}
+
+/// Two calls are recorded in a ring of one place while it is cleared: under every interleaving the sums are then those of
+/// what is in it, and in between nobody reads more calls than there are.
+#[test]
+fn sums_are_exact_after_every_interleaving_of_records_and_a_clear() {
+    type LoomWindow = CallWindow<loom::sync::atomic::AtomicU8, loom::sync::atomic::AtomicI64>;
+    loom::model(|| {
+        let window = std::sync::Arc::new(LoomWindow::new(1));
+        let other = {
+            let window = window.clone();
+            loom::thread::spawn(move || {
+                window.record(true, false);
+                assert!(window.counts().failed <= 2);
+            })
+        };
+        window.record(false, true);
+        window.clear();
+        other.join().unwrap();
+        // What it holds now, found out by emptying it.
+        let before = window.counts();
+        let held = Place::swap(&window.ring[0], EMPTY);
+        assert_eq!(before.total, u64::from(held & PRESENT != 0));
+        assert_eq!(before.failed, u64::from(held & FAILED != 0));
+        assert_eq!(before.slow, u64::from(held & SLOW != 0));
+    });
 }
 
 #[test]
@@ -81,7 +131,7 @@ proptest! {
         size in 1_usize..20,
         outcomes in proptest::collection::vec(any::<(bool, bool)>(), 0..100),
     ) {
-        let window = CallWindow::new(size);
+        let window = CallWindow::<AtomicU8, AtomicI64>::new(size);
         let mut last = VecDeque::new();
         for (failed, slow) in outcomes {
             window.record(failed, slow);
