@@ -8,8 +8,10 @@ use clap_complete::Shell;
 use farol_simulate::Speed;
 use farol_simulate::load::Rate;
 
+mod events;
 pub mod kafka;
 
+pub use events::Events;
 pub use kafka::{Consume, Groups, Produce, Topics, Worker};
 
 use crate::settings::layers::Flag;
@@ -86,6 +88,14 @@ pub enum Command {
         CONSUMER_ID=consumer-1 KAFKA_BROKERS=127.0.0.1:9092 farol worker\n\n\
         It evaluates the rules that `farol run` publishes, and follows their changes. Ctrl-C commits and leaves the group.")]
     Worker(Worker),
+
+    /// Print events of a running Farol, and follow what comes
+    #[command(after_help = "Examples:\n  \
+        farol events                                           the newest hundred\n  \
+        farol events --follow                                  the newest ten, then what comes\n  \
+        farol events --follow --type alerta_gerado,alerta_resolvido\n  \
+        farol events --source loja --json | jq .data")]
+    Events(Events),
 
     /// Look at topics, make and delete them, over the Kafka protocol
     #[command(after_help = "Examples:\n  \

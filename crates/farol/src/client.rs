@@ -126,7 +126,7 @@ fn configured_sensor(settings: &SimulateSettings) -> anyhow::Result<Option<Senso
 }
 
 /// The Farol that is meant: named on the command line, or the one of the same settings.
-fn server(url: Option<&str>, settings: &Settings) -> anyhow::Result<ServerUrl> {
+pub fn server(url: Option<&str>, settings: &Settings) -> anyhow::Result<ServerUrl> {
     let url = match url {
         Some(url) => url.to_owned(),
         None => format!("http://{}", settings.http.listen),

@@ -9,6 +9,7 @@
 mod cli;
 mod client;
 mod data_folder;
+mod events;
 mod kafka;
 mod paper;
 mod rules_check;
@@ -68,6 +69,7 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(arguments) => client::replay(arguments, &settings),
         Command::Load(arguments) => client::load(arguments, &settings),
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
+        Command::Events(arguments) => events::run(&arguments, &settings),
         Command::Topics(arguments) => kafka::topics::run(arguments, &settings),
         Command::Groups(arguments) => kafka::groups::run(arguments, &settings),
         Command::Consume(arguments) => kafka::consume::run(arguments, &settings),

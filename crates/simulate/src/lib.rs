@@ -12,12 +12,13 @@
 //! * [`series`]: a CSV file as a series of samples, pure;
 //! * [`mod@replay`]: a series sent to a server with its own timestamps;
 //! * [`mod@load`]: as many readings as wanted, measured;
-//! * [`client`], [`upload`], [`sse`], [`progress`]: what these share.
+//! * [`client`], [`upload`], [`sse`], [`event_stream`], [`progress`]: what these share.
 //!
 //! Everything that runs takes its options, a [`progress::Progress`] where it has something to show, and a
 //! [`tokio_util::sync::CancellationToken`]; it reads neither arguments nor environment and prints nothing by itself.
 
 pub mod client;
+pub mod event_stream;
 pub mod fleet;
 pub mod load;
 pub mod progress;
@@ -33,6 +34,7 @@ pub mod upload;
 mod line;
 
 pub use client::ServerUrl;
+pub use event_stream::{EventStream, Followed, StreamRefused};
 pub use load::{LoadError, LoadOptions, LoadSummary};
 pub use progress::{PlainProgress, Progress, SilentProgress, TerminalProgress};
 pub use replay::{ReplayError, ReplayOptions, ReplaySummary, Speed};

@@ -31,6 +31,8 @@ pub struct SseParser {
     data: String,
     has_data: bool,
     id: Option<String>,
+    /// The id that was in force at the last empty line: everything before it has been given out.
+    last_id: Option<String>,
     dropped: u64,
 }
 
@@ -49,6 +51,11 @@ impl SseParser {
             }
         }
         events
+    }
+
+    /// The id up to which everything has been given out. Also moved by an id that comes without an event.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
     }
 
     /// How many overlong lines or events were dropped.
@@ -105,6 +112,9 @@ impl SseParser {
     fn dispatch(&mut self) -> Option<ServerSentEvent> {
         let event = std::mem::take(&mut self.event);
         let data = std::mem::take(&mut self.data);
+        if self.last_id != self.id {
+            self.last_id.clone_from(&self.id);
+        }
         if !std::mem::take(&mut self.has_data) {
             return None;
         }

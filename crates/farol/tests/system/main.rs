@@ -7,6 +7,7 @@ mod command_line;
 mod crash;
 mod crowd;
 mod disk;
+mod events;
 mod farol;
 mod kafka_broker;
 mod kafka_commands;
