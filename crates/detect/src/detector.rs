@@ -1,9 +1,9 @@
 //! The state of one partition's series: readings in, alert transitions out.
 //!
-//! A [`PartitionState`] belongs to one partition of the readings' topic and to the worker that owns it. It is a pure
-//! function of what it is given: [`PartitionState::apply_reading`] for every record in order,
-//! [`PartitionState::tick`] now and then, [`PartitionState::rules_changed`] when the rules do. A series is a sensor; its
-//! labels are those of its newest reading.
+//! A [`PartitionState`] belongs to one partition of the topic of readings, or of that of services' events, and to the worker that
+//! owns it. It is a pure function of what it is given: [`PartitionState::apply_reading`] (or [`PartitionState::apply`]) for every
+//! record in order, [`PartitionState::tick`] now and then, [`PartitionState::rules_changed`] when the rules do. A series is a sensor,
+//! or a metric of a service with its tags; its labels are those of its newest reading. "Reading" below means either.
 //!
 //! # Time
 //!
@@ -47,6 +47,7 @@ use std::time::Duration;
 use farol_event::{AlertTransition, Reading, Timestamp};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::measurement::Measurement;
 use crate::rule::Rule;
 use crate::rule_set::RuleSet;
 use crate::selector::SeriesLabels;
@@ -72,7 +73,7 @@ pub const MAX_TRANSITIONS_PER_CALL: usize = 4_000;
 
 /// The partition has [`MAX_SERIES`] series already, and this reading is of another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("partition {partition} has {MAX_SERIES} sensors already: rules are not evaluated for `{sensor_id}`")]
+#[error("partition {partition} has {MAX_SERIES} series already: rules are not evaluated for `{sensor_id}`")]
 pub struct SeriesLimit {
     /// The partition.
     pub partition: i32,
@@ -156,8 +157,21 @@ impl PartitionState {
         offset: i64,
         arrival: Timestamp,
     ) -> Result<Vec<AlertTransition>, SeriesLimit> {
+        self.apply(&Measurement::from(reading), offset, arrival)
+    }
+
+    /// Applies one measurement of a sensor or service; see [`PartitionState::apply_reading`].
+    ///
+    /// # Errors
+    /// [`SeriesLimit`] if the partition has too many series; nothing has changed then.
+    pub fn apply(
+        &mut self,
+        reading: &Measurement<'_>,
+        offset: i64,
+        arrival: Timestamp,
+    ) -> Result<Vec<AlertTransition>, SeriesLimit> {
         let mut out = Vec::new();
-        let labels = SeriesLabels::from(reading);
+        let labels = reading.labels;
         let (slot, at) = match self.find(labels.sensor_id) {
             Some(found) => found,
             None => self.create(&labels, arrival)?,
@@ -182,12 +196,15 @@ impl PartitionState {
                 place: &self.place,
                 listening_since: self.listening_since,
             };
-            watch.reading_arrived(series, reading, arrival, &mut out);
+            watch.reading_arrived(series, reading.quality, arrival, &mut out);
             watch.arm(&mut self.timers, slot, series);
         }
-        let ahead = reading.timestamp > arrival.saturating_add(MAX_CLOCK_LEAD);
-        let seen = Seen { at: if ahead { arrival } else { reading.timestamp }, value: reading.value, offset };
+        let ahead = reading.at > arrival.saturating_add(MAX_CLOCK_LEAD);
+        let mut seen = Seen { at: if ahead { arrival } else { reading.at }, value: reading.value, offset };
         self.counters.clock_ahead += u64::from(ahead);
+        if reading.in_order {
+            seen.at = seen.at.max(series.newest);
+        }
         if seen.at < series.newest {
             self.counters.late += 1;
             return Ok(out);

@@ -1,6 +1,6 @@
-//! The state of one series as bytes: what is kept in the compacted topic under its `sensor_id`.
+//! The state of one series as bytes: what is kept in the compacted topic under its `sensor_id` (or, of a service, its series' name).
 //!
-//! Layout of version 1. Integers are zig-zag varints (LEB128), texts a length and UTF-8, times microseconds since the
+//! Layout of version 1, of a sensor's series. Integers are zig-zag varints (LEB128), texts a length and UTF-8, times microseconds since the
 //! Unix epoch, floats 8 bytes little-endian:
 //!
 //! ```text
@@ -14,11 +14,18 @@
 //!     16 time since which it has been clear · offset of the reading that showed it
 //! ```
 //!
+//! Version 2, of a service's series, has other labels and is the same after them:
+//!
+//! ```text
+//! version u8 = 2 · partition · series · unit · service · metric · number of tags, and for each: name · value
+//! applied_through · …
+//! ```
+//!
 //! A rule has an entry only if there is something to remember, so a series that is well takes about a hundred bytes.
 //! Which rules are about the series is found anew when it is restored; entries of rules that are no longer in force as they were
 //! keep only their alert, to be ended. Versions are only added, never changed: bytes of each are kept as golden files.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use farol_event::{Alert, AlertStatus, Timestamp};
@@ -30,21 +37,23 @@ use crate::detector::{
 };
 use crate::rule::{Rule, RuleFacts, RuleFingerprint};
 use crate::rule_set::RuleSet;
-use crate::selector::SeriesLabels;
+use crate::selector::{METRIC, SERVICE, SeriesLabels, ServiceLabels};
 
 mod bytes;
 
 use bytes::{Cursor, Sink};
 
-/// The version that is written.
+/// The version that is written for a sensor.
 pub const VERSION: u8 = 1;
+/// The version that is written for a service.
+pub const SERVICE_VERSION: u8 = 2;
 
 /// Why bytes are no state of a series.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
     /// Written by a newer Farol.
     #[error(
-        "the saved state has version {0}, and this program knows only {VERSION}: use the newer program that wrote it"
+        "the saved state has version {0}, and this program knows none after {SERVICE_VERSION}: use the newer program that wrote it"
     )]
     UnknownVersion(u8),
     /// Cut short, or otherwise not as it was written.
@@ -82,14 +91,7 @@ const HAS_CLEARING: u8 = 16;
 /// The bytes of a series. `unsettled` are its alerts whose rule is gone.
 pub(crate) fn encode(partition: i32, series: &Series, unsettled: &[Active], rules: &RuleSet) -> Vec<u8> {
     let mut out = Sink(Vec::with_capacity(128));
-    out.byte(VERSION);
-    out.integer(partition.into());
-    let labels = series.labels.of(&series.id);
-    for text in
-        [&series.id, labels.sensor_type, labels.unit, labels.factory_section, labels.machine_id, labels.zone]
-    {
-        out.text(text);
-    }
+    out.labels(partition, &series.labels.of(&series.id));
     out.integer(series.applied_through);
     out.time(series.newest);
     out.time(series.last_arrival);
@@ -154,6 +156,28 @@ fn flags(state: &RuleState, series: &Series) -> u8 {
 }
 
 impl Sink {
+    /// Version, partition and labels.
+    fn labels(&mut self, partition: i32, labels: &SeriesLabels<'_>) {
+        self.byte(if labels.service.is_some() { SERVICE_VERSION } else { VERSION });
+        self.integer(partition.into());
+        self.text(labels.sensor_id);
+        if let Some(service) = labels.service {
+            self.text(labels.unit);
+            self.text(&service.service);
+            self.text(&service.metric);
+            self.count(service.tags.len());
+            for (name, value) in &service.tags {
+                self.text(name);
+                self.text(value);
+            }
+            return;
+        }
+        for text in [labels.sensor_type, labels.unit, labels.factory_section, labels.machine_id, labels.zone]
+        {
+            self.text(text);
+        }
+    }
+
     fn rule(&mut self, name: &str, fingerprint: RuleFingerprint, flags: u8) {
         self.text(name);
         self.0.extend_from_slice(fingerprint.0.as_bytes());
@@ -177,11 +201,22 @@ impl Sink {
 pub(crate) struct SavedSeries {
     pub partition: i32,
     pub sensor_id: String,
-    labels: [String; 5],
+    labels: SavedLabels,
     applied_through: i64,
     newest: Timestamp,
     last_arrival: Timestamp,
     rules: Vec<SavedRule>,
+}
+
+/// Empty where the series doesn't have a label.
+#[derive(Debug, Default)]
+struct SavedLabels {
+    sensor_type: String,
+    unit: String,
+    factory_section: String,
+    machine_id: String,
+    zone: String,
+    service: Option<ServiceLabels>,
 }
 
 #[derive(Debug)]
@@ -203,22 +238,16 @@ struct SavedAlert {
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<SavedSeries, RestoreError> {
     let mut cursor = Cursor::new(bytes);
-    match cursor.byte("version")? {
-        VERSION => {}
-        other => return Err(RestoreError::UnknownVersion(other)),
+    let version = cursor.byte("version")?;
+    if !matches!(version, VERSION | SERVICE_VERSION) {
+        return Err(RestoreError::UnknownVersion(version));
     }
     let partition = cursor.integer("partition")?;
     let partition = i32::try_from(partition).map_err(|_| cursor.damaged("partition out of range"))?;
     let saved = SavedSeries {
         partition,
         sensor_id: cursor.text("sensor_id")?.to_owned(),
-        labels: [
-            cursor.text("sensor_type")?.to_owned(),
-            cursor.text("unit")?.to_owned(),
-            cursor.text("factory_section")?.to_owned(),
-            cursor.text("machine_id")?.to_owned(),
-            cursor.text("zone")?.to_owned(),
-        ],
+        labels: if version == VERSION { sensor_labels(&mut cursor)? } else { service_labels(&mut cursor)? },
         applied_through: cursor.integer("applied_through")?,
         newest: cursor.time("newest")?,
         last_arrival: cursor.time("last_arrival")?,
@@ -228,6 +257,28 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<SavedSeries, RestoreError> {
         },
     };
     if cursor.is_at_end() { Ok(saved) } else { Err(cursor.damaged("more bytes than the state has")) }
+}
+
+fn sensor_labels(cursor: &mut Cursor<'_>) -> Result<SavedLabels, RestoreError> {
+    Ok(SavedLabels {
+        sensor_type: cursor.text("sensor_type")?.to_owned(),
+        unit: cursor.text("unit")?.to_owned(),
+        factory_section: cursor.text("factory_section")?.to_owned(),
+        machine_id: cursor.text("machine_id")?.to_owned(),
+        zone: cursor.text("zone")?.to_owned(),
+        service: None,
+    })
+}
+
+fn service_labels(cursor: &mut Cursor<'_>) -> Result<SavedLabels, RestoreError> {
+    let unit = cursor.text("unit")?.to_owned();
+    let (service, metric) = (cursor.text("service")?.to_owned(), cursor.text("metric")?.to_owned());
+    let count = cursor.count("tags")?;
+    let tags = (0..count)
+        .map(|_| Ok((cursor.text("tag")?.to_owned(), cursor.text("tag")?.to_owned())))
+        .collect::<Result<BTreeMap<_, _>, RestoreError>>()?;
+    let service = Some(ServiceLabels { service, metric, tags });
+    Ok(SavedLabels { unit, service, ..SavedLabels::default() })
 }
 
 fn rule(cursor: &mut Cursor<'_>) -> Result<SavedRule, RestoreError> {
@@ -277,9 +328,8 @@ fn alert(cursor: &mut Cursor<'_>, has_clearing: bool) -> Result<SavedAlert, Rest
 impl SavedSeries {
     /// The series under the rules in force, and its alerts whose rule is gone.
     pub fn into_series(self, rules: &RuleSet, shared: &mut Shared, now: Timestamp) -> (Series, Vec<Active>) {
-        let [sensor_type, unit, factory_section, machine_id, zone] = &self.labels;
-        let labels =
-            SeriesLabels { sensor_id: &self.sensor_id, sensor_type, unit, factory_section, machine_id, zone };
+        let labels = self.labels.of(&self.sensor_id);
+        let is_service = labels.service.is_some();
         let mut series = Series {
             labels: shared.labels(&labels),
             id: self.sensor_id.as_str().into(),
@@ -304,9 +354,11 @@ impl SavedSeries {
             match state {
                 // A second alert of the same rule can't have been written; if it is there, it is ended, not lost.
                 Some(state) if state.active.is_none() || saved.alert.is_none() => {
-                    saved.resume(rules, state, shared)
+                    saved.resume(rules, state, is_service, shared)
                 }
-                _ => unsettled.extend(saved.alert.map(|alert| alert.active(saved.fingerprint, None, shared))),
+                _ => unsettled.extend(
+                    saved.alert.map(|alert| alert.active(saved.fingerprint, None, is_service, shared)),
+                ),
             }
         }
         series.keep_ids_apart(rules, &unsettled);
@@ -314,8 +366,22 @@ impl SavedSeries {
     }
 }
 
+impl SavedLabels {
+    fn of<'a>(&'a self, series: &'a str) -> SeriesLabels<'a> {
+        SeriesLabels {
+            sensor_id: series,
+            sensor_type: &self.sensor_type,
+            unit: &self.unit,
+            factory_section: &self.factory_section,
+            machine_id: &self.machine_id,
+            zone: &self.zone,
+            service: self.service.as_ref(),
+        }
+    }
+}
+
 impl SavedRule {
-    fn resume(self, rules: &RuleSet, state: &mut RuleState, shared: &mut Shared) {
+    fn resume(self, rules: &RuleSet, state: &mut RuleState, is_service: bool, shared: &mut Shared) {
         let Some(rule) = rule_at(rules, state.rule) else { return };
         if let Some(not_before) = self.not_before {
             state.not_before = state.not_before.max(not_before);
@@ -328,16 +394,38 @@ impl SavedRule {
             _ => {}
         }
         if let Some(alert) = self.alert {
-            state.active = Some(Box::new(alert.active(self.fingerprint, Some(rule), shared)));
+            state.active = Some(Box::new(alert.active(self.fingerprint, Some(rule), is_service, shared)));
         }
     }
 }
 
 impl SavedAlert {
     /// The alert as the detector keeps it, with the facts of `rule` if it is still in force.
-    fn active(self, fingerprint: RuleFingerprint, rule: Option<&Rule>, shared: &mut Shared) -> Active {
+    fn active(
+        self,
+        fingerprint: RuleFingerprint,
+        rule: Option<&Rule>,
+        is_service: bool,
+        shared: &mut Shared,
+    ) -> Active {
         let alert = *self.alert;
         let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+        let own_labels = alert.rule_definition.get("labels");
+        let of_rule = |name: &str| own_labels.and_then(|labels| labels.get(name)).is_some();
+        let of_series = |name: &str| match is_service {
+            true => !of_rule(name),
+            false => crate::selector::LabelName::of(name).is_some(),
+        };
+        let service = is_service.then(|| ServiceLabels {
+            service: label(SERVICE).to_owned(),
+            metric: label(METRIC).to_owned(),
+            tags: alert
+                .labels
+                .iter()
+                .filter(|(name, _)| !matches!(name.as_str(), SERVICE | METRIC | "unit") && of_series(name))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        });
         let labels = shared.labels(&SeriesLabels {
             sensor_id: &alert.series,
             sensor_type: label("sensor_type"),
@@ -345,17 +433,19 @@ impl SavedAlert {
             factory_section: label("factory_section"),
             machine_id: label("machine_id"),
             zone: label("zone"),
+            service: service.as_ref(),
         });
         let facts = match rule {
             Some(rule) => Arc::clone(rule.facts()),
             None => {
-                let own = |name: &String| crate::selector::LabelName::of(name).is_none();
+                let own = alert.labels.iter().filter(|(name, _)| !of_series(name));
+                let labels = own.map(|(name, value)| (name.clone(), value.clone())).collect();
                 Arc::new(RuleFacts {
                     name: alert.rule,
                     definition: alert.rule_definition,
                     fingerprint,
                     severity: alert.severity,
-                    labels: alert.labels.into_iter().filter(|(name, _)| own(name)).collect(),
+                    labels,
                 })
             }
         };

@@ -2,12 +2,17 @@
 //!
 //! As in PromQL: `=`, `!=`, `=~` and `!~`; regular expressions match the whole value; a label that a series doesn't
 //! have counts as empty; strings are in double or single quotes with Go's escapes, or raw in backticks; a trailing
-//! comma is allowed. Unlike PromQL: no metric name in front, `{}` selects every series, and the only labels are
-//! those of [`LabelName`], so that a misspelt one is an error instead of a rule that never matches.
+//! comma is allowed. Unlike PromQL: no metric name in front, and a selector is about sensors or about services, never both:
+//!
+//! * one that names `service` or `metric` is about what services send. Any other label but `unit` is then a tag of the metric:
+//!   `{metric="response_time_ms", endpoint="/checkout"}`;
+//! * any other is about sensors, and `{}` selects them all. The only labels are those of [`LabelName`], so that a misspelt one is
+//!   an error instead of a rule that never matches.
 //!
 //! Limits: [`MAX_SELECTOR_BYTES`], [`MAX_MATCHERS`], [`MAX_COMPILED_REGEX_BYTES`]. The regex engine runs in time linear
 //! in the value, so no pattern can stall a partition.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,7 +28,7 @@ pub const MAX_MATCHERS: usize = 16;
 /// The largest compiled regular expression, in bytes.
 pub const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
 
-/// A label that every series has (empty if the sender gave nothing).
+/// A label that every series of a sensor has (empty if the sender gave nothing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LabelName {
     /// Who measures.
@@ -69,10 +74,26 @@ impl LabelName {
     }
 }
 
+/// The label that tells which service a series is about.
+pub const SERVICE: &str = "service";
+/// The label that tells which metric of a service a series is.
+pub const METRIC: &str = "metric";
+
+/// What tells a series of a service apart: a metric with its tags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceLabels {
+    /// The service.
+    pub service: String,
+    /// The metric's name.
+    pub metric: String,
+    /// The metric's tags.
+    pub tags: BTreeMap<String, String>,
+}
+
 /// The labels of one series. A label that it doesn't have is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SeriesLabels<'a> {
-    /// Who measures.
+    /// The series: for a sensor its id.
     pub sensor_id: &'a str,
     /// What is measured.
     pub sensor_type: &'a str,
@@ -84,10 +105,12 @@ pub struct SeriesLabels<'a> {
     pub machine_id: &'a str,
     /// Zone within the section.
     pub zone: &'a str,
+    /// Service, metric and tags, if the series is one of a service; of the others it has only `unit` then.
+    pub service: Option<&'a ServiceLabels>,
 }
 
 impl<'a> SeriesLabels<'a> {
-    /// The value of one label.
+    /// The value of one of a sensor's labels.
     pub fn get(&self, name: LabelName) -> &'a str {
         match name {
             LabelName::SensorId => self.sensor_id,
@@ -110,21 +133,69 @@ impl<'a> From<&'a Reading<'_>> for SeriesLabels<'a> {
             factory_section: text(&reading.location.factory_section),
             machine_id: text(&reading.location.machine_id),
             zone: text(&reading.location.zone),
+            service: None,
         }
     }
 }
 
 /// Label matchers that must all hold. `Display` gives a canonical text that parses back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Selector {
+    /// Whether it is about series of services; otherwise it is about sensors.
+    about_services: bool,
     matchers: Vec<Matcher>,
 }
 
 #[derive(Debug, Clone)]
 struct Matcher {
-    label: LabelName,
+    label: Label,
     negated: bool,
     test: Test,
+}
+
+/// What a matcher looks at.
+#[derive(Debug, Clone)]
+enum Label {
+    /// Of a sensor, or the unit.
+    Known(LabelName),
+    Service,
+    Metric,
+    /// A tag of a metric.
+    Tag(Box<str>),
+}
+
+impl Label {
+    fn as_str(&self) -> &str {
+        match self {
+            Label::Known(name) => name.as_str(),
+            Label::Service => SERVICE,
+            Label::Metric => METRIC,
+            Label::Tag(name) => name,
+        }
+    }
+
+    /// The label of that name in a selector about services.
+    fn of_service(name: &str) -> Self {
+        match name {
+            SERVICE => Label::Service,
+            METRIC => Label::Metric,
+            _ if name == LabelName::Unit.as_str() => Label::Known(LabelName::Unit),
+            _ => Label::Tag(name.into()),
+        }
+    }
+
+    fn value<'a>(&self, labels: &SeriesLabels<'a>) -> &'a str {
+        let of_service =
+            |part: fn(&ServiceLabels) -> &String| labels.service.map_or("", |service| part(service));
+        match self {
+            Label::Known(name) => labels.get(*name),
+            Label::Service => of_service(|service| &service.service),
+            Label::Metric => of_service(|service| &service.metric),
+            Label::Tag(name) => {
+                labels.service.and_then(|service| service.tags.get(&**name)).map_or("", String::as_str)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -153,7 +224,8 @@ pub enum SelectorError {
     },
     /// A label that series don't have.
     #[error(
-        "at byte {at}: no series has a label `{name}`; use sensor_id, sensor_type, unit, factory_section, machine_id or zone"
+        "at byte {at}: no series has a label `{name}`; use sensor_id, sensor_type, unit, factory_section, machine_id or zone \
+         (or, about services, name `service` or `metric` as well)"
     )]
     UnknownLabel {
         /// Byte offset in the selector.
@@ -182,13 +254,27 @@ pub enum SelectorError {
 impl Selector {
     /// Whether all matchers hold for these labels.
     pub fn selects(&self, labels: &SeriesLabels<'_>) -> bool {
-        self.matchers.iter().all(|matcher| {
-            let value = labels.get(matcher.label);
-            let holds = match &matcher.test {
-                Test::Equal(text) => value == text.as_ref(),
-                Test::Regex(regex, _) => regex.is_match(value),
-            };
-            holds != matcher.negated
+        labels.service.is_some() == self.about_services
+            && self.matchers.iter().all(|matcher| {
+                let value = matcher.label.value(labels);
+                let holds = match &matcher.test {
+                    Test::Equal(text) => value == text.as_ref(),
+                    Test::Regex(regex, _) => regex.is_match(value),
+                };
+                holds != matcher.negated
+            })
+    }
+
+    /// Whether it is about series of services.
+    pub fn is_about_services(&self) -> bool {
+        self.about_services
+    }
+
+    /// The tags that it names.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.matchers.iter().filter_map(|matcher| match &matcher.label {
+            Label::Tag(name) => Some(&**name),
+            _ => None,
         })
     }
 }
@@ -201,11 +287,17 @@ impl FromStr for Selector {
             return Err(SelectorError::TooLong(text.len()));
         }
         let mut matchers = Vec::new();
-        for parsed in parse::matchers(text)? {
-            let label = LabelName::of(parsed.label).ok_or_else(|| SelectorError::UnknownLabel {
-                at: parsed.label_at,
-                name: parsed.label.chars().take(64).collect(),
-            })?;
+        let parsed = parse::matchers(text)?;
+        let about_services = parsed.iter().any(|matcher| matches!(matcher.label, SERVICE | METRIC));
+        for parsed in parsed {
+            let label = if about_services {
+                Label::of_service(parsed.label)
+            } else {
+                LabelName::of(parsed.label).map(Label::Known).ok_or_else(|| SelectorError::UnknownLabel {
+                    at: parsed.label_at,
+                    name: parsed.label.chars().take(64).collect(),
+                })?
+            };
             let test = if parsed.regex {
                 Test::Regex(compile(&parsed.value, parsed.value_at)?, parsed.value.into())
             } else {
@@ -213,7 +305,7 @@ impl FromStr for Selector {
             };
             matchers.push(Matcher { label, negated: parsed.negated, test });
         }
-        Ok(Self { matchers })
+        Ok(Self { about_services, matchers })
     }
 }
 

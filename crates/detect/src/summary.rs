@@ -1,7 +1,7 @@
 //! The sentence for people that an alert carries, made from a template such as
 //! `{machine_id} is too hot: {value} {unit}`.
 //!
-//! Placeholders: the series' labels, `value`, `threshold`, `rule`, `severity`, `duration` (the rule's `for`, or how long
+//! Placeholders: the series' labels (of a service: `service`, `metric`, `unit`, and the tags that the rule's selector names), `value`, `threshold`, `rule`, `severity`, `duration` (the rule's `for`, or how long
 //! data may be absent), and the rule's own labels. A literal brace is written twice. What has no content (a label that
 //! the sender didn't give, the value of an absence) is left empty.
 
@@ -11,7 +11,7 @@ use std::fmt::{self, Write};
 use farol_event::Severity;
 
 use crate::duration::DurationText;
-use crate::selector::{LabelName, SeriesLabels};
+use crate::selector::{LabelName, METRIC, SERVICE, Selector, SeriesLabels};
 
 /// The longest template, in bytes.
 pub const MAX_SUMMARY_BYTES: usize = 1024;
@@ -29,6 +29,9 @@ enum Piece {
     Text(String),
     Label(LabelName),
     RuleLabel(String),
+    Service,
+    Metric,
+    Tag(String),
     Value,
     Threshold,
     Rule,
@@ -48,7 +51,8 @@ pub enum SummaryError {
     /// A placeholder that stands for nothing.
     #[error(
         "has no meaning for `{{{0}}}`; use value, threshold, rule, severity, duration, sensor_id, sensor_type, unit, \
-         factory_section, machine_id, zone or one of the rule's own labels"
+         factory_section, machine_id, zone or one of the rule's own labels (about services: value, threshold, rule, severity, \
+         duration, service, metric, unit, a tag that `select` names, or one of the rule's own labels)"
     )]
     Unknown(String),
 }
@@ -66,11 +70,15 @@ pub(crate) struct SummaryFacts<'a> {
 }
 
 impl Summary {
-    /// Parses a template; `rule_labels` are the rule's own.
+    /// Parses a template; `rule_labels` are the rule's own, `selector` says what it is about.
     ///
     /// # Errors
     /// The first thing that is wrong, see [`SummaryError`].
-    pub fn parse(template: &str, rule_labels: &BTreeMap<String, String>) -> Result<Self, SummaryError> {
+    pub fn parse(
+        template: &str,
+        rule_labels: &BTreeMap<String, String>,
+        selector: &Selector,
+    ) -> Result<Self, SummaryError> {
         if template.len() > MAX_SUMMARY_BYTES {
             return Err(SummaryError::TooLong(template.len()));
         }
@@ -91,7 +99,7 @@ impl Summary {
                 if !text.is_empty() {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
                 }
-                pieces.push(placeholder(name, rule_labels)?);
+                pieces.push(placeholder(name, rule_labels, selector)?);
                 rest = after;
             } else {
                 return Err(SummaryError::Unbalanced('}'));
@@ -113,6 +121,12 @@ impl Summary {
                 Piece::Label(name) => out.push_str(facts.labels.get(*name)),
                 Piece::RuleLabel(name) => {
                     out.push_str(facts.rule_labels.get(name).map_or("", String::as_str))
+                }
+                Piece::Service => out.push_str(facts.labels.service.map_or("", |of| &of.service)),
+                Piece::Metric => out.push_str(facts.labels.service.map_or("", |of| &of.metric)),
+                Piece::Tag(name) => {
+                    let tag = facts.labels.service.and_then(|of| of.tags.get(name));
+                    out.push_str(tag.map_or("", String::as_str));
                 }
                 Piece::Rule => out.push_str(facts.rule),
                 Piece::Severity => out.push_str(facts.severity.as_str()),
@@ -140,17 +154,25 @@ fn cut(text: &mut String, max: usize) {
     }
 }
 
-fn placeholder(name: &str, rule_labels: &BTreeMap<String, String>) -> Result<Piece, SummaryError> {
-    if let Some(label) = LabelName::of(name) {
+fn placeholder(
+    name: &str,
+    rule_labels: &BTreeMap<String, String>,
+    selector: &Selector,
+) -> Result<Piece, SummaryError> {
+    let services = selector.is_about_services();
+    if let Some(label) = LabelName::of(name).filter(|label| !services || *label == LabelName::Unit) {
         return Ok(Piece::Label(label));
     }
     match name {
+        SERVICE if services => Ok(Piece::Service),
+        METRIC if services => Ok(Piece::Metric),
         "value" => Ok(Piece::Value),
         "threshold" => Ok(Piece::Threshold),
         "rule" => Ok(Piece::Rule),
         "severity" => Ok(Piece::Severity),
         "duration" => Ok(Piece::Duration),
         own if rule_labels.contains_key(own) => Ok(Piece::RuleLabel(own.to_owned())),
+        tag if selector.tags().any(|named| named == tag) => Ok(Piece::Tag(tag.to_owned())),
         other => Err(SummaryError::Unknown(other.chars().take(64).collect())),
     }
 }
@@ -187,7 +209,7 @@ mod tests {
             threshold: Some(40.0),
             duration: "1m30s".parse().ok(),
         };
-        Summary::parse(template, &rule_labels).unwrap().render(&facts)
+        Summary::parse(template, &rule_labels, &"{}".parse().unwrap()).unwrap().render(&facts)
     }
 
     #[test]
@@ -202,8 +224,34 @@ mod tests {
     }
 
     #[test]
+    fn what_services_send_has_placeholders_of_its_own() {
+        let selector = "{metric=\"disk_percent\", mount!=\"\"}".parse().unwrap();
+        let none = BTreeMap::new();
+        let parsed = Summary::parse("{service} {metric} {mount} {value}{unit}", &none, &selector).unwrap();
+        let service = crate::selector::ServiceLabels {
+            service: "shop".into(),
+            metric: "disk_percent".into(),
+            tags: BTreeMap::from([("mount".to_owned(), "/var".to_owned())]),
+        };
+        let facts = SummaryFacts {
+            labels: SeriesLabels { unit: "%", service: Some(&service), ..Default::default() },
+            rule_labels: &none,
+            rule: "full",
+            severity: Severity::Warning,
+            value: Some(95.0),
+            threshold: None,
+            duration: None,
+        };
+        assert_eq!(parsed.render(&facts), "shop disk_percent /var 95%");
+        for unknown in ["{sensor_id}", "{device}"] {
+            assert!(Summary::parse(unknown, &none, &selector).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
-        let parse = |t: &str| Summary::parse(t, &BTreeMap::new()).unwrap_err().to_string();
+        let parse =
+            |t: &str| Summary::parse(t, &BTreeMap::new(), &"{}".parse().unwrap()).unwrap_err().to_string();
         assert!(parse("{valeu}").contains("`{valeu}`"));
         assert!(parse("{value").contains("single `{`"));
         assert!(parse("value}").contains("single `}`"));
@@ -229,7 +277,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_templates_never_panic(template in "\\PC{0,60}|[{}a-z]{0,40}") {
-            let _ = Summary::parse(&template, &BTreeMap::new());
+            let _ = Summary::parse(&template, &BTreeMap::new(), &"{}".parse().unwrap());
         }
     }
 }

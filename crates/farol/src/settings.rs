@@ -148,6 +148,8 @@ pub struct PipelineSettings {
     pub workers: Count<64, 0>,
     /// Their consumer group.
     pub group: String,
+    /// Their consumer group for what services send.
+    pub services_group: String,
     /// What they are called, before the number.
     pub consumer_id: String,
     /// After how long of silence a worker loses its partitions.
@@ -345,6 +347,10 @@ impl Settings {
                 ));
             }
         }
+        if self.pipeline.services_group == self.pipeline.group {
+            let message = "pipeline.services_group: it must be another group than `pipeline.group`";
+            problems.push(Problem::new(origin("pipeline.services_group"), message.to_owned()));
+        }
         if !SESSION_TIMEOUTS.contains(&self.pipeline.session_timeout) {
             let message = "pipeline.session_timeout: it is not from 1s to 5m";
             problems.push(Problem::new(origin("pipeline.session_timeout"), message.to_owned()));
@@ -479,6 +485,7 @@ impl Resolver<'_> {
             pipeline: PipelineSettings {
                 workers: self.value("pipeline.workers"),
                 group: self.value("pipeline.group"),
+                services_group: self.value("pipeline.services_group"),
                 consumer_id: self.value("pipeline.consumer_id"),
                 session_timeout: self.value("pipeline.session_timeout"),
             },

@@ -1,10 +1,11 @@
-//! One partition of readings in the hands of one worker: its detector, and how its state is written and restored.
+//! One partition of readings, or of services' events, in the hands of one worker: its detector, and how its state is written and
+//! restored.
 //!
-//! Records of topic `detector-state`, in the partition of the same number:
+//! Records of topic `detector-state` (for events, `service-detector-state`), in the partition of the same number:
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `s:` + sensor id | the newest state of that series, as the detector serialises it |
+//! | `s:` + sensor id (of a service, the series' name) | the newest state of that series, as the detector serialises it |
 //! | `m` | the marker, JSON: up to which offset every series' state is written, and under which rules |
 //! | `b` | the barrier, without content: whoever takes the partition over has written it and reads up to it |
 //!
@@ -21,13 +22,13 @@ use farol_bus::{
     Polled, ProducerRecord, StartAt, TopicPartition,
 };
 use farol_detect::PartitionState;
-use farol_event::{AlertTransition, Reading, Timestamp};
+use farol_event::{AlertTransition, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::detect_worker::{DeadLetter, Records, WorkerDeps};
+use crate::intake::{Intake, Judged};
 use crate::rules::RulesInForce;
 use crate::system_events::now;
-use crate::topics::DETECTOR_STATE;
 
 /// How much of a dead letter's value is kept, in bytes.
 const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024;
@@ -88,9 +89,12 @@ impl Outcome {
 
 /// One partition's detector.
 pub(crate) struct DetectPartition {
+    intake: Intake,
     partition: TopicPartition,
     detector: PartitionState,
     next_offset: i64,
+    /// How many records have been processed; those that are nothing to rules don't count.
+    processed: u64,
     flushing: Option<Flushing>,
 }
 
@@ -107,7 +111,7 @@ impl DetectPartition {
     pub(crate) async fn load(
         deps: &WorkerDeps,
         worker: &str,
-        partition: &TopicPartition,
+        (intake, partition): (Intake, &TopicPartition),
         next_offset: i64,
         rules: &RulesInForce,
     ) -> Result<Self, BusError> {
@@ -115,12 +119,19 @@ impl DetectPartition {
             PartitionState::new(Arc::clone(&partition.topic), partition.partition, Arc::clone(&rules.rules));
         // Nothing could arrive while the program was down: that silence is not the sensors'.
         detector.listening_since(deps.started_at);
-        let mut loaded = Self { partition: partition.clone(), detector, next_offset, flushing: None };
+        let mut loaded = Self {
+            intake,
+            partition: partition.clone(),
+            detector,
+            next_offset,
+            processed: 0,
+            flushing: None,
+        };
         let mut consumer = deps.bus.consumer(ConsumerSettings::standalone(format!("{worker}-state"))).await?;
-        let state = TopicPartition::new(DETECTOR_STATE, partition.partition);
+        let state = TopicPartition::new(intake.state_topic(), partition.partition);
         let (mut marker, mut forgotten) = (None, BTreeSet::new());
         let barrier = loaded.record(Bytes::from_static(BARRIER_KEY), Bytes::new(), now());
-        let written = deps.events.producer().send(DETECTOR_STATE, vec![barrier]).await?;
+        let written = deps.events.producer().send(intake.state_topic(), vec![barrier]).await?;
         let end = written.first().map_or(0, |barrier| barrier.offset + 1);
         read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, end, |record| {
             loaded.restore(record, &mut marker, &mut forgotten, deps.started_at);
@@ -138,10 +149,8 @@ impl DetectPartition {
             let end = ends.get(partition).map_or(next_offset, |end| next_offset.min(*end));
             let start = StartAt::Offset(from);
             read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
-                if let Ok(reading) = parse(record) {
-                    // What comes of it was published when the offsets were committed. A refused series was refused then, too.
-                    let _ = loaded.detector.apply_reading(&reading, record.offset, record.timestamp());
-                }
+                // What comes of it was published when the offsets were committed. What is refused was refused then, too.
+                let _ = intake.judge(record, &mut loaded.detector);
             })
             .await?;
             tracing::debug!(%partition, from, to = next_offset, "applied readings again to restore state");
@@ -160,19 +169,26 @@ impl DetectPartition {
         self.next_offset
     }
 
-    /// Applies one batch of readings, or what is left of it. False when the outcome is full: then commit it, and call again with the
+    /// How many records have been processed since this was last asked.
+    pub(crate) fn take_processed(&mut self) -> u64 {
+        std::mem::take(&mut self.processed)
+    }
+
+    /// Applies one batch of records, or what is left of it. False when the outcome is full: then commit it, and call again with the
     /// same batch.
     pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) -> bool {
         let next_offset = self.next_offset;
         for record in batch.records.iter().filter(|record| record.offset >= next_offset) {
             let arrival = record.timestamp();
-            let applied = parse(record).and_then(|reading| {
-                self.detector.apply_reading(&reading, record.offset, arrival).map_err(|e| e.to_string())
-            });
-            match applied {
-                Ok(transitions) if transitions.is_empty() => {}
-                Ok(transitions) => self.report(transitions, arrival, outcome),
-                Err(reason) => outcome.dead_letters.push(self.dead_letter(record, reason, worker)),
+            let judged = self.intake.judge(record, &mut self.detector);
+            self.processed += u64::from(!matches!(judged, Judged::PassedOver));
+            match judged {
+                Judged::PassedOver => {}
+                Judged::Applied(transitions) if transitions.is_empty() => {}
+                Judged::Applied(transitions) => self.report(transitions, arrival, outcome),
+                Judged::Refused(reason) => {
+                    outcome.dead_letters.push(self.dead_letter(record, reason, worker));
+                }
             }
             self.next_offset = record.offset + 1;
             if outcome.is_full() {
@@ -315,11 +331,6 @@ impl DetectPartition {
 
 fn series_key(series: &str) -> Bytes {
     [SERIES_PREFIX, series.as_bytes()].concat().into()
-}
-
-fn parse(record: &ConsumedRecord) -> Result<Reading<'_>, String> {
-    let value = record.value.as_deref().ok_or("the record has no value")?;
-    Reading::parse(value, record.timestamp()).map_err(|e| e.to_string())
 }
 
 /// Reads records of one partition from `start` up to `end` (not included).

@@ -1,4 +1,5 @@
-//! The detect processor: readings in, alert transitions out, exactly once.
+//! The detect processor: readings or services' events in ([`crate::intake`]), alert transitions out, exactly once. What is said of
+//! readings here holds for events, too.
 //!
 //! # What commits together
 //! Alert transitions, dead letters, detector state and consumed offsets go into one bus transaction. When a poll's
@@ -33,9 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::detect_partition::{DetectPartition, Outcome};
 use crate::heartbeat::Heartbeat;
+use crate::intake::Intake;
 use crate::rules::{RulesHandle, RulesInForce};
 use crate::system_events::{SystemEvents, now};
-use crate::topics::{DEAD_LETTERS, DETECTOR_STATE, TopicNames};
+use crate::topics::{DEAD_LETTERS, TopicNames};
 
 /// How often sensors that fell silent long ago are looked for.
 const FORGETTING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -43,8 +45,10 @@ const FORGETTING_INTERVAL: Duration = Duration::from_secs(3600);
 /// How workers behave.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// The consumer group.
+    /// The consumer group that reads readings.
     pub group: String,
+    /// The consumer group that reads what events tell of services.
+    pub services_group: String,
     /// Topic names.
     pub topics: TopicNames,
     /// The longest time that consumed offsets stay uncommitted when nothing visible depends on them.
@@ -67,6 +71,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             group: "sensor-processors".into(),
+            services_group: "service-processors".into(),
             topics: TopicNames::default(),
             commit_interval: Duration::from_secs(1),
             state_interval: Duration::from_secs(5),
@@ -111,12 +116,22 @@ pub enum WorkerNews<'a> {
     },
 }
 
-/// Somebody who is told what happens to workers, by the worker's name.
-pub type Observer = Arc<dyn Fn(&str, WorkerNews<'_>) + Send + Sync>;
+/// A worker as a member of one consumer group. Every worker is one of two groups: that of readings and that of services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// The worker's name.
+    pub worker: &'a str,
+    /// The group.
+    pub group: &'a str,
+}
+
+/// Somebody who is told what happens to workers.
+pub type Observer = Arc<dyn Fn(Member<'_>, WorkerNews<'_>) + Send + Sync>;
 
 /// One run of one worker, from joining the group to leaving it.
 pub(crate) struct DetectWorker {
     deps: Arc<WorkerDeps>,
+    intake: Intake,
     name: String,
     rules: Arc<RulesInForce>,
     partitions: BTreeMap<i32, DetectPartition>,
@@ -145,11 +160,12 @@ struct Lag {
 }
 
 impl DetectWorker {
-    pub(crate) fn new(deps: Arc<WorkerDeps>, name: &str, errors: u64) -> Self {
+    pub(crate) fn new(deps: Arc<WorkerDeps>, intake: Intake, name: &str, errors: u64) -> Self {
         let start = Instant::now();
         Self {
             rules: deps.rules.current(),
             deps,
+            intake,
             name: name.into(),
             partitions: BTreeMap::new(),
             uncommitted: BTreeSet::new(),
@@ -169,8 +185,8 @@ impl DetectWorker {
     /// Runs until told to stop, then commits and leaves the group.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<(), BusError> {
         let settings = &self.deps.settings;
-        let mut producer =
-            self.deps.bus.transactional_producer(&format!("{}-{}", settings.group, self.name)).await?;
+        let group = self.intake.group(settings);
+        let mut producer = self.deps.bus.transactional_producer(&format!("{group}-{}", self.name)).await?;
         let mut consumer = self
             .deps
             .bus
@@ -178,11 +194,10 @@ impl DetectWorker {
                 session_timeout: settings.session_timeout,
                 max_bytes: settings.poll_bytes,
                 offset_reset: OffsetReset::Earliest,
-                ..ConsumerSettings::member(&self.name, &settings.group)
+                ..ConsumerSettings::member(&self.name, group)
             })
             .await?;
-        let topic = settings.topics.sensor_data.clone();
-        consumer.subscribe(&[&topic]).await?;
+        consumer.subscribe(&[self.intake.topic(settings)]).await?;
         self.tell(WorkerNews::Joining);
         let outcome = self.work(consumer.as_mut(), producer.as_mut(), stop).await;
         let closed = consumer.close().await;
@@ -190,7 +205,8 @@ impl DetectWorker {
     }
 
     fn tell(&self, news: WorkerNews<'_>) {
-        (self.deps.observer)(&self.name, news);
+        let group = self.intake.group(&self.deps.settings);
+        (self.deps.observer)(Member { worker: &self.name, group }, news);
     }
 
     async fn work(
@@ -246,7 +262,8 @@ impl DetectWorker {
         for (partition, offset) in assignment.partitions {
             let began = Instant::now();
             let state =
-                DetectPartition::load(&self.deps, &self.name, &partition, offset, &self.rules).await?;
+                DetectPartition::load(&self.deps, &self.name, (self.intake, &partition), offset, &self.rules)
+                    .await?;
             tracing::info!(
                 worker = %self.name, %partition, offset, series = state.series(), took = ?began.elapsed(), "took over"
             );
@@ -281,11 +298,9 @@ impl DetectWorker {
                     return Ok(());
                 }
             }
-            if !self.partitions.contains_key(&id) {
-                continue;
-            }
+            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            self.progress.processed += partition.take_processed();
             self.uncommitted.insert(id);
-            self.progress.processed += batch.records.len() as u64;
             self.progress.lag.insert(
                 id,
                 Lag {
@@ -310,9 +325,9 @@ impl DetectWorker {
     ) -> Result<(), BusError> {
         self.follow_rules(consumer, producer).await?;
         let (at, mut outcome) = (now(), Outcome::default());
-        let sensor_data: Arc<str> = self.deps.settings.topics.sensor_data.as_str().into();
+        let topic: Arc<str> = self.intake.topic(&self.deps.settings).into();
         let owned: Vec<_> =
-            self.partitions.keys().map(|id| TopicPartition::new(Arc::clone(&sensor_data), *id)).collect();
+            self.partitions.keys().map(|id| TopicPartition::new(Arc::clone(&topic), *id)).collect();
         let ends = self.deps.bus.offsets(&owned, OffsetSpec::Latest).await?;
         for partition in owned {
             let end = ends.get(&partition).copied().unwrap_or(i64::MAX);
@@ -389,18 +404,18 @@ impl DetectWorker {
                 self.last_state_flush = Some(Instant::now());
             }
         }
-        let sensor_data: Arc<str> = self.deps.settings.topics.sensor_data.as_str().into();
+        let topic: Arc<str> = self.intake.topic(&self.deps.settings).into();
         let offsets: BTreeMap<TopicPartition, i64> = self
             .partitions
             .iter()
-            .map(|(id, p)| (TopicPartition::new(Arc::clone(&sensor_data), *id), p.next_offset()))
+            .map(|(id, p)| (TopicPartition::new(Arc::clone(&topic), *id), p.next_offset()))
             .collect();
 
         producer.begin()?;
         let sent = [
             (self.deps.settings.topics.alerts.as_str(), outcome.alerts),
             (DEAD_LETTERS, outcome.dead_letters),
-            (DETECTOR_STATE, state),
+            (self.intake.state_topic(), state),
         ];
         let committed = async {
             for (topic, records) in sent {
@@ -435,15 +450,21 @@ impl DetectWorker {
     /// After a refused commit: forgets what was not committed and goes on from what was.
     async fn reload(&mut self, consumer: &mut dyn Consumer) -> Result<(), BusError> {
         let held: Vec<i32> = self.partitions.keys().copied().collect();
-        let committed = self.deps.bus.committed(&self.deps.settings.group).await?;
+        let committed = self.deps.bus.committed(self.intake.group(&self.deps.settings)).await?;
         for id in held {
             self.forget(id);
-            let partition = TopicPartition::new(self.deps.settings.topics.sensor_data.as_str(), id);
+            let partition = TopicPartition::new(self.intake.topic(&self.deps.settings), id);
             let offset = committed.get(&partition).copied().unwrap_or(0);
             // A partition that has moved refuses the seek: its new owner goes on with it.
             if consumer.seek(&partition, offset).is_ok() {
-                let state =
-                    DetectPartition::load(&self.deps, &self.name, &partition, offset, &self.rules).await?;
+                let state = DetectPartition::load(
+                    &self.deps,
+                    &self.name,
+                    (self.intake, &partition),
+                    offset,
+                    &self.rules,
+                )
+                .await?;
                 self.partitions.insert(id, state);
             }
         }
@@ -458,11 +479,11 @@ impl DetectWorker {
         #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = if elapsed > 0.0 { processed as f64 / elapsed } else { 0.0 };
         let heartbeat = Heartbeat {
-            group: &self.deps.settings.group,
+            group: self.intake.group(&self.deps.settings),
             partitions: self
                 .partitions
                 .keys()
-                .map(|id| format!("{}/{id}", self.deps.settings.topics.sensor_data))
+                .map(|id| format!("{}/{id}", self.intake.topic(&self.deps.settings)))
                 .collect(),
             records_processed: self.progress.processed,
             records_per_s: rate,

@@ -2,8 +2,8 @@
 //!
 //! Two kinds of folds, and no third (see `ARCHITECTURE.md`):
 //!
-//! * the **detect processor** ([`detect_worker`]) reads readings and writes alert transitions; what it writes, its state
-//!   and the offsets it has consumed commit in one bus transaction. Its workers are members of one consumer group;
+//! * the **detect processor** ([`detect_worker`]) reads readings and services' events and writes alert transitions; what it writes, its state
+//!   and the offsets it has consumed commit in one bus transaction. Its workers are members of two consumer groups, one for each;
 //!   [`workers`] starts and stops them;
 //! * the **views** ([`view_runner`]) read topics and write a store, content and position in one transaction.
 //!
@@ -19,6 +19,7 @@ mod detect_partition;
 pub mod detect_worker;
 mod heartbeat;
 pub mod housekeeping;
+mod intake;
 pub mod notifier;
 pub mod published_rules;
 pub mod rebalances;
@@ -38,7 +39,7 @@ use farol_view::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use detect_worker::{Observer, WorkerNews, WorkerSettings};
+pub use detect_worker::{Member, Observer, WorkerNews, WorkerSettings};
 pub use housekeeping::ViewRetention;
 pub use notifier::NotifierSettings;
 pub use published_rules::RulesFollower;
@@ -137,9 +138,9 @@ impl Pipeline {
             events: events.clone(),
             settings: settings.worker,
             started_at: system_events::now(),
-            observer: Arc::new(|worker, news| {
+            observer: Arc::new(|member, news| {
                 if let WorkerNews::Failed { error, retry_in } = news {
-                    tracing::error!(worker, %error, ?retry_in, "worker failed; it will be started again");
+                    tracing::error!(worker = member.worker, group = member.group, %error, ?retry_in, "worker failed; it will be started again");
                 }
             }),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farol_bus::{Bus, BusError, TopicSpec};
+use farol_bus::{Bus, BusError, TopicDescription, TopicSpec};
 
 /// Readings, keyed by sensor.
 pub const SENSOR_DATA: &str = "sensor-data";
@@ -14,6 +14,8 @@ pub const SYSTEM_EVENTS: &str = "system-events";
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The detect processor's state; partition for partition that of [`SENSOR_DATA`].
 pub const DETECTOR_STATE: &str = "detector-state";
+/// The state of the detect processor of services; partition for partition that of [`SYSTEM_EVENTS`].
+pub const SERVICE_DETECTOR_STATE: &str = "service-detector-state";
 /// The rules in force, for workers in other processes; see [`crate::published_rules`].
 pub const RULES: &str = "rules";
 
@@ -36,7 +38,8 @@ impl Default for TopicNames {
 }
 
 /// The topics of a fresh data folder. `overrides` are topic → Kafka topic configuration, laid over the defaults;
-/// `partitions` under it sets the number of partitions (`detector-state` follows `sensor-data`).
+/// `partitions` under it sets the number of partitions (`detector-state` follows `sensor-data`, `service-detector-state` follows
+/// `system-events`).
 pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOverride>) -> Vec<TopicSpec> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let partitions_of =
@@ -51,12 +54,14 @@ pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOver
     };
     let retain = |days: i64| vec![("retention.ms", (days * DAY_MS).to_string())];
     let sensor_partitions = partitions_of(&names.sensor_data, 3);
+    let event_partitions = partitions_of(SYSTEM_EVENTS, 3);
     vec![
         topic(&names.sensor_data, sensor_partitions, &retain(7)),
         topic(&names.alerts, partitions_of(&names.alerts, 2), &retain(365)),
-        topic(SYSTEM_EVENTS, partitions_of(SYSTEM_EVENTS, 3), &retain(30)),
+        topic(SYSTEM_EVENTS, event_partitions, &retain(30)),
         topic(DEAD_LETTERS, partitions_of(DEAD_LETTERS, 1), &retain(30)),
         topic(DETECTOR_STATE, sensor_partitions, &[("cleanup.policy", "compact".into())]),
+        topic(SERVICE_DETECTOR_STATE, event_partitions, &[("cleanup.policy", "compact".into())]),
         topic(
             RULES,
             1,
@@ -90,6 +95,7 @@ pub async fn create_missing_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Res
             continue;
         }
         spec.config.retain(|key, _| !key.starts_with("farol."));
+        follow(&mut spec, &existing);
         let name = spec.name.clone();
         match bus.create_topic(spec).await {
             Ok(()) => created.push(name),
@@ -107,7 +113,7 @@ pub async fn create_missing_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Res
 /// Whatever the bus refuses, other than that a topic exists already.
 pub async fn ensure_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Result<(), BusError> {
     let existing = bus.topics().await?;
-    for spec in topics {
+    for mut spec in topics {
         if let Some(found) = existing.iter().find(|t| *t.name == *spec.name) {
             if found.partitions != spec.partitions {
                 tracing::warn!(
@@ -120,10 +126,21 @@ pub async fn ensure_topics(bus: &dyn Bus, topics: Vec<TopicSpec>) -> Result<(), 
             }
             continue;
         }
+        follow(&mut spec, &existing);
         match bus.create_topic(spec).await {
             Ok(()) | Err(BusError::TopicExists(_)) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(())
+}
+
+/// A topic of state that is made later than the topic that it follows (by a newer Farol) has as many partitions as that one has,
+/// whatever settings say by now.
+fn follow(spec: &mut TopicSpec, existing: &[TopicDescription]) {
+    if spec.name == SERVICE_DETECTOR_STATE
+        && let Some(followed) = existing.iter().find(|topic| *topic.name == *SYSTEM_EVENTS)
+    {
+        spec.partitions = followed.partitions;
+    }
 }

@@ -1,6 +1,6 @@
-//! The workers of this process: members of the consumer group that runs the detect processor.
+//! The workers of this process: members of the two consumer groups that run the detect processor, of readings and of services.
 //!
-//! Each worker is a thread of its own that drives its consumer on the shared runtime: evaluating a poll's readings takes
+//! Each worker is a thread of its own that drives its consumers on the shared runtime: evaluating a poll's readings takes
 //! milliseconds, which would hold up an async thread. A worker that fails (the bus refuses, a partition is poisoned) is
 //! started again after a pause that doubles up to [`MAX_PAUSE`]; the error is logged and counted in its heartbeat.
 
@@ -13,7 +13,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::detect_worker::{DetectWorker, Observer, WorkerDeps, WorkerNews, WorkerSettings};
+use crate::detect_worker::{DetectWorker, Member, Observer, WorkerDeps, WorkerNews, WorkerSettings};
+use crate::intake::Intake;
 use crate::rules::RulesHandle;
 use crate::supervision::caught;
 use crate::system_events::{SystemEvents, now};
@@ -227,8 +228,25 @@ impl LoneWorker {
     }
 }
 
+/// A worker in both groups. If somebody else has its name in one of them, it gives up both.
 async fn run_until_stopped(
     deps: &Arc<WorkerDeps>,
+    name: &str,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    let both = stop.child_token();
+    let member = async |intake| {
+        let ended = run_member(deps, intake, name, &both).await;
+        both.cancel();
+        ended
+    };
+    let (readings, services) = tokio::join!(member(Intake::Readings), member(Intake::Services));
+    readings.and(services)
+}
+
+async fn run_member(
+    deps: &Arc<WorkerDeps>,
+    intake: Intake,
     name: &str,
     stop: &CancellationToken,
 ) -> Result<(), BusError> {
@@ -236,7 +254,7 @@ async fn run_until_stopped(
     let (mut errors, mut fenced) = (0, 0);
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
-        match caught(DetectWorker::new(Arc::clone(deps), name, errors).run(stop)).await {
+        match caught(DetectWorker::new(Arc::clone(deps), intake, name, errors).run(stop)).await {
             Ok(()) => return Ok(()),
             Err(BusError::Closed) if stop.is_cancelled() => return Ok(()),
             Err(error) => {
@@ -253,7 +271,8 @@ async fn run_until_stopped(
                 if fenced >= MAX_FENCED {
                     return Err(error);
                 }
-                (deps.observer)(name, WorkerNews::Failed { error: &error, retry_in: pause });
+                let member = Member { worker: name, group: intake.group(&deps.settings) };
+                (deps.observer)(member, WorkerNews::Failed { error: &error, retry_in: pause });
             }
         }
         tokio::select! {

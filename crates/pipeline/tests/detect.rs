@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use farol_event::{AlertStatus, TransitionKind};
+use farol_event::{AlertStatus, EventType, TransitionKind};
 use farol_view::ViewName;
 use plant::{Plant, eventually};
+use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -48,6 +49,7 @@ async fn breach_fires_and_recovery_resolves_with_evidence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_come_and_go_neither_lose_nor_double_alerts() {
     const SENSORS: usize = 40;
+    const SERVICES: usize = 10;
     const CYCLES: usize = 12;
     let plant = Plant::start(3).await;
     let disturb = async {
@@ -63,11 +65,16 @@ async fn workers_that_come_and_go_neither_lose_nor_double_alerts() {
             for sensor in 0..SENSORS {
                 plant.send(&format!("t-{sensor}"), "temperature", &[50.0, 10.0]).await;
             }
+            for service in 0..SERVICES {
+                let name = format!("service-{service}");
+                plant.tell(EventType::SYSTEM_UNAVAILABLE, &name, &json!({"reason": "no answer"})).await;
+                plant.tell(EventType::SYSTEM_RECOVERED, &name, &json!({})).await;
+            }
         }
     };
     tokio::join!(disturb, load);
-    // Two rules, each fires and resolves once a cycle.
-    let expected = SENSORS * CYCLES * 4;
+    // Two rules about sensors and one about services, each fires and resolves once a cycle.
+    let expected = SENSORS * CYCLES * 4 + SERVICES * CYCLES * 2;
     let all = eventually(LIMIT, async || {
         let all = plant.transitions().await;
         (all.len() >= expected).then_some(all)
@@ -117,6 +124,68 @@ async fn what_is_no_reading_becomes_a_dead_letter_with_its_reason() {
     assert!(letters.iter().any(|reason| reason.contains("`value`")), "{letters:?}");
     // And nobody behind them waits.
     eventually(LIMIT, async || (plant.transitions().await.len() == 2).then_some(())).await;
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_send_raises_alerts_and_an_outage_that_goes_on_survives_a_restart() {
+    let plant = Plant::start(2).await;
+    plant.tell(EventType::SYSTEM_UNAVAILABLE, "shop", &json!({"reason": "3 checks failed"})).await;
+    plant
+        .tell(
+            EventType::METRIC_COLLECTED,
+            "shop",
+            &json!({"nome": "cpu_percent", "valor": 97.5, "unidade": "%"}),
+        )
+        .await;
+    let fired = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() == 2).then_some(all)
+    })
+    .await;
+    let down = fired.iter().find(|t| t.alert.rule == "service-unavailable").unwrap();
+    assert_eq!(down.alert.series, "available{service=\"shop\"}");
+    let position = down.evidence.as_ref().unwrap().positions.last().unwrap().clone();
+    assert_eq!(&*position.topic, "system-events");
+    let told = plant.event_at(&position).await;
+    assert_eq!((told.source.as_str(), told.event_type), ("shop", EventType::SYSTEM_UNAVAILABLE));
+
+    let plant = plant.restart().await;
+    // Still down: whoever had forgotten would raise it again.
+    plant.tell(EventType::SYSTEM_UNAVAILABLE, "shop", &json!({})).await;
+    plant.tell(EventType::SYSTEM_RECOVERED, "shop", &json!({})).await;
+    let all = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() >= 3).then_some(all)
+    })
+    .await;
+    assert_eq!(all.len(), 3);
+    let ended = all.iter().find(|t| t.kind == TransitionKind::Resolved).unwrap();
+    assert_eq!(ended.alert.id, down.alert.id);
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_events_that_claim_to_tell_of_a_service_become_dead_letters() {
+    let plant = Plant::start(1).await;
+    plant.tell_raw("rubbish", &[0xff, 0x00, 0x80]).await;
+    plant.tell_raw("shop", br#"{"type":"metrica_coletada","source":"shop"}"#).await;
+    plant.tell(EventType::METRIC_COLLECTED, "shop", &json!({"nome": "cpu_percent", "valor": "much"})).await;
+    plant.tell(EventType::new("own.type"), "shop", &json!({"nome": 3})).await;
+    plant.tell(EventType::SERVICE_STARTED, "shop", &json!({"version": 3})).await;
+    plant
+        .tell(EventType::METRIC_COLLECTED, "shop", &json!({"nome": "response_time_ms", "valor": 6000}))
+        .await;
+    // The last of them is judged, and nobody behind the bad ones waits.
+    eventually(LIMIT, async || (plant.transitions().await.len() == 1).then_some(())).await;
+    let letters = eventually(LIMIT, async || {
+        let letters = plant.dead_letters_in_view().await;
+        (letters.len() >= 2).then_some(letters)
+    })
+    .await;
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert!(letters.iter().any(|reason| reason.contains("`specversion`")), "{letters:?}");
+    assert!(letters.iter().any(|reason| reason.contains("expected f64")), "{letters:?}");
     plant.stop().await;
 }
 

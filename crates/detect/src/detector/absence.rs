@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use farol_event::{AlertTransition, Reading, Timestamp};
+use farol_event::{AlertTransition, Timestamp};
 
 use super::judge::{self, Place, Subject};
 use super::series::{RuleState, Series, rule_at};
@@ -24,14 +24,14 @@ impl AbsenceWatch<'_> {
     pub fn reading_arrived(
         &self,
         series: &mut Series,
-        reading: &Reading<'_>,
+        quality: Option<f64>,
         arrival: Timestamp,
         out: &mut Vec<AlertTransition>,
     ) {
         self.time_passed(series, arrival, out);
         for state in &mut series.states {
             let subject = Subject { place: self.place, id: &series.id, labels: &series.labels };
-            if rule_at(self.rules, state.rule).is_some_and(|rule| rule.trusts(reading.quality)) {
+            if rule_at(self.rules, state.rule).is_some_and(|rule| rule.trusts(quality)) {
                 judge::arrived(state, subject, (arrival, series.applied_through), out);
             }
         }

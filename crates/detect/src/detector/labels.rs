@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::selector::{LabelName, SeriesLabels};
+use crate::selector::{LabelName, METRIC, SERVICE, SeriesLabels, ServiceLabels};
 
 /// The labels of one series except its `sensor_id`. What it doesn't have is empty.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub(crate) struct Labels {
     pub factory_section: Arc<str>,
     pub machine_id: Arc<str>,
     pub zone: Arc<str>,
+    /// Of a series of a service. Behind one pointer, because nearly all series are of sensors.
+    pub service: Option<Arc<ServiceLabels>>,
 }
 
 impl Labels {
@@ -25,6 +27,7 @@ impl Labels {
             factory_section: &self.factory_section,
             machine_id: &self.machine_id,
             zone: &self.zone,
+            service: self.service.as_deref(),
         }
     }
 
@@ -35,6 +38,7 @@ impl Labels {
             && *self.factory_section == *given.factory_section
             && *self.machine_id == *given.machine_id
             && *self.zone == *given.zone
+            && self.service.as_deref() == given.service
     }
 
     /// As an alert carries them: the non-empty ones, with the rule's own.
@@ -44,11 +48,23 @@ impl Labels {
         rule_labels: &BTreeMap<String, String>,
     ) -> BTreeMap<String, String> {
         let labels = self.of(sensor_id);
+        let own = rule_labels.iter().map(|(name, value)| (name.clone(), value.clone()));
+        if let Some(service) = &self.service {
+            let unit = Some((LabelName::Unit.as_str(), labels.unit)).filter(|(_, unit)| !unit.is_empty());
+            let tags = service.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            // A tag that is called like a label of the series gives way to it; the rule's own labels come last.
+            return tags
+                .chain(unit)
+                .chain([(SERVICE, service.service.as_str()), (METRIC, service.metric.as_str())])
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .chain(own)
+                .collect();
+        }
         LabelName::ALL
             .into_iter()
             .filter(|name| !labels.get(*name).is_empty())
             .map(|name| (name.as_str().to_owned(), labels.get(name).to_owned()))
-            .chain(rule_labels.iter().map(|(name, value)| (name.clone(), value.clone())))
+            .chain(own)
             .collect()
     }
 }
@@ -68,6 +84,7 @@ impl Shared {
             factory_section: self.texts.one(labels.factory_section),
             machine_id: self.texts.one(labels.machine_id),
             zone: self.texts.one(labels.zone),
+            service: labels.service.map(|service| Arc::new(service.clone())),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::condition::{Band, Condition};
 use crate::duration::DurationText;
-use crate::selector::Selector;
+use crate::selector::{METRIC, SERVICE, Selector};
 use crate::summary::Summary;
 
 /// The keys of which a rule has exactly one.
@@ -24,7 +24,16 @@ pub(super) fn rule(definition: RuleDefinition) -> Result<Rule, Vec<RuleMistake>>
         mistakes.add("min_quality", "must be between 0 and 1");
     }
     let selector = mistakes.keep("select", definition.select.parse::<Selector>());
-    let summary = definition.summary.as_deref().map(|template| Summary::parse(template, &definition.labels));
+    if selector.as_ref().is_some_and(Selector::is_about_services) {
+        for name in [SERVICE, METRIC].into_iter().filter(|name| definition.labels.contains_key(*name)) {
+            mistakes
+                .add("labels", format!("has `{name}`, which is a label of the series: choose another name"));
+        }
+    }
+    // Under a selector that is none, a template can still be checked for what is about sensors.
+    let about = selector.clone().unwrap_or_default();
+    let summary =
+        definition.summary.as_deref().map(|template| Summary::parse(template, &definition.labels, &about));
     let summary = summary.and_then(|parsed| mistakes.keep("summary", parsed));
     let condition = condition(&definition, &mut mistakes);
     let (Some(selector), Some(condition), true) = (selector, condition, mistakes.0.is_empty()) else {

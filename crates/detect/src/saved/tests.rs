@@ -83,8 +83,8 @@ fn other_versions_and_damage_are_refused_clearly() {
         state.restore(&[], at(0)).unwrap_err().to_string(),
         "the saved state is damaged at byte 0: version is cut short"
     );
-    bytes[0] = 2;
-    assert_eq!(state.restore(&bytes, at(0)), Err(RestoreError::UnknownVersion(2)));
+    bytes[0] = 3;
+    assert_eq!(state.restore(&bytes, at(0)), Err(RestoreError::UnknownVersion(3)));
     bytes[0] = 1;
     bytes.push(0);
     assert!(state.restore(&bytes, at(0)).unwrap_err().to_string().contains("more bytes"));

@@ -11,6 +11,7 @@ fn error(text: &str) -> String {
 }
 
 const SERIES: SeriesLabels<'_> = SeriesLabels {
+    service: None,
     sensor_id: "temp-001",
     sensor_type: "temperature",
     unit: "°C",

@@ -3,7 +3,7 @@
 //! Which rules it evaluates it says when it starts: those that `farol run` publishes, whose changes it follows, or those of
 //! `--rules`; it then compares them with the published ones, if there are any, and says so when they differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -63,6 +63,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
             rules,
             settings: WorkerSettings {
                 group: settings.pipeline.group.clone(),
+                services_group: settings.pipeline.services_group.clone(),
                 topics: topic_names(settings),
                 session_timeout: settings.pipeline.session_timeout,
                 ..WorkerSettings::default()
@@ -126,7 +127,7 @@ fn topic_names(settings: &Settings) -> TopicNames {
 /// A cluster that no Farol has prepared gets the topics that a worker reads and writes, but the one of rules: without it, a worker
 /// without `--rules` knows that nobody publishes any.
 async fn make_topics(bus: &dyn Bus, settings: &Settings) -> anyhow::Result<()> {
-    let mut topics = default_topics(&topic_names(settings), &std::collections::BTreeMap::new());
+    let mut topics = default_topics(&topic_names(settings), &BTreeMap::new());
     topics.retain(|topic| topic.name != farol_pipeline::topics::RULES);
     let created = create_missing_topics(bus, topics).await?;
     if !created.is_empty() {
@@ -237,13 +238,14 @@ async fn follow_once(
 
 /// Tells the terminal what happens.
 fn observer(brokers: String) -> Observer {
-    let owned = Mutex::new(BTreeSet::<TopicPartition>::new());
-    Arc::new(move |_, news| {
+    let owned = Mutex::new(BTreeMap::<String, BTreeSet<TopicPartition>>::new());
+    Arc::new(move |member, news| {
         let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let owned = owned.entry(member.group.to_owned()).or_default();
         match news {
             WorkerNews::Joining => {
                 owned.clear();
-                told("joins the group and waits for partitions");
+                told(&format!("joins group {} and waits for partitions", member.group));
             }
             WorkerNews::Gained(partitions) => {
                 owned.extend(partitions.iter().cloned());

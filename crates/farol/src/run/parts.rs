@@ -179,6 +179,7 @@ async fn start_pipeline(
         workers: workers.collect(),
         worker: WorkerSettings {
             group: settings.pipeline.group.clone(),
+            services_group: settings.pipeline.services_group.clone(),
             topics: names,
             session_timeout: settings.pipeline.session_timeout,
             ..WorkerSettings::default()

@@ -70,7 +70,7 @@ impl Key {
 }
 
 /// The topics that Farol makes, with partitions and retention where they differ from each other.
-pub const TOPICS: [TopicDefaults; 6] = [
+pub const TOPICS: [TopicDefaults; 7] = [
     TopicDefaults {
         name: "sensor-data",
         renamed_by: Some(("SENSOR_TOPIC", "\"readings\"")),
@@ -86,6 +86,7 @@ pub const TOPICS: [TopicDefaults; 6] = [
     TopicDefaults { name: "system-events", renamed_by: None, partitions: "3", retention: "\"30d\"" },
     TopicDefaults { name: "dead-letters", renamed_by: None, partitions: "1", retention: "\"30d\"" },
     TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
+    TopicDefaults { name: "service-detector-state", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "rules", renamed_by: None, partitions: "", retention: "" },
 ];
 
@@ -187,6 +188,11 @@ pub fn keys() -> Vec<Key> {
         Key::new("pipeline.workers", "3", "Workers in this process that run the rules, each a member of the consumer group; 0 if they are processes of their own."),
         Key::new("pipeline.group", "\"sensor-processors\"", "Name of the workers' consumer group.")
             .founding("CONSUMER_GROUP"),
+        Key::new(
+            "pipeline.services_group",
+            "\"service-processors\"",
+            "Name of the workers' consumer group for what services send; another one than that of the readings.",
+        ),
         Key::new("pipeline.consumer_id", "\"worker\"", "What workers are called: this, a dash and a number.")
             .founding("CONSUMER_ID"),
         Key::new(

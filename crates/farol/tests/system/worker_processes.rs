@@ -32,8 +32,10 @@ async fn shared_by(server: &Farol, workers: &[&str]) -> BTreeMap<i64, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_worker_processes_lose_and_double_no_alert() {
     const ROUNDS: usize = 4;
+    const SERVICES: usize = 12;
     let folder = folder();
-    let rules = write(folder.path(), "rules.toml", PLAIN_RULE);
+    let about_services = "[[rule]]\nname = \"outage\"\nselect = '{metric=\"available\"}'\nbelow = 0.5\nseverity = \"critical\"\n";
+    let rules = write(folder.path(), "rules.toml", &format!("{PLAIN_RULE}{about_services}"));
     write(folder.path(), "farol.toml", SETTINGS);
     let server = Farol::start(folder.path(), &["--rules", rules.to_str().unwrap()]).await;
     let start = |name: &str| worker(folder.path(), &server.kafka, name);
@@ -47,12 +49,24 @@ async fn killed_worker_processes_lose_and_double_no_alert() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let tell = async |event_type: &str, round: usize| {
+        let event = |service: usize| {
+            json!({"specversion": "1.0", "id": format!("{event_type}-{round}"), "type": event_type,
+                "source": format!("service-{service}"), "data": {}})
+        };
+        let events: Vec<Value> = (0..SERVICES).map(event).collect();
+        let answer = server.post("/api/events", &json!(events)).await;
+        assert_eq!(answer.body["accepted"], SERVICES, "{}", answer.body);
+    };
     for round in 0..ROUNDS {
         let (name, killed) = workers.remove(round % 2);
+        tell("sistema_indisponivel", round).await;
         killed.kill();
+        tell("sistema_indisponivel", round).await;
         let left: Vec<&str> = workers.iter().map(|(name, _)| *name).collect();
         shared_by(&server, &left).await;
         workers.push((name, start(name)));
+        tell("sistema_recuperado", round).await;
         shared_by(&server, &["w1", "w2", "w3"]).await;
     }
     assert!(load.wait().unwrap().success());
@@ -67,10 +81,18 @@ async fn killed_worker_processes_lose_and_double_no_alert() {
         .collect();
     assert_eq!(began.len(), alerts.len(), "no alert is there twice");
     let fired = server.pages("/api/events?limit=1000&type=alerta_gerado", "events").await;
-    assert_eq!(fired.len(), alerts.len(), "each fired once");
+    let hot = fired.iter().filter(|event| event["data"]["alert"]["rule"] == "hot").count();
+    assert_eq!(hot, alerts.len(), "each fired once");
     let expected = expected(&server).await;
     assert!(expected.len() > 100, "{} alerts are few", expected.len());
     assert_eq!(began, expected);
+    let outages = eventually(SOON * 2, "every outage has ended", async || {
+        let outages = server.alerts("rule=outage").await;
+        let ended = outages.iter().filter(|outage| outage["status"] == "resolved").count();
+        (ended >= SERVICES * ROUNDS).then_some(outages)
+    })
+    .await;
+    assert_eq!(outages.len(), SERVICES * ROUNDS, "one alert for each outage");
     for (name, running) in workers {
         let (status, printed) = running.interrupt().await;
         assert!(status.success() && printed.contains("left the group"), "{name}: {printed}");

@@ -130,6 +130,7 @@ fn thresholds_of(sensor: &Sensor, rules: &RuleSet) -> Vec<Threshold> {
         text(&sensor.location.zone),
     );
     let labels = SeriesLabels {
+        service: None,
         sensor_id: &sensor.sensor_id,
         sensor_type: &sensor.sensor_type,
         unit: sensor.unit.as_deref().unwrap_or_default(),

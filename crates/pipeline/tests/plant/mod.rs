@@ -11,7 +11,7 @@ use farol_bus::{
     Bus, ConsumerSettings, OffsetSpec, Partitioning, Polled, Producer, ProducerRecord, StartAt,
     TopicPartition,
 };
-use farol_event::{Alert, AlertTransition, Event, Position, Reading, Timestamp};
+use farol_event::{Alert, AlertTransition, Event, EventType, Position, Reading, Timestamp};
 use farol_pipeline::{
     NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, TopicNames,
     ViewRetention, WorkerSettings, WorkerState, default_topics, ensure_topics,
@@ -152,6 +152,17 @@ impl Plant {
         }
     }
 
+    /// Tells something of a service.
+    pub async fn tell(&self, event_type: EventType, service: &str, data: &serde_json::Value) {
+        let event = Event::new(uuid::Uuid::now_v7(), now(), event_type, service, data);
+        self.tell_raw(service, &event.to_json()).await;
+    }
+
+    pub async fn tell_raw(&self, key: &str, value: &[u8]) {
+        let record = ProducerRecord::new(key.as_bytes().to_vec(), value.to_vec(), now());
+        self.producer.send("system-events", vec![record]).await.unwrap();
+    }
+
     /// Whether the workers have committed every reading that was sent.
     pub async fn processed(&self) -> bool {
         let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new("sensor-data", p)).collect();
@@ -217,6 +228,15 @@ impl Plant {
             .find(|(tp, r)| tp.partition == position.partition && r.offset == position.offset)
             .unwrap();
         Reading::parse(record.value.as_deref().unwrap(), record.timestamp()).unwrap().value
+    }
+
+    pub async fn event_at(&self, position: &Position) -> Event {
+        let records = self.records(&position.topic).await;
+        let (_, record) = records
+            .iter()
+            .find(|(tp, r)| tp.partition == position.partition && r.offset == position.offset)
+            .unwrap();
+        Event::parse(record.value.as_deref().unwrap(), record.timestamp()).unwrap()
     }
 
     /// The values of a sensor's readings, oldest first.

@@ -1,0 +1,104 @@
+//! What a detect processor reads: readings of sensors, or what events tell of services.
+//!
+//! Both are evaluated alike, by the same rules, with the same guarantees. They are two consumer groups and not one with two topics,
+//! because assignors balance how many partitions members have, not which: one worker could get all readings and its neighbour all
+//! events.
+//!
+//! Of the events, most tell nothing that rules judge (Farol's own account of itself foremost): their type is looked at before
+//! anything else, and they are passed over. What claims to tell something and doesn't is a dead letter.
+
+use std::borrow::Cow;
+
+use farol_bus::ConsumedRecord;
+use farol_detect::{PartitionState, ServiceSample};
+use farol_event::{AlertTransition, Event, Reading};
+use serde::Deserialize;
+
+use crate::detect_worker::WorkerSettings;
+use crate::topics::{DETECTOR_STATE, SERVICE_DETECTOR_STATE, SYSTEM_EVENTS};
+
+/// What a detect processor reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// Readings of sensors.
+    Readings,
+    /// What events tell of services.
+    Services,
+}
+
+/// What became of a record.
+pub(crate) enum Judged {
+    /// Rules have judged it.
+    Applied(Vec<AlertTransition>),
+    /// It is nothing that rules judge.
+    PassedOver,
+    /// It claims to be something that it isn't.
+    Refused(String),
+}
+
+/// As much of an event as tells whether the rest matters.
+#[derive(Deserialize)]
+struct Claim<'a> {
+    #[serde(borrow, rename = "type")]
+    event_type: Cow<'a, str>,
+}
+
+impl Intake {
+    /// The topic.
+    pub(crate) fn topic(self, settings: &WorkerSettings) -> &str {
+        match self {
+            Intake::Readings => &settings.topics.sensor_data,
+            Intake::Services => SYSTEM_EVENTS,
+        }
+    }
+
+    /// Where the detector's state is kept.
+    pub(crate) fn state_topic(self) -> &'static str {
+        match self {
+            Intake::Readings => DETECTOR_STATE,
+            Intake::Services => SERVICE_DETECTOR_STATE,
+        }
+    }
+
+    /// The consumer group.
+    pub(crate) fn group(self, settings: &WorkerSettings) -> &str {
+        match self {
+            Intake::Readings => &settings.group,
+            Intake::Services => &settings.services_group,
+        }
+    }
+
+    /// Applies one record.
+    pub(crate) fn judge(self, record: &ConsumedRecord, detector: &mut PartitionState) -> Judged {
+        let (offset, arrival) = (record.offset, record.timestamp());
+        let applied = match self {
+            Intake::Readings => reading(record).and_then(|reading| {
+                detector.apply_reading(&reading, offset, arrival).map_err(|e| e.to_string())
+            }),
+            Intake::Services => match sample(record) {
+                Ok(None) => return Judged::PassedOver,
+                Ok(Some(sample)) => {
+                    detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string())
+                }
+                Err(reason) => Err(reason),
+            },
+        };
+        applied.map_or_else(Judged::Refused, Judged::Applied)
+    }
+}
+
+fn reading(record: &ConsumedRecord) -> Result<Reading<'_>, String> {
+    let value = record.value.as_deref().ok_or("the record has no value")?;
+    Reading::parse(value, record.timestamp()).map_err(|e| e.to_string())
+}
+
+fn sample(record: &ConsumedRecord) -> Result<Option<ServiceSample>, String> {
+    let value = record.value.as_deref().unwrap_or_default();
+    // What isn't even JSON with a type claims nothing.
+    match serde_json::from_slice::<Claim<'_>>(value) {
+        Ok(claim) if ServiceSample::is_claimed_by(&claim.event_type) => {}
+        _ => return Ok(None),
+    }
+    let event = Event::parse(value, record.timestamp()).map_err(|e| e.to_string())?;
+    ServiceSample::of(&event).map_err(|e| e.to_string())
+}
