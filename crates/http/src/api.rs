@@ -15,7 +15,10 @@ use crate::docs;
 use crate::gate;
 use crate::ingest::{events as new_events, readings as new_readings};
 use crate::openapi;
-use crate::read::{alerts, commands, events, groups, pipeline, probes, readings, rules, sensors, status};
+use crate::read::{
+    alerts, commands, events, groups, pipeline, probes, readings, resilience, rules, sensors, services,
+    status,
+};
 use crate::stream::session;
 
 /// Answers below this are not worth compressing.
@@ -27,6 +30,12 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(readings::list_readings, new_readings::post_readings))
         .routes(routes!(sensors::list_sensors))
         .routes(routes!(sensors::get_sensor))
+        .routes(routes!(services::list_services))
+        .routes(routes!(services::get_service))
+        .routes(routes!(services::service_metrics))
+        .routes(routes!(services::get_metric))
+        .routes(routes!(resilience::list_policies))
+        .routes(routes!(resilience::list_policy_changes))
         .routes(routes!(alerts::list_alerts))
         .routes(routes!(alerts::get_alert))
         .routes(routes!(commands::acknowledge_alert))

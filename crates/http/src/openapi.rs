@@ -28,6 +28,7 @@ use crate::problem::ProblemDetails;
     tags(
         (name = "readings", description = "Measurements of sensors"),
         (name = "sensors", description = "Sensors and their state"),
+        (name = "services", description = "Services: their state, metrics, checks, and the resilience policies around them"),
         (name = "alerts", description = "What the rules found"),
         (name = "events", description = "CloudEvents of the system and of its users"),
         (name = "stream", description = "What happens, as it happens"),

@@ -15,8 +15,10 @@ pub mod groups;
 pub mod pipeline;
 pub mod probes;
 pub mod readings;
+pub mod resilience;
 pub mod rules;
 pub mod sensors;
+pub mod services;
 pub mod status;
 
 use axum::http::header::CONTENT_TYPE;

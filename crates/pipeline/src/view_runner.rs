@@ -36,8 +36,10 @@ const POLL_BYTES: usize = 4 * 1024 * 1024;
 const READINGS_PACE: Duration = Duration::from_millis(250);
 
 /// The views that run together.
-pub(crate) const RUNS: [&[ViewName]; 2] =
-    [&[ViewName::Readings, ViewName::Sensors], &[ViewName::Alerts, ViewName::Events, ViewName::Pipeline]];
+pub(crate) const RUNS: [&[ViewName]; 2] = [
+    &[ViewName::Readings, ViewName::Sensors],
+    &[ViewName::Alerts, ViewName::Events, ViewName::Pipeline, ViewName::Services],
+];
 
 /// Where one view stands, as seen by its run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -263,5 +265,6 @@ pub(crate) fn alone(view: ViewName) -> &'static [ViewName] {
         ViewName::Alerts => &[ViewName::Alerts],
         ViewName::Events => &[ViewName::Events],
         ViewName::Pipeline => &[ViewName::Pipeline],
+        ViewName::Services => &[ViewName::Services],
     }
 }

@@ -37,6 +37,7 @@ pub(crate) struct EventRecord {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
+    pub(crate) arrival: Timestamp,
     pub(crate) event: Event,
 }
 
@@ -191,7 +192,8 @@ impl Decoded {
                 match Event::parse(value, record.timestamp()) {
                     Ok(event) => {
                         let topic = Arc::clone(&batch.partition.topic);
-                        self.events.push(EventRecord { content, topic, partition, offset, event });
+                        let arrival = record.timestamp();
+                        self.events.push(EventRecord { content, topic, partition, offset, arrival, event });
                     }
                     Err(error) => self.unreadable.push(unreadable(event_reason(&error))),
                 }

@@ -20,6 +20,7 @@ pub(crate) mod events;
 pub(crate) mod pipeline;
 pub(crate) mod readings;
 pub(crate) mod sensors;
+pub(crate) mod services;
 
 /// What the folds remember between transactions, all of it only to save look-ups.
 #[derive(Default)]
@@ -45,6 +46,7 @@ impl Folds {
             ViewName::Alerts => alerts::apply(transaction, decoded, starts, tally),
             ViewName::Events => events::apply(transaction, decoded, starts, tally),
             ViewName::Pipeline => pipeline::apply(transaction, decoded, starts, tally),
+            ViewName::Services => services::apply(transaction, decoded, starts, tally),
         }
     }
 
@@ -87,9 +89,10 @@ pub(crate) fn version(view: ViewName) -> i64 {
     match view {
         ViewName::Readings => 1,
         ViewName::Sensors => 1,
-        ViewName::Alerts => 1,
+        ViewName::Alerts => 2,
         ViewName::Events => 1,
         ViewName::Pipeline => 3,
+        ViewName::Services => 1,
     }
 }
 
@@ -101,6 +104,7 @@ pub(crate) fn create_tables(view: ViewName) -> &'static str {
         ViewName::Alerts => alerts::CREATE,
         ViewName::Events => events::CREATE,
         ViewName::Pipeline => pipeline::CREATE,
+        ViewName::Services => services::CREATE,
     }
 }
 
@@ -112,6 +116,7 @@ pub(crate) fn drop_tables(view: ViewName) -> &'static str {
         ViewName::Alerts => alerts::DROP,
         ViewName::Events => events::DROP,
         ViewName::Pipeline => pipeline::DROP,
+        ViewName::Services => services::DROP,
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`ViewName::Alerts`] | `alerts`, `system-events` | `alerts`, `alert_transitions`, `deliveries` |
 //! | [`ViewName::Events`] | `system-events`, `alerts` | `events` |
 //! | [`ViewName::Pipeline`] | `system-events`, `dead-letters` | `consumer_health`, `producer_health`, `rebalancing_events`, `dead_letters` |
+//! | [`ViewName::Services`] | `system-events` | `services`, `service_metrics`, `service_metric_points`, `service_checks`, `policies`, `policy_changes` |
 //!
 //! The public relations are documented, column by column, in `docs/sql.md`: people read them with `sqlite3`.
 //!
@@ -34,7 +35,7 @@
 //! is kept. A view whose tables have another version than this program's is cleared when the store opens, and reported in
 //! [`Store::cleared_at_open`].
 //!
-//! Modules, in reading order: [`name`] (which views there are), [`store`] (open, apply, query, clear, prune), [`query`]
+//! Modules, in reading order: [`name`] (which views there are), [`service_state`] (what state a service is in), [`store`] (open, apply, query, clear, prune), [`query`]
 //! (what can be asked, and the shapes of the answers), [`error`].
 
 mod block;
@@ -43,6 +44,7 @@ pub mod error;
 mod fold;
 pub mod name;
 pub mod query;
+pub mod service_state;
 pub mod store;
 
 pub use error::ViewError;

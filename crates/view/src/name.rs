@@ -37,6 +37,7 @@ impl ViewTopics {
             ViewName::Readings | ViewName::Sensors => vec![&self.sensor_data],
             ViewName::Alerts | ViewName::Events => vec![&self.alerts, &self.system_events],
             ViewName::Pipeline => vec![&self.system_events, &self.dead_letters],
+            ViewName::Services => vec![&self.system_events],
         };
         topics.into_iter().cloned().collect()
     }
@@ -77,12 +78,20 @@ pub enum ViewName {
     Events,
     /// Consumers, producers, rebalances and dead letters.
     Pipeline,
+    /// Services with their state, metrics and checks, and resilience policies.
+    Services,
 }
 
 impl ViewName {
     /// Every view.
-    pub const ALL: [ViewName; 5] =
-        [ViewName::Readings, ViewName::Sensors, ViewName::Alerts, ViewName::Events, ViewName::Pipeline];
+    pub const ALL: [ViewName; 6] = [
+        ViewName::Readings,
+        ViewName::Sensors,
+        ViewName::Alerts,
+        ViewName::Events,
+        ViewName::Pipeline,
+        ViewName::Services,
+    ];
 
     /// The name in tables, settings and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -92,6 +101,7 @@ impl ViewName {
             ViewName::Alerts => "alerts",
             ViewName::Events => "events",
             ViewName::Pipeline => "pipeline",
+            ViewName::Services => "services",
         }
     }
 
@@ -103,6 +113,7 @@ impl ViewName {
                 matches!(content, TopicContent::Alerts | TopicContent::SystemEvents)
             }
             ViewName::Pipeline => matches!(content, TopicContent::SystemEvents | TopicContent::DeadLetters),
+            ViewName::Services => content == TopicContent::SystemEvents,
         }
     }
 }
@@ -115,7 +126,7 @@ impl fmt::Display for ViewName {
 
 /// There is no view of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no view `{0}`; the views are readings, sensors, alerts, events and pipeline")]
+#[error("there is no view `{0}`; the views are readings, sensors, alerts, events, pipeline and services")]
 pub struct UnknownView(pub String);
 
 impl FromStr for ViewName {

@@ -22,10 +22,13 @@ mod condition;
 mod cursor;
 mod decimate;
 pub mod events;
+pub mod metrics;
 pub mod pipeline;
+pub mod policies;
 pub mod readings;
 pub mod rebalances;
 pub mod sensors;
+pub mod services;
 mod stored;
 
 /// The views as one reader sees them: one consistent state for as long as it lives. Made by [`crate::Store::query`].

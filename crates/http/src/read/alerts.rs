@@ -39,6 +39,8 @@ pub struct AlertsQuery {
     severity: Option<String>,
     /// About this series (the sensor's id).
     source: Option<String>,
+    /// About this service.
+    service: Option<String>,
     /// Of this rule.
     rule: Option<String>,
     /// Acknowledged, or not.
@@ -85,6 +87,7 @@ pub async fn list_alerts(
         statuses,
         severities,
         source: query.source,
+        service: query.service,
         rule: query.rule,
         acknowledged: query.acknowledged,
         from: query.from,

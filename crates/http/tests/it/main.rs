@@ -6,5 +6,6 @@ mod commands;
 mod entry;
 mod ingest;
 mod queries;
+mod services;
 mod stream;
 mod support;

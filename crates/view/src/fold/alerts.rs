@@ -34,6 +34,7 @@ CREATE TABLE alerts (
 );
 CREATE INDEX alerts_by_beginning ON alerts (began_at, alert_id);
 CREATE INDEX alerts_by_sensor ON alerts (sensor_id, began_at, alert_id);
+CREATE INDEX alerts_by_service ON alerts (json_extract(labels, '$.service'), began_at, alert_id);
 CREATE INDEX alerts_by_firing ON alerts (fired_at) WHERE fired_at IS NOT NULL;
 CREATE INDEX alerts_active ON alerts (status, sensor_id, severity, acknowledged_at)
     WHERE status IN ('pending', 'firing');

@@ -46,6 +46,8 @@ pub struct AlertFilter {
     pub severities: Vec<Severity>,
     /// About this series (the sensor's id).
     pub source: Option<String>,
+    /// About this service.
+    pub service: Option<String>,
     /// Of this rule.
     pub rule: Option<String>,
     /// Acknowledged, or not.
@@ -236,7 +238,9 @@ impl Queries<'_> {
             .into_iter()
             .take(MAX_EVIDENCE_READINGS)
             .map(|position| {
-                let reading = self.reading_at(&alert.series, position)?;
+                // An event about a service is found among the events.
+                let of_sensor = position.topic == self.topics.sensor_data;
+                let reading = if of_sensor { self.reading_at(&alert.series, position)? } else { None };
                 Ok(EvidenceReading { position: position.clone(), reading })
             })
             .collect::<Result<_, ViewError>>()?;
@@ -360,6 +364,7 @@ impl AlertFilter {
             self.severities.iter().map(|severity| Value::Integer(severity.number().into())).collect(),
         );
         conditions.and_if("sensor_id = ?", self.source.clone());
+        conditions.and_if("json_extract(labels, '$.service') = ?", self.service.clone());
         conditions.and_if("rule = ?", self.rule.clone());
         conditions.and_if("began_at >= ?", self.from.map(micros));
         conditions.and_if("began_at <= ?", self.to.map(micros));

@@ -1,6 +1,6 @@
 //! Events of topics `system-events` and `alerts` by time, source, type and correlation id.
 
-use farol_event::{Event, Timestamp};
+use farol_event::{Event, EventType, Timestamp};
 use rusqlite::types::Value;
 use serde::Serialize;
 use uuid::Uuid;
@@ -50,8 +50,25 @@ impl Queries<'_> {
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
     pub fn events(&self, filter: &EventFilter) -> Result<EventPage, ViewError> {
-        let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        self.events_where(filter, filter.conditions())
+    }
+
+    /// The newest `limit` events that fit the filter and are no collected metrics, which would be nearly all of a service's.
+    pub(crate) fn events_but_metrics(
+        &self,
+        filter: &EventFilter,
+        limit: usize,
+    ) -> Result<Vec<Event>, ViewError> {
         let mut conditions = filter.conditions();
+        let metrics = [EventType::METRIC_COLLECTED, EventType::POLICY_MEASURED];
+        let metrics = metrics.map(|event_type| Value::Text(event_type.as_str().to_owned()));
+        conditions.and("type NOT IN (?, ?)", metrics);
+        let filter = EventFilter { limit: Some(limit), ..filter.clone() };
+        Ok(self.events_where(&filter, conditions)?.events)
+    }
+
+    fn events_where(&self, filter: &EventFilter, mut conditions: Conditions) -> Result<EventPage, ViewError> {
+        let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         if let Some(text) = &filter.cursor {
             conditions
                 .and("(time, topic, partition, offset) < (?, ?, ?, ?)", cursor::decode::<4>(CURSOR, text)?);

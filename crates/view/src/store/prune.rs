@@ -15,7 +15,8 @@ const SLICE_ROWS: i64 = 5000;
 pub struct Retention {
     /// Readings measured before this instant are deleted. What `sensors` says of them (how many, the first) stays.
     pub readings_before: Option<Timestamp>,
-    /// Events, dead letters, rebalances, and consumers and producers that last reported before this instant are deleted.
+    /// Events, dead letters, rebalances, points of services' metrics, changes of policies, and consumers, producers, policies and
+    /// services (but registered ones) that last reported before this instant are deleted.
     /// Alerts are kept, and so are the events about them: those of a replayed series are as old as it.
     pub history_before: Option<Timestamp>,
 }
@@ -33,12 +34,22 @@ pub struct Pruned {
     pub rebalances: u64,
     /// Consumers and producers that are long gone.
     pub members: u64,
+    /// Points of services' metrics.
+    pub points: u64,
+    /// Services and policies that are long gone, and changes of policies.
+    pub services: u64,
 }
 
 impl Pruned {
     /// All together.
     pub fn total(&self) -> u64 {
-        self.readings + self.events + self.dead_letters + self.rebalances + self.members
+        self.readings
+            + self.events
+            + self.dead_letters
+            + self.rebalances
+            + self.members
+            + self.points
+            + self.services
     }
 
     pub(crate) fn add(&mut self, slice: &Pruned) {
@@ -47,6 +58,8 @@ impl Pruned {
         self.dead_letters += slice.dead_letters;
         self.rebalances += slice.rebalances;
         self.members += slice.members;
+        self.points += slice.points;
+        self.services += slice.services;
     }
 }
 
@@ -87,6 +100,14 @@ pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Res
             "producer_health",
             "DELETE FROM producer_health WHERE rowid IN (SELECT rowid FROM producer_health WHERE last_heartbeat < ?1 LIMIT ?2)",
         )?;
+        pruned.points = delete(
+            "service_metric_points",
+            "DELETE FROM service_metric_points WHERE (service, metric, tags, bucket) IN
+                 (SELECT service, metric, tags, bucket FROM service_metric_points WHERE at < ?1 LIMIT ?2)",
+        )?;
+        for (what, sql) in crate::fold::services::PRUNE {
+            pruned.services += delete(what, sql)?;
+        }
     }
     Ok(pruned)
 }

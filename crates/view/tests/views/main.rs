@@ -14,4 +14,5 @@ mod events_and_pipeline;
 mod readings;
 mod rebuilding;
 mod sensors;
+mod services;
 mod support;

@@ -1,13 +1,17 @@
 //! What a view holds depends on the log alone.
 
-use farol_event::{EventType, Severity};
+use farol_event::{Event, EventType, Severity};
 use farol_view::query::alerts::AlertFilter;
 use farol_view::query::events::EventFilter;
+use farol_view::query::metrics::PointFilter;
+use farol_view::query::policies::PolicyFilter;
 use farol_view::query::readings::ReadingFilter;
 use farol_view::query::sensors::SensorFilter;
+use farol_view::query::services::ServiceFilter;
 use farol_view::{Queries, Store, StoreOptions, ViewError, ViewName};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{AlertLife, Log, TestStore, at};
 
@@ -40,6 +44,16 @@ fn everything(q: &Queries<'_>) -> Result<String, ViewError> {
     answers.push(json(serde_json::to_value(q.producers(now)?)));
     answers.push(json(serde_json::to_value(q.newest_rebalances(50)?)));
     answers.push(json(serde_json::to_value(q.dead_letters(None, None)?)));
+    let services = q.services(&ServiceFilter::default())?;
+    for service in &services.services {
+        answers.push(json(serde_json::to_value(q.service_detail(&service.service)?)));
+        let filter = PointFilter { service: service.service.clone(), ..PointFilter::default() };
+        answers.push(json(serde_json::to_value(q.metric_points(&filter)?)));
+    }
+    answers.push(json(serde_json::to_value(services)));
+    answers.push(json(serde_json::to_value(q.metric("cpu_percent")?)));
+    answers.push(json(serde_json::to_value(q.policies(&PolicyFilter::default())?)));
+    answers.push(json(serde_json::to_value(q.policy_changes(&PolicyFilter::default())?)));
     Ok(Value::from(answers).to_string())
 }
 
@@ -52,8 +66,52 @@ enum Step {
     Heartbeat { member: usize, seconds: i64, producer: bool },
     Membership { member: usize, seconds: i64, joined: bool },
     Service { seconds: i64 },
+    Told { service: usize, kind: usize, seconds: i64, stray: Option<i32>, value: f64 },
     DeadLetter { seconds: i64 },
     Rubbish { topic: usize, bytes: Vec<u8> },
+}
+
+/// What is told of services. All but the metrics, whose data has the value of the step.
+const TOLD: [EventType; 15] = [
+    EventType::SERVICE_REGISTERED,
+    EventType::SERVICE_REMOVED,
+    EventType::SERVICE_STARTED,
+    EventType::SERVICE_STOPPED,
+    EventType::SERVICE_HEARTBEAT,
+    EventType::SYSTEM_UNAVAILABLE,
+    EventType::SYSTEM_RECOVERED,
+    EventType::MAINTENANCE_STARTED,
+    EventType::MAINTENANCE_ENDED,
+    EventType::CHECK_CHANGED,
+    EventType::BREAKER_OPENED,
+    EventType::BREAKER_CLOSED,
+    EventType::POLICY_MEASURED,
+    EventType::SIMULATION_APPLIED,
+    EventType::METRIC_COLLECTED,
+];
+
+fn told(kind: &EventType, service: &str, value: f64) -> Value {
+    let to = if *kind == EventType::BREAKER_OPENED { "open" } else { "closed" };
+    match kind {
+        kind if *kind == EventType::METRIC_COLLECTED => {
+            let name = if value < 0.0 { "cpu_percent" } else { "error_rate_percent" };
+            json!({"nome": name, "valor": value / 100.0, "unidade": "%", "tags": {"n": (value as i64) % 2}})
+        }
+        kind if *kind == EventType::CHECK_CHANGED => {
+            let to = if value < 0.0 { "down" } else { "up" };
+            json!({"check": format!("c{}", (value as i64) % 2), "from": "unknown", "to": to, "critical": value < 500.0})
+        }
+        kind if *kind == EventType::BREAKER_OPENED || *kind == EventType::BREAKER_CLOSED => {
+            json!({"caller": "web", "name": "b", "service": service, "from": "half_open", "to": to,
+                "counters": {"failures": value}})
+        }
+        kind if *kind == EventType::POLICY_MEASURED => {
+            json!({"caller": "web", "name": "b", "kind": "circuit_breaker", "service": service, "state": "open",
+                "counters": {"calls": value}})
+        }
+        kind if *kind == EventType::SIMULATION_APPLIED => json!({"failure_rate": 0.5, "latency_ms": 3}),
+        _ => json!({"version": value.to_string(), "reason": format!("because {value}")}),
+    }
 }
 
 const TOPICS: [&str; 4] = ["sensor-data", "alerts", "system-events", "dead-letters"];
@@ -69,6 +127,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..3, 0_i64..60, any::<bool>())
             .prop_map(|(member, seconds, joined)| Step::Membership { member, seconds, joined }),
         1 => (0_i64..60).prop_map(|seconds| Step::Service { seconds }),
+        6 => (0_usize..3, 0_usize..TOLD.len(), 0_i64..60, proptest::option::weighted(0.2, 0..3), -1e3_f64..1e3)
+            .prop_map(|(service, kind, seconds, stray, value)| Step::Told { service, kind, seconds, stray, value }),
         1 => (0_i64..60).prop_map(|seconds| Step::DeadLetter { seconds }),
         1 => (0_usize..4, proptest::collection::vec(any::<u8>(), 0..40))
             .prop_map(|(topic, bytes)| Step::Rubbish { topic, bytes }),
@@ -121,6 +181,19 @@ fn history(steps: &[Step]) -> Log {
             }
             Step::Service { seconds } => {
                 log.system_event(EventType::SERVICE_STARTED, "shop", *seconds, &json!({"n": index}));
+            }
+            Step::Told { service, kind, seconds, stray, value } => {
+                let (kind, service) = (TOLD[*kind].clone(), format!("service-{service}"));
+                let data = told(&kind, &service, *value);
+                match stray {
+                    None => log.system_event(kind, &service, *seconds, &data),
+                    // One service's events in several partitions: senders without keys.
+                    Some(partition) => {
+                        let event =
+                            Event::new(Uuid::from_u128(index as u128), at(*seconds), kind, service, &data);
+                        log.append("system-events", *partition, event.to_json(), at(*seconds))
+                    }
+                };
             }
             Step::DeadLetter { seconds } => {
                 let letter = json!({"at": at(*seconds).to_string(), "reason": "r", "value": "v",

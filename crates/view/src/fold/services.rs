@@ -1,0 +1,347 @@
+//! View `services`: what events tell of services and of resilience policies.
+//!
+//! Everything is kept so that the order in which partitions are read doesn't matter. What a service's own events say one after the
+//! other (its facts, the sums of its metrics) is kept per partition and put together when it is looked at; in nearly all logs there is
+//! one partition, the one that the service's name leads to. Checks and policies say of themselves when they changed, and the newest by
+//! time, partition and offset counts.
+//!
+//! # Bounds
+//! Points of metrics are thinned to one in [`BUCKET`] for each metric and set of tags, with the extremes of what lay in between, and
+//! span at most [`MAX_BUCKETS`] of them. A policy keeps its newest [`MAX_CHANGES`] changes. All of it goes with the retention of the
+//! history, and so do services that nobody registered and nobody speaks of.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farol_event::service::{Maintenance, ServiceDescription, names};
+use farol_event::{ServiceFact, Timestamp};
+use rusqlite::Transaction;
+
+use crate::decode::{Decoded, EventRecord, Starts};
+use crate::fold::Tally;
+use crate::name::TopicContent;
+use crate::service_state::DEGRADED_ERROR_RATE_PERCENT;
+
+mod facts;
+mod metrics;
+mod policies;
+mod row;
+
+use facts::{Fact, Told};
+
+/// How far after its arrival an event's time is believed; beyond it counts as told at its arrival.
+const MAX_CLOCK_LEAD: Duration = Duration::from_secs(60);
+/// Points of a metric are thinned to one in so long.
+pub(crate) const BUCKET: Duration = Duration::from_secs(10);
+/// How many buckets the points of one metric and set of tags span at most: six hours.
+pub(crate) const MAX_BUCKETS: i64 = 2160;
+/// How many changes of one policy are kept.
+pub(crate) const MAX_CHANGES: i64 = 1000;
+
+pub(crate) const CREATE: &str = "
+CREATE TABLE service_fact (
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    value TEXT NOT NULL,
+    reason TEXT,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (service, name, partition)
+) WITHOUT ROWID;
+CREATE TABLE services (
+    service TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    reason TEXT,
+    kind TEXT,
+    version TEXT,
+    address TEXT,
+    description TEXT,
+    registered INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
+    started_at INTEGER,
+    last_seen INTEGER NOT NULL,
+    last_check_at INTEGER,
+    response_time_ms REAL,
+    error_rate_percent REAL,
+    requests_per_second REAL,
+    cpu_percent REAL,
+    memory_percent REAL,
+    memory_bytes REAL,
+    uptime_seconds REAL,
+    checks INTEGER NOT NULL,
+    checks_down INTEGER NOT NULL,
+    breakers_open INTEGER NOT NULL,
+    simulation TEXT
+) WITHOUT ROWID;
+CREATE TABLE service_metric_part (
+    service TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    unit TEXT,
+    count INTEGER NOT NULL,
+    total REAL NOT NULL,
+    minimum REAL NOT NULL,
+    maximum REAL NOT NULL,
+    last REAL NOT NULL,
+    last_at INTEGER NOT NULL,
+    PRIMARY KEY (service, metric, partition)
+) WITHOUT ROWID;
+CREATE INDEX service_metric_part_by_metric ON service_metric_part (metric, service, partition);
+CREATE VIEW service_metrics AS
+SELECT service, metric, newest.unit AS unit, sum(part.count) AS count, sum(part.total) AS total,
+       min(part.minimum) AS min, max(part.maximum) AS max, sum(part.total) / sum(part.count) AS mean,
+       newest.last AS last, newest.last_at AS last_at
+FROM service_metric_part AS part JOIN (
+    SELECT service, metric, unit, last, last_at,
+           row_number() OVER (PARTITION BY service, metric ORDER BY last_at DESC, partition DESC) AS place
+    FROM service_metric_part) AS newest USING (service, metric)
+WHERE newest.place = 1 GROUP BY service, metric;
+CREATE TABLE service_metric_points (
+    service TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    value REAL NOT NULL,
+    minimum REAL NOT NULL,
+    maximum REAL NOT NULL,
+    count INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    PRIMARY KEY (service, metric, tags, bucket)
+) WITHOUT ROWID;
+CREATE INDEX service_metric_points_by_time ON service_metric_points (at);
+CREATE TABLE service_checks (
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT,
+    critical INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    reason TEXT,
+    response_time_ms REAL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    PRIMARY KEY (service, name)
+) WITHOUT ROWID;
+CREATE TABLE policy_state (
+    caller TEXT NOT NULL,
+    name TEXT NOT NULL,
+    moved_service TEXT,
+    moved_state TEXT,
+    moved_cause TEXT,
+    moved_counters TEXT,
+    moved_at INTEGER,
+    moved_partition INTEGER,
+    moved_offset INTEGER,
+    measured_service TEXT,
+    measured_kind TEXT,
+    measured_state TEXT,
+    measured_counters TEXT,
+    settings TEXT,
+    measured_at INTEGER,
+    measured_partition INTEGER,
+    measured_offset INTEGER,
+    PRIMARY KEY (caller, name)
+) WITHOUT ROWID;
+CREATE INDEX policy_state_by_moved ON policy_state (moved_service) WHERE moved_service IS NOT NULL;
+CREATE INDEX policy_state_by_measured ON policy_state (measured_service) WHERE measured_service IS NOT NULL;
+CREATE VIEW policies AS
+SELECT caller, name, coalesce(measured_kind, 'circuit_breaker') AS kind,
+       iif(moved_at >= coalesce(measured_at, moved_at), moved_service, measured_service) AS service,
+       iif(moved_at >= coalesce(measured_at, moved_at), moved_state, measured_state) AS state,
+       iif(moved_at >= coalesce(measured_at, moved_at) OR moved_state = measured_state, moved_at, measured_at) AS since,
+       iif(moved_at >= coalesce(measured_at, moved_at) OR moved_state = measured_state, moved_cause, NULL) AS cause,
+       coalesce(measured_counters, moved_counters, '{}') AS counters, coalesce(settings, '{}') AS settings, measured_at
+FROM policy_state;
+CREATE TABLE policy_changes (
+    caller TEXT NOT NULL,
+    name TEXT NOT NULL,
+    service TEXT,
+    from_state TEXT NOT NULL,
+    to_state TEXT NOT NULL,
+    cause TEXT,
+    counters TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    PRIMARY KEY (partition, offset)
+) WITHOUT ROWID;
+CREATE INDEX policy_changes_by_policy ON policy_changes (caller, name, at, partition, offset);
+CREATE INDEX policy_changes_by_time ON policy_changes (at, partition, offset);
+";
+
+pub(crate) const DROP: &str = "
+DROP VIEW IF EXISTS service_metrics;
+DROP VIEW IF EXISTS policies;
+DROP TABLE IF EXISTS service_fact;
+DROP TABLE IF EXISTS services;
+DROP TABLE IF EXISTS service_metric_part;
+DROP TABLE IF EXISTS service_metric_points;
+DROP TABLE IF EXISTS service_checks;
+DROP TABLE IF EXISTS policy_state;
+DROP TABLE IF EXISTS policy_changes;
+";
+
+/// What goes with the history's retention: ?1 is the instant, ?2 how many rows at most.
+pub(crate) const PRUNE: [(&str, &str); 6] = [
+    (
+        "policy_changes",
+        "DELETE FROM policy_changes WHERE (partition, offset) IN
+             (SELECT partition, offset FROM policy_changes WHERE at < ?1 ORDER BY at LIMIT ?2)",
+    ),
+    (
+        "policies",
+        "DELETE FROM policy_state WHERE (caller, name) IN (SELECT caller, name FROM policy_state
+             WHERE max(coalesce(moved_at, measured_at), coalesce(measured_at, moved_at)) < ?1 LIMIT ?2)",
+    ),
+    // What belongs to a service goes before the service, so that a slice that ends in between leaves nothing behind.
+    (
+        "service_metrics",
+        "DELETE FROM service_metric_part WHERE service IN
+             (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
+    ),
+    (
+        "service_checks",
+        "DELETE FROM service_checks WHERE service IN
+             (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
+    ),
+    (
+        "service_fact",
+        "DELETE FROM service_fact WHERE service IN
+             (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
+    ),
+    (
+        "services",
+        "DELETE FROM services WHERE service IN
+             (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
+    ),
+];
+
+pub(crate) fn apply(
+    transaction: &Transaction<'_>,
+    decoded: &Decoded,
+    starts: &Starts,
+    tally: &mut Tally,
+) -> rusqlite::Result<()> {
+    let mut touched = BTreeSet::new();
+    for record in decoded.events_from(starts).filter(|r| r.content == TopicContent::SystemEvents) {
+        match ServiceFact::of(&record.event) {
+            None => tally.applied += 1,
+            Some(Err(_)) => tally.skip("an event about a service whose data is not as documented"),
+            Some(Ok(fact)) => {
+                one(transaction, record, fact, &mut touched)?;
+                tally.applied += 1;
+            }
+        }
+    }
+    for service in touched {
+        row::derive(transaction, &service)?;
+    }
+    Ok(())
+}
+
+/// Folds one fact. `touched` are the services whose row may be another afterwards.
+fn one(
+    transaction: &Transaction<'_>,
+    record: &EventRecord,
+    fact: ServiceFact,
+    touched: &mut BTreeSet<String>,
+) -> rusqlite::Result<()> {
+    let told = Told::of(record);
+    match fact {
+        ServiceFact::BreakerMoved(moved) => {
+            return policies::moved(transaction, &told, &moved, touched);
+        }
+        ServiceFact::PolicyMeasured(measured) => {
+            return policies::measured(transaction, &told, &measured, touched);
+        }
+        // A command says nothing of the service; that it is followed will be told.
+        ServiceFact::SimulationChanged(_) => return Ok(()),
+        ServiceFact::Registered(description) => {
+            told.set(transaction, Fact::Registered, "yes", None)?;
+            describe(transaction, &told, description)?;
+        }
+        ServiceFact::Removed => told.set(transaction, Fact::Registered, "no", None)?,
+        ServiceFact::Started(description) => {
+            told.seen(transaction)?;
+            told.set(transaction, Fact::Life, "starting", None)?;
+            told.set(transaction, Fact::Started, "", None)?;
+            describe(transaction, &told, description)?;
+        }
+        ServiceFact::Stopped(reason) => {
+            told.seen(transaction)?;
+            told.set(transaction, Fact::Life, "stopped", reason.reason.as_deref())?;
+        }
+        ServiceFact::Heartbeat => {
+            told.set(transaction, Fact::Checked, "", None)?;
+            told.alive(transaction)?;
+        }
+        ServiceFact::Metric(metric) => {
+            if metric.name == names::ERROR_RATE_PERCENT {
+                let high = metric.value > DEGRADED_ERROR_RATE_PERCENT;
+                told.set(transaction, Fact::ErrorRate, if high { "high" } else { "low" }, None)?;
+            }
+            if metric.tags.contains_key("check") {
+                told.set(transaction, Fact::Checked, "", None)?;
+            }
+            metrics::collected(transaction, &told, &metric)?;
+            told.alive(transaction)?;
+        }
+        ServiceFact::Unavailable(reason) => {
+            told.seen(transaction)?;
+            told.set(transaction, Fact::Outage, "down", reason.reason.as_deref())?;
+        }
+        ServiceFact::Recovered(reason) => {
+            told.set(transaction, Fact::Outage, "up", reason.reason.as_deref())?;
+            told.set(transaction, Fact::Life, "alive", None)?;
+            told.seen(transaction)?;
+        }
+        ServiceFact::MaintenanceStarted(Maintenance { reason, .. }) => {
+            told.set(transaction, Fact::Maintenance, "on", reason.as_deref())?;
+        }
+        ServiceFact::MaintenanceEnded(reason) => {
+            told.set(transaction, Fact::Maintenance, "off", reason.reason.as_deref())?;
+        }
+        ServiceFact::CheckChanged(changed) => {
+            told.set(transaction, Fact::Checked, "", None)?;
+            row::check(transaction, &told, &changed)?;
+            if changed.to == farol_event::service::CheckState::Up {
+                told.alive(transaction)?;
+            }
+        }
+        ServiceFact::SimulationApplied(applied) => {
+            told.set(transaction, Fact::Simulation, &super::json_text(&applied), None)?;
+        }
+    }
+    told.known(transaction)?;
+    touched.insert(told.service.to_owned());
+    Ok(())
+}
+
+fn describe(
+    transaction: &Transaction<'_>,
+    told: &Told<'_>,
+    description: ServiceDescription,
+) -> rusqlite::Result<()> {
+    for (fact, text) in [
+        (Fact::Version, description.version),
+        (Fact::Address, description.address),
+        (Fact::Kind, description.kind),
+        (Fact::Description, description.description),
+    ] {
+        if let Some(text) = text {
+            told.set(transaction, fact, &text, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// An event's time, or its arrival if it lies too far after it: one event of a sender whose clock runs ahead must not outlast all of
+/// its later ones.
+fn believed(record: &EventRecord) -> Timestamp {
+    let ahead = record.event.time > record.arrival.saturating_add(MAX_CLOCK_LEAD);
+    if ahead { record.arrival } else { record.event.time }
+}

@@ -1,0 +1,172 @@
+//! The facts of a service: one row for each kind and partition, in which the later of two in the log counts.
+
+use std::collections::HashMap;
+
+use farol_event::Timestamp;
+use rusqlite::{OptionalExtension, Transaction};
+
+use super::believed;
+use crate::decode::EventRecord;
+
+/// The kinds of fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Fact {
+    /// First told of; the value is nothing, `since` is what counts.
+    Known,
+    /// `starting`, `alive`, `stopped`.
+    Life,
+    /// `down`, `up`.
+    Outage,
+    /// `on`, `off`.
+    Maintenance,
+    /// `high`, `low`.
+    ErrorRate,
+    /// `yes`, `no`.
+    Registered,
+    /// It was started; `at` is what counts.
+    Started,
+    /// It was heard of; `at` is what counts.
+    Seen,
+    /// It was checked; `at` is what counts.
+    Checked,
+    Version,
+    Address,
+    Kind,
+    Description,
+    /// How it is simulated, as JSON.
+    Simulation,
+}
+
+impl Fact {
+    const ALL: [Fact; 14] = [
+        Fact::Known,
+        Fact::Life,
+        Fact::Outage,
+        Fact::Maintenance,
+        Fact::ErrorRate,
+        Fact::Registered,
+        Fact::Started,
+        Fact::Seen,
+        Fact::Checked,
+        Fact::Version,
+        Fact::Address,
+        Fact::Kind,
+        Fact::Description,
+        Fact::Simulation,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Fact::Known => "known",
+            Fact::Life => "life",
+            Fact::Outage => "outage",
+            Fact::Maintenance => "maintenance",
+            Fact::ErrorRate => "error_rate",
+            Fact::Registered => "registered",
+            Fact::Started => "started",
+            Fact::Seen => "seen",
+            Fact::Checked => "checked",
+            Fact::Version => "version",
+            Fact::Address => "address",
+            Fact::Kind => "kind",
+            Fact::Description => "description",
+            Fact::Simulation => "simulation",
+        }
+    }
+}
+
+/// Who is told of, when, and where in the log.
+pub(super) struct Told<'a> {
+    pub(super) service: &'a str,
+    pub(super) at: Timestamp,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
+/// A fact as it is kept.
+pub(super) struct Kept {
+    pub(super) value: String,
+    pub(super) reason: Option<String>,
+    /// Since when the value is what it is.
+    pub(super) since: i64,
+    /// When it was told last.
+    pub(super) at: i64,
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn of(record: &'a EventRecord) -> Self {
+        Self {
+            service: &record.event.source,
+            at: believed(record),
+            partition: record.partition,
+            offset: record.offset,
+        }
+    }
+
+    /// Keeps a fact. One that says the same as before holds since then.
+    pub(super) fn set(
+        &self,
+        transaction: &Transaction<'_>,
+        fact: Fact,
+        value: &str,
+        reason: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        transaction
+            .prepare_cached(
+                "INSERT INTO service_fact (service, name, partition, value, reason, since, at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+                 ON CONFLICT (service, name, partition) DO UPDATE SET
+                     since = iif(value = excluded.value, since, excluded.since),
+                     reason = iif(value = excluded.value, coalesce(excluded.reason, reason), excluded.reason),
+                     value = excluded.value, at = max(at, excluded.at)",
+            )?
+            .execute((self.service, fact.as_str(), self.partition, value, reason, self.at.as_micros()))?;
+        Ok(())
+    }
+
+    /// The service itself was heard of.
+    pub(super) fn seen(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.set(transaction, Fact::Seen, "", None)
+    }
+
+    /// The service gave a sign of life. One that has stopped may still be heard of for a moment, and stays stopped.
+    pub(super) fn alive(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.seen(transaction)?;
+        let life: Option<String> = transaction
+            .prepare_cached(
+                "SELECT value FROM service_fact WHERE service = ?1 AND name = 'life' AND partition = ?2",
+            )?
+            .query_row((self.service, self.partition), |row| row.get(0))
+            .optional()?;
+        if matches!(life.as_deref(), None | Some("starting")) {
+            self.set(transaction, Fact::Life, "alive", None)?;
+        }
+        Ok(())
+    }
+
+    /// Something was told of the service.
+    pub(super) fn known(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.set(transaction, Fact::Known, "", None)
+    }
+}
+
+/// The facts of a service, put together from all partitions: the one that was told last counts.
+pub(super) fn of_service(
+    transaction: &Transaction<'_>,
+    service: &str,
+) -> rusqlite::Result<HashMap<Fact, Kept>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT name, value, reason, since, at FROM service_fact WHERE service = ?1 ORDER BY at, partition",
+    )?;
+    let mut rows = statement.query([service])?;
+    let mut facts = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let Some(fact) = Fact::ALL.into_iter().find(|fact| fact.as_str() == name) else { continue };
+        facts.insert(
+            fact,
+            Kept { value: row.get(1)?, reason: row.get(2)?, since: row.get(3)?, at: row.get(4)? },
+        );
+    }
+    Ok(facts)
+}

@@ -1,0 +1,169 @@
+//! The row of a service in table `services`, derived from everything else that is kept of it.
+
+use std::collections::HashMap;
+
+use farol_event::Timestamp;
+use farol_event::service::{CheckChanged, CheckState, names};
+use rusqlite::{Row, Transaction, params};
+
+use super::facts::{self, Fact, Kept, Told};
+use crate::service_state::{BreakerFact, CheckFact, Life, Since, StateFacts};
+
+/// Takes in the finding of a check.
+pub(super) fn check(
+    transaction: &Transaction<'_>,
+    told: &Told<'_>,
+    changed: &CheckChanged,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO service_checks
+                 (service, name, kind, critical, state, since, reason, response_time_ms, partition, offset)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (service, name) DO UPDATE SET kind = excluded.kind, critical = excluded.critical,
+                 state = excluded.state, since = excluded.since, reason = excluded.reason,
+                 response_time_ms = excluded.response_time_ms, partition = excluded.partition,
+                 offset = excluded.offset
+             WHERE (excluded.since, excluded.partition, excluded.offset) > (since, partition, offset)",
+        )?
+        .execute(params![
+            told.service,
+            changed.check,
+            changed.kind.map(|kind| kind.as_str()),
+            changed.critical,
+            changed.to.as_str(),
+            told.at.as_micros(),
+            changed.reason,
+            changed.response_time_ms.filter(|ms| ms.is_finite()),
+            told.partition,
+            told.offset,
+        ])?;
+    Ok(())
+}
+
+/// Writes the row anew. A service that only others speak of (a breaker in front of it, say) has none.
+pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<()> {
+    let facts = facts::of_service(transaction, service)?;
+    let Some(known) = facts.get(&Fact::Known) else { return Ok(()) };
+    let (checks, breakers) = (checks(transaction, service)?, breakers(transaction, service)?);
+    let checks_down = checks.iter().filter(|check| check.state.is == CheckState::Down).count();
+    let breakers_open = breakers.iter().filter(|breaker| breaker.rejects.is).count();
+    let (check_count, number) = (checks.len(), |count: usize| i64::try_from(count).unwrap_or(i64::MAX));
+    let standing = state_facts(&facts, known, checks, breakers).standing();
+    let last = last_values(transaction, service)?;
+    let text = |fact| facts.get(&fact).map(|kept| kept.value.as_str());
+    let told_at = |fact| facts.get(&fact).map(|kept| kept.at);
+    let registered = text(Fact::Registered) == Some("yes");
+    let removed_at = facts.get(&Fact::Registered).filter(|kept| kept.value == "no").map(|kept| kept.at);
+    let last_seen = told_at(Fact::Seen).unwrap_or(known.since);
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO services (service, state, since, reason, kind, version, address, description, registered,
+                 removed, started_at, last_seen, last_check_at, response_time_ms, error_rate_percent,
+                 requests_per_second, cpu_percent, memory_percent, memory_bytes, uptime_seconds, checks, checks_down,
+                 breakers_open, simulation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+                 ?23, ?24)",
+        )?
+        .execute(params![
+            service,
+            standing.state.as_str(),
+            standing.since.as_micros(),
+            standing.reason,
+            text(Fact::Kind),
+            text(Fact::Version),
+            text(Fact::Address),
+            text(Fact::Description),
+            registered,
+            removed_at.is_some_and(|removed| last_seen <= removed),
+            told_at(Fact::Started),
+            last_seen,
+            told_at(Fact::Checked),
+            last.get(names::RESPONSE_TIME_MS),
+            last.get(names::ERROR_RATE_PERCENT),
+            last.get(names::REQUESTS_PER_SECOND),
+            last.get(names::CPU_PERCENT),
+            last.get(names::MEMORY_PERCENT),
+            last.get(names::MEMORY_BYTES),
+            last.get(names::UPTIME_SECONDS),
+            number(check_count),
+            number(checks_down),
+            number(breakers_open),
+            text(Fact::Simulation),
+        ])?;
+    Ok(())
+}
+
+fn state_facts(
+    facts: &HashMap<Fact, Kept>,
+    known: &Kept,
+    checks: Vec<CheckFact>,
+    breakers: Vec<BreakerFact>,
+) -> StateFacts {
+    let holds = |fact, word: &str| facts.get(&fact).map(|kept| since(kept.value == word, kept));
+    StateFacts {
+        known_since: micros(known.since),
+        life: facts.get(&Fact::Life).map(|kept| {
+            let life = match kept.value.as_str() {
+                "starting" => Life::Starting,
+                "stopped" => Life::Stopped,
+                _ => Life::Alive,
+            };
+            since(life, kept)
+        }),
+        unavailable: holds(Fact::Outage, "down"),
+        maintenance: holds(Fact::Maintenance, "on"),
+        error_rate_high: holds(Fact::ErrorRate, "high"),
+        checks,
+        breakers,
+    }
+}
+
+fn since<T>(is: T, kept: &Kept) -> Since<T> {
+    Since { is, since: micros(kept.since), reason: kept.reason.clone() }
+}
+
+/// What the tables hold came out of a [`Timestamp`].
+fn micros(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros).unwrap_or_default()
+}
+
+fn checks(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<CheckFact>> {
+    transaction
+        .prepare_cached(
+            "SELECT name, critical, state, since, reason FROM service_checks WHERE service = ?1 ORDER BY name",
+        )?
+        .query_map([service], |row| {
+            let state = CheckState::of_word(row.get_ref(2)?.as_str()?).unwrap_or(CheckState::Unknown);
+            let state = Since { is: state, since: micros(row.get(3)?), reason: row.get(4)? };
+            Ok(CheckFact { name: row.get(0)?, critical: row.get(1)?, state })
+        })?
+        .collect()
+}
+
+fn breakers(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<BreakerFact>> {
+    // Through the indices first: the view alone would be searched whole.
+    transaction
+        .prepare_cached(
+            "SELECT caller, name, state, since FROM policies
+             WHERE (caller, name) IN (SELECT caller, name FROM policy_state WHERE moved_service = ?1
+                                      UNION SELECT caller, name FROM policy_state WHERE measured_service = ?1)
+                 AND service = ?1 AND kind = 'circuit_breaker' ORDER BY caller, name",
+        )?
+        .query_map([service], |row: &Row<'_>| {
+            let state: Option<String> = row.get(2)?;
+            let rejects = matches!(state.as_deref(), Some("open" | "half_open"));
+            let rejects = Since { is: rejects, since: micros(row.get(3)?), reason: None };
+            Ok(BreakerFact { caller: row.get(0)?, name: row.get(1)?, rejects })
+        })?
+        .collect()
+}
+
+/// The newest value of each metric.
+fn last_values(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<HashMap<String, f64>> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT metric, last FROM service_metric_part WHERE service = ?1 ORDER BY last_at, partition",
+    )?;
+    let rows = statement.query_map([service], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}

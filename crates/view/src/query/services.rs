@@ -1,0 +1,346 @@
+//! Services: the list, one with its whole story, and the points of its metrics for charts.
+
+use farol_event::service::{CheckKind, CheckState, SimulationApplied};
+use farol_event::{Alert, Event, Timestamp};
+use rusqlite::Row;
+use rusqlite::types::Value;
+use serde::Serialize;
+
+use crate::error::ViewError;
+use crate::query::alerts::{ALERT_COLUMNS, alert_of_row};
+use crate::query::condition::{Conditions, containing};
+use crate::query::events::EventFilter;
+use crate::query::metrics::MetricAggregate;
+use crate::query::policies::{Policy, PolicyFilter};
+use crate::query::{
+    Queries, count, cursor, instant, instant_if_any, json_if_any, page_size, sql_limit, unreadable, word,
+};
+pub use crate::service_state::ServiceState;
+
+/// The default number of services on a page.
+pub const DEFAULT_LIMIT: usize = 100;
+/// The largest number of services on a page.
+pub const MAX_LIMIT: usize = 1000;
+/// How many events and how many alerts are shown with a service.
+pub const RECENT: usize = 20;
+/// How many metrics, and how many policies, are shown with a service.
+pub const MAX_SHOWN: usize = 200;
+
+/// Which services are listed.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceFilter {
+    /// In one of these states; empty: any.
+    pub states: Vec<ServiceState>,
+    /// With this in its name, kind, address or description, in any letter case.
+    pub text: Option<String>,
+    /// At most this many; see [`DEFAULT_LIMIT`] and [`MAX_LIMIT`].
+    pub limit: Option<usize>,
+    /// Go on after the page that gave this cursor.
+    pub cursor: Option<String>,
+}
+
+/// A service as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Service {
+    /// Its name: the `source` of its events.
+    pub service: String,
+    /// What state it is in.
+    pub state: ServiceState,
+    /// Since when.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+    /// Why, if there is a reason to give.
+    pub reason: Option<String>,
+    /// What sort of service it is (`host`, `api`, …), as it says.
+    pub kind: Option<String>,
+    /// Its version, as it says.
+    pub version: Option<String>,
+    /// Where it is reached.
+    pub address: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whether somebody registered it.
+    pub registered: bool,
+    /// When it announced its last start.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub started_at: Option<Timestamp>,
+    /// When it was last heard of itself.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub last_seen: Timestamp,
+    /// When it was last checked: by a check, or by a heartbeat of its own.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub last_check_at: Option<Timestamp>,
+    /// Its newest `response_time_ms`.
+    pub response_time_ms: Option<f64>,
+    /// Its newest `error_rate_percent`.
+    pub error_rate_percent: Option<f64>,
+    /// Its newest `requests_per_second`.
+    pub requests_per_second: Option<f64>,
+    /// Its newest `cpu_percent`.
+    pub cpu_percent: Option<f64>,
+    /// Its newest `memory_percent`.
+    pub memory_percent: Option<f64>,
+    /// Its newest `memory_bytes`.
+    pub memory_bytes: Option<f64>,
+    /// Its newest `uptime_seconds`.
+    pub uptime_seconds: Option<f64>,
+    /// How many checks it has.
+    pub checks: u64,
+    /// How many of them are down.
+    pub checks_down: u64,
+    /// How many circuit breakers in front of it are open or half open.
+    pub breakers_open: u64,
+    /// How it is simulated, if it is a simulated one.
+    pub simulation: Option<SimulationApplied>,
+}
+
+/// A page of services, by name.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServicePage {
+    /// The services.
+    pub services: Vec<Service>,
+    /// How many fit the filter, on all pages.
+    pub total: u64,
+    /// How many services are in each state, whatever the filter.
+    pub by_state: ServiceStateCounts,
+    /// Where the next page starts; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// How many services are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceStateCounts {
+    /// Announced, without a sign of life since.
+    pub starting: u64,
+    /// Up.
+    pub up: u64,
+    /// Up, but not as they should be.
+    pub degraded: u64,
+    /// Down.
+    pub down: u64,
+    /// Being worked on.
+    pub maintenance: u64,
+}
+
+/// An active check of a service.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceCheck {
+    /// Its name.
+    pub check: String,
+    /// What it does.
+    pub kind: Option<CheckKind>,
+    /// Whether the service is down when it is.
+    pub critical: bool,
+    /// What it found.
+    pub state: CheckState,
+    /// Since when.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+    /// Why.
+    pub reason: Option<String>,
+    /// How long the answer took that changed its state.
+    pub response_time_ms: Option<f64>,
+}
+
+/// A service with its whole story.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServiceDetail {
+    /// The service.
+    pub service: Service,
+    /// Its checks, by name.
+    pub checks: Vec<ServiceCheck>,
+    /// Its metrics, by name.
+    pub metrics: Vec<MetricAggregate>,
+    /// The policies in front of it, and those of its own calls.
+    pub policies: Vec<Policy>,
+    /// Its newest events but its metrics, newest first.
+    pub events: Vec<Event>,
+    /// Its alerts: those that are pending or firing, then the newest.
+    pub alerts: Vec<Alert>,
+}
+
+const COLUMNS: &str = "service, state, since, reason, kind, version, address, description, registered, started_at, last_seen, \
+    last_check_at, response_time_ms, error_rate_percent, requests_per_second, cpu_percent, memory_percent, memory_bytes, \
+    uptime_seconds, checks, checks_down, breakers_open, simulation";
+
+/// What the cursors of the list of services are called.
+const CURSOR: &str = "services";
+
+impl Queries<'_> {
+    /// The services that fit the filter, by name. One whose registration was taken back and that was not heard of since is
+    /// not among them.
+    ///
+    /// # Errors
+    /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn services(&self, filter: &ServiceFilter) -> Result<ServicePage, ViewError> {
+        let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+        let failed = self.failed("services");
+        let mut conditions = filter.conditions();
+        let total = self
+            .number(&format!("SELECT count(*) FROM services {}", conditions.sql()), conditions.values_and([]))
+            .map_err(&failed)?;
+        if let Some(text) = &filter.cursor {
+            conditions.and("service > ?", cursor::decode::<1>(CURSOR, text)?);
+        }
+        let sql = format!("SELECT {COLUMNS} FROM services {} ORDER BY service LIMIT ?", conditions.sql());
+        let values = conditions.values_and([sql_limit(limit + 1)]);
+        let mut services = self.rows(&sql, values, service_of_row).map_err(&failed)?;
+        let more = services.len() > limit;
+        services.truncate(limit);
+        let next_cursor = services
+            .last()
+            .filter(|_| more)
+            .map(|last| cursor::encode(CURSOR, &[Value::Text(last.service.clone())]));
+        Ok(ServicePage { services, total, by_state: self.service_counts()?, next_cursor })
+    }
+
+    /// How many services are in each state.
+    ///
+    /// # Errors
+    /// [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn service_counts(&self) -> Result<ServiceStateCounts, ViewError> {
+        let sql = "SELECT state, count(*) FROM services WHERE NOT removed GROUP BY state";
+        let rows = self
+            .rows(sql, Vec::new(), |row| Ok((word::<ServiceState>(row, 0)?, count(row, 1)?)))
+            .map_err(self.failed("services"))?;
+        let mut counts = ServiceStateCounts::default();
+        for (state, number) in rows {
+            *match state {
+                ServiceState::Starting => &mut counts.starting,
+                ServiceState::Up => &mut counts.up,
+                ServiceState::Degraded => &mut counts.degraded,
+                ServiceState::Down => &mut counts.down,
+                ServiceState::Maintenance => &mut counts.maintenance,
+            } = number;
+        }
+        Ok(counts)
+    }
+
+    /// Whether there is a service of that name.
+    ///
+    /// # Errors
+    /// [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn service_is_known(&self, service: &str) -> Result<bool, ViewError> {
+        self.number(
+            "SELECT count(*) FROM services WHERE service = ? AND NOT removed",
+            vec![Value::Text(service.to_owned())],
+        )
+        .map(|found| found > 0)
+        .map_err(self.failed("services"))
+    }
+
+    /// One service with its whole story.
+    ///
+    /// # Errors
+    /// [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn service_detail(&self, service: &str) -> Result<Option<ServiceDetail>, ViewError> {
+        let name = || Value::Text(service.to_owned());
+        let sql = format!("SELECT {COLUMNS} FROM services WHERE service = ? AND NOT removed");
+        let found = self.rows(&sql, vec![name()], service_of_row).map_err(self.failed("services"))?;
+        let Some(found) = found.into_iter().next() else { return Ok(None) };
+        let checks = self
+            .rows(
+                "SELECT name, kind, critical, state, since, reason, response_time_ms FROM service_checks
+                 WHERE service = ? ORDER BY name",
+                vec![name()],
+                check_of_row,
+            )
+            .map_err(self.failed("service_checks"))?;
+        let about = PolicyFilter { service: Some(service.to_owned()), ..PolicyFilter::default() };
+        let own = PolicyFilter { caller: Some(service.to_owned()), ..PolicyFilter::default() };
+        let mut policies = self.policies(&about)?.policies;
+        policies.extend(self.policies(&own)?.policies);
+        policies.sort_by(|a, b| (&a.caller, &a.name).cmp(&(&b.caller, &b.name)));
+        policies.dedup_by(|a, b| (&a.caller, &a.name) == (&b.caller, &b.name));
+        policies.truncate(MAX_SHOWN);
+        Ok(Some(ServiceDetail {
+            service: found,
+            checks,
+            metrics: self.metrics_of_service(service)?,
+            policies,
+            events: self.events_of_service(service)?,
+            alerts: self.alerts_of_service(service)?,
+        }))
+    }
+
+    fn events_of_service(&self, service: &str) -> Result<Vec<Event>, ViewError> {
+        let filter = EventFilter { source: Some(service.to_owned()), ..EventFilter::default() };
+        self.events_but_metrics(&filter, RECENT)
+    }
+
+    fn alerts_of_service(&self, service: &str) -> Result<Vec<Alert>, ViewError> {
+        let sql = format!(
+            "SELECT {ALERT_COLUMNS} FROM alerts WHERE json_extract(labels, '$.service') = ?
+             ORDER BY status IN ('pending', 'firing') DESC, began_at DESC, alert_id DESC LIMIT ?"
+        );
+        self.rows(&sql, vec![Value::Text(service.to_owned()), sql_limit(RECENT)], alert_of_row)
+            .map_err(self.failed("alerts"))
+    }
+}
+
+impl ServiceFilter {
+    fn conditions(&self) -> Conditions {
+        let mut conditions = Conditions::default();
+        conditions.and("NOT removed", []);
+        conditions.and_one_of(
+            "state",
+            self.states.iter().map(|state| Value::Text(state.as_str().into())).collect(),
+        );
+        if let Some(text) = &self.text {
+            let pattern = Value::Text(containing(text));
+            conditions.and(
+                "(service LIKE ? ESCAPE '\\' OR coalesce(kind, '') LIKE ? ESCAPE '\\'
+                  OR coalesce(address, '') LIKE ? ESCAPE '\\' OR coalesce(description, '') LIKE ? ESCAPE '\\')",
+                [pattern.clone(), pattern.clone(), pattern.clone(), pattern],
+            );
+        }
+        conditions
+    }
+}
+
+fn service_of_row(row: &Row<'_>) -> rusqlite::Result<Service> {
+    Ok(Service {
+        service: row.get(0)?,
+        state: word(row, 1)?,
+        since: instant(row, 2)?,
+        reason: row.get(3)?,
+        kind: row.get(4)?,
+        version: row.get(5)?,
+        address: row.get(6)?,
+        description: row.get(7)?,
+        registered: row.get(8)?,
+        started_at: instant_if_any(row, 9)?,
+        last_seen: instant(row, 10)?,
+        last_check_at: instant_if_any(row, 11)?,
+        response_time_ms: row.get(12)?,
+        error_rate_percent: row.get(13)?,
+        requests_per_second: row.get(14)?,
+        cpu_percent: row.get(15)?,
+        memory_percent: row.get(16)?,
+        memory_bytes: row.get(17)?,
+        uptime_seconds: row.get(18)?,
+        checks: count(row, 19)?,
+        checks_down: count(row, 20)?,
+        breakers_open: count(row, 21)?,
+        simulation: json_if_any(row, 22)?,
+    })
+}
+
+fn check_of_row(row: &Row<'_>) -> rusqlite::Result<ServiceCheck> {
+    let kind: Option<String> = row.get(1)?;
+    let kind = kind.map(|kind| serde_json::from_value(kind.into()).map_err(|error| unreadable(1, error)));
+    Ok(ServiceCheck {
+        check: row.get(0)?,
+        kind: kind.transpose()?,
+        critical: row.get(2)?,
+        state: word(row, 3)?,
+        since: instant(row, 4)?,
+        reason: row.get(5)?,
+        response_time_ms: row.get(6)?,
+    })
+}

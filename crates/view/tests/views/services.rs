@@ -1,0 +1,302 @@
+//! Services, their metrics, checks and policies.
+
+use farol_event::EventType;
+use farol_event::service::BreakerState;
+use farol_view::Retention;
+use farol_view::query::metrics::PointFilter;
+use farol_view::query::policies::PolicyFilter;
+use farol_view::query::services::{ServiceFilter, ServiceState};
+use serde_json::json;
+
+use crate::support::{Log, TestStore, at};
+
+fn metric(log: &mut Log, service: &str, seconds: i64, name: &str, value: f64) {
+    let data = json!({"nome": name, "valor": value, "unidade": "%"});
+    log.system_event(EventType::METRIC_COLLECTED, service, seconds, &data);
+}
+
+async fn state(test: &TestStore, service: &'static str) -> (ServiceState, i64, Option<String>) {
+    let detail = test.ask(move |q| q.service_detail(service)).await.unwrap();
+    let since = (detail.service.since.as_micros() - at(0).as_micros()) / 1_000_000;
+    (detail.service.state, since, detail.service.reason)
+}
+
+#[tokio::test]
+async fn a_service_goes_through_its_states_as_it_is_told_of() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    let steps = [
+        (
+            EventType::SERVICE_STARTED,
+            json!({"versao": "1.4", "endereco": "http://127.0.0.1:1", "tipo": "api"}),
+            ("starting", 0, None),
+        ),
+        (EventType::METRIC_COLLECTED, json!({"nome": "response_time_ms", "valor": 12.5}), ("up", 1, None)),
+        (
+            EventType::METRIC_COLLECTED,
+            json!({"nome": "error_rate_percent", "valor": 7}),
+            ("degraded", 2, Some("error rate above 5 %")),
+        ),
+        (
+            EventType::METRIC_COLLECTED,
+            json!({"nome": "error_rate_percent", "valor": 9}),
+            ("degraded", 2, Some("error rate above 5 %")),
+        ),
+        (EventType::METRIC_COLLECTED, json!({"nome": "error_rate_percent", "valor": 1}), ("up", 4, None)),
+        (
+            EventType::CHECK_CHANGED,
+            json!({"check": "disk", "from": "up", "to": "down", "reason": "full", "critical": false}),
+            ("degraded", 5, Some("check disk: full")),
+        ),
+        (EventType::SYSTEM_UNAVAILABLE, json!({"reason": "no answer"}), ("down", 6, Some("no answer"))),
+        (EventType::SYSTEM_UNAVAILABLE, json!({}), ("down", 6, Some("no answer"))),
+        (
+            EventType::MAINTENANCE_STARTED,
+            json!({"motivo": "disk replaced", "por": "ana"}),
+            ("maintenance", 8, Some("disk replaced")),
+        ),
+        (EventType::MAINTENANCE_ENDED, json!({}), ("down", 6, Some("no answer"))),
+        (EventType::SYSTEM_RECOVERED, json!({}), ("degraded", 5, Some("check disk: full"))),
+        (
+            EventType::CHECK_CHANGED,
+            json!({"check": "disk", "from": "down", "to": "up", "critical": false}),
+            ("up", 11, None),
+        ),
+        (
+            EventType::SERVICE_STOPPED,
+            json!({"motivo": "deployed anew"}),
+            ("down", 12, Some("stopped: deployed anew")),
+        ),
+        (
+            EventType::METRIC_COLLECTED,
+            json!({"nome": "x", "valor": 1}),
+            ("down", 12, Some("stopped: deployed anew")),
+        ),
+        (EventType::SERVICE_STARTED, json!({}), ("starting", 14, None)),
+        (EventType::SERVICE_HEARTBEAT, json!({}), ("up", 15, None)),
+    ];
+    for (told, (event_type, data, expected)) in (0..).zip(steps) {
+        log.system_event(event_type.clone(), "shop", told, &data);
+        test.apply_all(log.batches()).await;
+        let (state, since, reason) = state(&test, "shop").await;
+        assert_eq!((state.as_str(), since, reason.as_deref()), expected, "after {event_type} at {told}");
+    }
+    let detail = test.ask(|q| q.service_detail("shop")).await.unwrap();
+    let service = &detail.service;
+    assert_eq!((service.version.as_deref(), service.kind.as_deref()), (Some("1.4"), Some("api")));
+    assert_eq!((service.response_time_ms, service.error_rate_percent), (Some(12.5), Some(1.0)));
+    assert_eq!((service.started_at, service.last_check_at), (Some(at(14)), Some(at(15))));
+    assert_eq!((detail.checks.len(), service.checks, service.checks_down), (1, 1, 0));
+    assert!(detail.events.iter().all(|event| event.event_type != EventType::METRIC_COLLECTED));
+    assert_eq!(detail.events.len(), 11);
+}
+
+#[tokio::test]
+async fn services_are_listed_by_state_and_text_page_by_page() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for (index, name) in ["api-1", "api-2", "db", "web"].into_iter().enumerate() {
+        let kind = if name == "db" { "store" } else { "server" };
+        log.system_event(EventType::SERVICE_REGISTERED, name, 0, &json!({"kind": kind, "checks": []}));
+        if index % 2 == 0 {
+            log.system_event(EventType::SYSTEM_UNAVAILABLE, name, 1, &json!({}));
+        }
+    }
+    log.system_event(EventType::SERVICE_REMOVED, "web", 9, &json!({}));
+    test.apply_all(log.batches()).await;
+    let names = async |filter: ServiceFilter| {
+        let page = test.ask(move |q| q.services(&filter)).await;
+        let names: Vec<String> = page.services.iter().map(|service| service.service.clone()).collect();
+        (names.join(" "), page.total, page.next_cursor)
+    };
+    let all = names(ServiceFilter::default()).await;
+    assert_eq!((all.0.as_str(), all.1), ("api-1 api-2 db", 3), "what was removed is not there");
+    let down = ServiceFilter { states: vec![ServiceState::Down], ..ServiceFilter::default() };
+    assert_eq!(names(down).await.0, "api-1 db");
+    let text = ServiceFilter { text: Some("STORE".into()), ..ServiceFilter::default() };
+    assert_eq!(names(text).await.0, "db");
+    let first = names(ServiceFilter { limit: Some(2), ..ServiceFilter::default() }).await;
+    assert_eq!((first.0.as_str(), first.1), ("api-1 api-2", 3));
+    let second = names(ServiceFilter { limit: Some(2), cursor: first.2, ..ServiceFilter::default() }).await;
+    assert_eq!((second.0.as_str(), second.2), ("db", None));
+    let counts = test.ask(|q| q.service_counts()).await;
+    assert_eq!((counts.down, counts.starting), (2, 1));
+    assert!(test.ask(|q| q.service_detail("web")).await.is_none());
+    // It comes back by itself.
+    metric(&mut log, "web", 10, "cpu_percent", 1.0);
+    test.apply_all(log.batches()).await;
+    assert_eq!(state(&test, "web").await.0, ServiceState::Up);
+}
+
+#[tokio::test]
+async fn metrics_are_summed_up_per_service_and_over_all() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for (service, values) in [("a", [1.0, 4.0, 1.0]), ("b", [10.0, -20.0, 4.0])] {
+        for (second, value) in (0..).zip(values) {
+            metric(&mut log, service, second, "cpu_percent", value);
+        }
+    }
+    // Late: it counts, but is not the newest.
+    metric(&mut log, "b", 1, "cpu_percent", 100.0);
+    test.apply_all(log.batches()).await;
+    let metric = test.ask(|q| q.metric("cpu_percent")).await.unwrap();
+    assert_eq!((metric.count, metric.total, metric.min, metric.max), (7, 100.0, -20.0, 100.0));
+    assert!((metric.mean - 100.0 / 7.0).abs() < 1e-9);
+    assert_eq!((metric.last, metric.last_update, metric.services_total), (4.0, at(2), 2));
+    let a = &metric.services[0];
+    assert_eq!((a.service.as_str(), a.count, a.total, a.mean, a.last), ("a", 3, 6.0, 2.0, 1.0));
+    assert!(test.ask(|q| q.metric("nothing")).await.is_none());
+    let sql =
+        "SELECT count, total, min, max, round(mean, 6), last, unit FROM service_metrics WHERE service = 'b'";
+    let row = test.outside().query_row(sql, [], |row| {
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, f64>(1)?,
+            row.get::<_, f64>(2)?,
+            row.get::<_, f64>(3)?,
+            row.get::<_, f64>(4)?,
+            row.get::<_, f64>(5)?,
+            row.get::<_, String>(6)?,
+        ))
+    });
+    assert_eq!(row.unwrap(), (4, 94.0, -20.0, 100.0, 23.5, 4.0, "%".to_owned()));
+}
+
+#[tokio::test]
+async fn sums_that_leave_the_range_of_numbers_stay_numbers() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for value in [f64::MAX, f64::MAX, f64::MIN, f64::MIN, f64::MIN] {
+        metric(&mut log, "a", 0, "huge", value);
+    }
+    test.apply_all(log.batches()).await;
+    let metric = test.ask(|q| q.metric("huge")).await.unwrap();
+    assert!(metric.total.is_finite() && metric.mean.is_finite());
+    assert_eq!(metric.count, 5);
+}
+
+#[tokio::test]
+async fn points_are_thinned_bounded_and_go_with_the_history() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    // One every second for a minute, then one seven hours later.
+    for second in 0..60 {
+        metric(&mut log, "a", second, "cpu_percent", f64::from(second as i32));
+    }
+    let points = async |test: &TestStore, from: Option<i64>| {
+        let filter = PointFilter {
+            service: "a".into(),
+            names: vec!["cpu_percent".into()],
+            from: from.map(at),
+            ..PointFilter::default()
+        };
+        let mut points = test.ask(move |q| q.metric_points(&filter)).await;
+        assert!(!points.truncated);
+        points.series.pop()
+    };
+    test.apply_all(log.batches()).await;
+    let series = points(&test, None).await.unwrap();
+    assert_eq!(series.values.len(), 6, "one in ten seconds");
+    assert_eq!(
+        (series.timestamps[0], series.values[0], series.min[0], series.max[0]),
+        (at(9), 9.0, 0.0, 9.0)
+    );
+    assert_eq!(series.unit.as_deref(), Some("%"));
+    assert_eq!(points(&test, Some(30)).await.unwrap().values.len(), 3);
+
+    metric(&mut log, "a", 7 * 3600, "cpu_percent", 1.0);
+    // What is older than the window by now isn't kept.
+    metric(&mut log, "a", 61, "cpu_percent", 2.0);
+    test.apply_all(log.batches()).await;
+    assert_eq!(points(&test, None).await.unwrap().timestamps, [at(7 * 3600)]);
+
+    let retention = Retention { history_before: Some(at(8 * 3600)), ..Retention::default() };
+    let pruned = test.store.prune(retention).await.unwrap();
+    assert_eq!(pruned.points, 1);
+    assert!(points(&test, None).await.is_none());
+    assert!(
+        test.ask(|q| q.service_detail("a")).await.is_none(),
+        "nobody registered it, and nobody speaks of it"
+    );
+}
+
+#[tokio::test]
+async fn breakers_and_other_policies_are_shown_with_their_history() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    metric(&mut log, "db", 0, "cpu_percent", 1.0);
+    let moved = |from: &str, to: &str| {
+        json!({"caller": "web", "name": "db", "service": "db", "from": from, "to": to, "cause": "5 failures",
+            "counters": {"failures": 5}})
+    };
+    log.system_event(EventType::BREAKER_OPENED, "db", 10, &moved("closed", "open"));
+    let pool = json!({"caller": "web", "name": "pool", "kind": "bulkhead", "service": "db", "state": "full",
+        "counters": {"in_use": 10}, "settings": {"size": 10}});
+    log.system_event(EventType::POLICY_MEASURED, "db", 11, &pool);
+    let breaker = json!({"caller": "web", "name": "db", "kind": "circuit_breaker", "service": "db", "state": "open",
+        "counters": {"rejected": 7}});
+    log.system_event(EventType::POLICY_MEASURED, "db", 12, &breaker);
+    test.apply_all(log.batches()).await;
+    let page = test
+        .ask(|q| q.policies(&PolicyFilter { service: Some("db".into()), ..PolicyFilter::default() }))
+        .await;
+    assert_eq!(page.total, 2);
+    let db = &page.policies[0];
+    assert_eq!((db.name.as_str(), db.state.as_deref(), db.since), ("db", Some("open"), Some(at(10))));
+    assert_eq!((db.cause.as_deref(), db.counters["rejected"]), (Some("5 failures"), 7.0));
+    assert_eq!(page.policies[1].settings["size"], 10);
+    assert_eq!(
+        state(&test, "db").await,
+        (ServiceState::Degraded, 10, Some("breaker db of web is open".into()))
+    );
+
+    log.system_event(EventType::BREAKER_HALF_OPENED, "db", 70, &moved("open", "half_open"));
+    log.system_event(EventType::BREAKER_CLOSED, "db", 71, &moved("half_open", "closed"));
+    test.apply_all(log.batches()).await;
+    assert_eq!(state(&test, "db").await.0, ServiceState::Up);
+    let filter = |cursor| PolicyFilter {
+        caller: Some("web".into()),
+        limit: Some(2),
+        cursor,
+        ..PolicyFilter::default()
+    };
+    let first = test.ask(move |q| q.policy_changes(&filter(None))).await;
+    let ends: Vec<BreakerState> = first.changes.iter().map(|change| change.to).collect();
+    assert_eq!(ends, [BreakerState::Closed, BreakerState::HalfOpen], "newest first");
+    let second = test.ask(move |q| q.policy_changes(&filter(first.next_cursor))).await;
+    assert_eq!((second.changes.len(), second.next_cursor), (1, None));
+    assert_eq!(second.changes[0].counters["failures"], 5.0);
+}
+
+#[tokio::test]
+async fn a_breaker_that_leaves_a_service_for_another_degrades_the_other_one() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for (second, service) in [(0, "old"), (1, "new")] {
+        metric(&mut log, service, second, "cpu_percent", 1.0);
+    }
+    for (second, service) in [(2, "old"), (3, "new")] {
+        let data = json!({"caller": "web", "name": "db", "service": service, "from": "closed", "to": "open"});
+        log.system_event(EventType::BREAKER_OPENED, service, second, &data);
+        test.apply_all(log.batches()).await;
+        assert_eq!(state(&test, service).await.0, ServiceState::Degraded);
+    }
+    assert_eq!(state(&test, "old").await.0, ServiceState::Up);
+}
+
+#[tokio::test]
+async fn a_policy_keeps_its_newest_changes() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for second in 0..1100 {
+        let data = json!({"caller": "web", "name": "db", "from": "closed", "to": "open"});
+        log.system_event(EventType::BREAKER_OPENED, "db", second, &data);
+    }
+    test.apply_all(log.batches()).await;
+    let (count, oldest): (i64, i64) = test
+        .outside()
+        .query_row("SELECT count(*), min(at) FROM policy_changes", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!((count, oldest), (1000, at(100).as_micros()));
+}
