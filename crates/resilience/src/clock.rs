@@ -55,7 +55,7 @@ pub trait Clock: Send + Sync + 'static {
     /// The time now or a few milliseconds ago, never later than [`now`](Clock::now) would say.
     ///
     /// For decisions that can be late by that much and that are made often: an open breaker's rejections ask this one,
-    /// which on Linux costs a quarter of `now`.
+    /// which on Linux costs a fraction of `now`.
     fn coarse_now(&self) -> MonotonicTime {
         self.now()
     }
