@@ -80,7 +80,7 @@ use policies::Kind;
 /// Arguments, all optional: `name`, `failure_threshold` or `consecutive_failures` (5), `recovery_timeout` or `open_for`
 /// (60 s), `failure_rate`, `minimum_calls`, `window_calls` or `window_time`, `probes`, `successes_to_close`, and
 /// `failure_if`, a function of `&Result<T, E>` that says what counts as failure. What they mean is said by
-/// `farol_resilience::breaker::Builder`. See [the crate](crate) for what becomes of the function.
+/// `farol_resilience::breaker::CircuitBreakerBuilder`. See [the crate](crate) for what becomes of the function.
 ///
 /// A wrong argument is an error at its place:
 ///

@@ -23,11 +23,11 @@
 //! | --- | --- |
 //! | returned | what the breaker's [`Classify`] says: success, failure, or nothing |
 //! | panicked | failure |
-//! | was given up: its future or [`Permit`] dropped | nothing, or failure with [`cancelled_calls_fail`](Builder::cancelled_calls_fail); slow if it had taken that long already |
+//! | was given up: its future or [`Permit`] dropped | nothing, or failure with [`cancelled_calls_fail`](CircuitBreakerBuilder::cancelled_calls_fail); slow if it had taken that long already |
 //! | began before the breaker last changed its state | nothing, whatever it returned |
 //!
 //! Whatever a probe ends in frees its place; a probe that never ends is given up after
-//! [`half_open_limit`](Builder::half_open_limit), when another call comes.
+//! [`half_open_limit`](CircuitBreakerBuilder::half_open_limit), when another call comes.
 //!
 //! # Limits
 //!
@@ -65,7 +65,8 @@ use state::Command;
 pub use layer::{CircuitBreakerLayer, CircuitBreakerService, ResponseFuture};
 pub use permit::Permit;
 pub use settings::{
-    Builder, DEFAULT_MINIMUM_CALLS, DEFAULT_WINDOW_CALLS, InvalidSettings, MAX_WINDOW_CALLS, MIN_WINDOW_TIME,
+    CircuitBreakerBuilder, DEFAULT_MINIMUM_CALLS, DEFAULT_WINDOW_CALLS, InvalidSettings, MAX_WINDOW_CALLS,
+    MIN_WINDOW_TIME,
 };
 pub use state::State;
 
@@ -193,8 +194,8 @@ impl CircuitBreaker {
     }
 
     /// Describes a breaker.
-    pub fn builder(name: impl Into<String>) -> Builder {
-        Builder::new(name.into())
+    pub fn builder(name: impl Into<String>) -> CircuitBreakerBuilder {
+        CircuitBreakerBuilder::new(name.into())
     }
 }
 

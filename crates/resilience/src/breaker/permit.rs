@@ -25,7 +25,7 @@ enum Holder<'a> {
 ///
 /// Say what became of it with [`success`](Permit::success), [`failure`](Permit::failure) or [`settle`](Permit::settle).
 /// A permit that is dropped without that is a call that was given up: it counts as nothing (as failed, with
-/// [`cancelled_calls_fail`](super::Builder::cancelled_calls_fail)), but frees its place if it was a probe. Dropped by a
+/// [`cancelled_calls_fail`](super::CircuitBreakerBuilder::cancelled_calls_fail)), but frees its place if it was a probe. Dropped by a
 /// panic it counts as failed.
 #[must_use = "a permit that is dropped at once is a call that was given up"]
 pub struct Permit<'a> {

@@ -68,7 +68,7 @@ enum WindowSize {
 /// Describes a breaker. What isn't said is as in the table of [`CircuitBreaker`].
 #[derive(Clone)]
 #[must_use = "a description; `build` makes the breaker"]
-pub struct Builder {
+pub struct CircuitBreakerBuilder {
     name: String,
     consecutive_failures: Option<u32>,
     failure_rate: Option<f64>,
@@ -87,7 +87,7 @@ pub struct Builder {
     seed: Option<u64>,
 }
 
-impl Builder {
+impl CircuitBreakerBuilder {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
@@ -340,9 +340,9 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for CircuitBreakerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakerBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -350,7 +350,7 @@ impl fmt::Debug for Builder {
 mod tests {
     use super::*;
 
-    fn refused(builder: Builder) -> String {
+    fn refused(builder: CircuitBreakerBuilder) -> String {
         builder.build().unwrap_err().to_string()
     }
 
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_rate_takes_the_place_of_consecutive_failures_unless_both_are_asked_for() {
-        let settings = |builder: Builder| builder.build().unwrap().snapshot().settings;
+        let settings = |builder: CircuitBreakerBuilder| builder.build().unwrap().snapshot().settings;
         let default = settings(CircuitBreaker::builder("a"));
         assert_eq!(default.get("consecutive_failures").map(String::as_str), Some("5"));
         let rate = settings(CircuitBreaker::builder("a").failure_rate(0.5));

@@ -84,7 +84,7 @@ impl Shared {
 
     /// A call wants in, and the breaker isn't closed.
     fn enter_guarded(&self) -> Result<Ticket, Error<Infallible>> {
-        // The cheap look: is it open for longer than the coarse clock can be wrong?
+        // The cheap look: the coarse clock is never ahead, so what it rejects is at worst rejected a tick too long.
         if let Some(until) = self.open_until() {
             let now = self.clock.coarse_now();
             if now < until {

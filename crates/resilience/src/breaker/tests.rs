@@ -12,7 +12,9 @@ use crate::registry::Registry;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn breaker(settings: impl FnOnce(Builder) -> Builder) -> (CircuitBreaker, ManualClock) {
+fn breaker(
+    settings: impl FnOnce(CircuitBreakerBuilder) -> CircuitBreakerBuilder,
+) -> (CircuitBreaker, ManualClock) {
     let clock = ManualClock::new();
     let builder = CircuitBreaker::builder("payments").clock(clock.shared());
     (settings(builder).build().unwrap(), clock)
