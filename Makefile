@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 PLANT := FAROL=$(RELEASE) scripts/plant
 
 .DEFAULT_GOAL := help
-.PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-kafka bench-resilience dist install clean clean-build \
+.PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-events bench-kafka bench-resilience dist install clean clean-build \
 	start stop status health infrastructure-only with-consumers with-monitoring start-monitoring build-all build-producers \
 	build-consumers start-producers stop-producers start-consumers stop-consumers kill-consumer logs-producers \
 	logs-consumers monitor-sensors monitor-alerts test-external test-topics
@@ -96,6 +96,9 @@ clients: setup ## Try every Kafka client: make clients ARGS="--client kcat --ver
 
 bench: build ## Measure, and print the figures of the README
 	scripts/bench
+
+bench-events: ## Measure a hundred handlers in one process, as consumers and on the event bus
+	cargo bench -p farol-bus --bench fan_out -- 10
 
 bench-kafka: build ## Measure the Kafka port beside a real Apache Kafka
 	CACHE_DIR=$(CACHE_DIR) scripts/clients-setup
