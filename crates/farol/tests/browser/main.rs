@@ -8,5 +8,6 @@ mod dashboard;
 #[path = "../system/farol.rs"]
 mod farol;
 mod rebalance;
+mod services;
 mod story;
 mod webdriver;

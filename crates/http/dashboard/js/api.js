@@ -23,6 +23,11 @@ export function post(path, body) {
   return call("POST", path, undefined, body);
 }
 
+/** The same with another method. */
+export function send(method, path, body) {
+  return call(method, path, undefined, body);
+}
+
 async function call(method, path, query, body, signal) {
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   let response;

@@ -96,6 +96,11 @@ function oneUnit(s) {
   return `${integer(Math.floor(s / 86400))}\u00a0d`;
 }
 
+const UNIT_S = { s: 1, m: 60, h: 3600, d: 86400 };
+
+/** A span as settings write it (`30m`), for people. */
+export const spanText = (text) => oneUnit(Number.parseInt(text, 10) * UNIT_S[text.at(-1)]);
+
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 const DAY = { day: "numeric", month: "short", year: "numeric" };
 

@@ -9,6 +9,7 @@ import { startSpeech } from "./live/speech.js";
 import { firingTotal, status } from "./live/status.js";
 import { listen, startStream } from "./live/stream.js";
 import { AcknowledgeDialog } from "./parts/acknowledge.js";
+import { SilenceDialog } from "./parts/silences.js";
 import { Shell, PageHead } from "./parts/shell.js";
 import { route, startRouter } from "./router.js";
 import { startTheme } from "./theme.js";
@@ -17,15 +18,20 @@ import { AlertsPage } from "./pages/alerts.js";
 import { EventsPage } from "./pages/events.js";
 import { OverviewPage } from "./pages/overview.js";
 import { PipelinePage } from "./pages/pipeline.js";
+import { ResiliencePage } from "./pages/resilience.js";
 import { RulesPage } from "./pages/rules.js";
 import { SensorPage } from "./pages/sensor.js";
 import { SensorsPage } from "./pages/sensors.js";
+import { ServicePage } from "./pages/service.js";
+import { ServicesPage } from "./pages/services.js";
 
 function pageOf({ page, id }) {
   switch (page) {
     case "": return { key: "overview", node: html`<${OverviewPage} />` };
     case "sensors": return id ? { key: `sensor ${id}`, node: html`<${SensorPage} id=${id} />` } : { key: "sensors", node: html`<${SensorsPage} />` };
     case "alerts": return id ? { key: `alert ${id}`, node: html`<${AlertPage} id=${id} />` } : { key: "alerts", node: html`<${AlertsPage} />` };
+    case "services": return id ? { key: `service ${id}`, node: html`<${ServicePage} id=${id} />` } : { key: "services", node: html`<${ServicesPage} />` };
+    case "resilience": return { key: "resilience", node: html`<${ResiliencePage} />` };
     case "pipeline": return { key: "pipeline", node: html`<${PipelinePage} id=${id} />` };
     case "rules": return { key: "rules", node: html`<${RulesPage} />` };
     case "events": return { key: "events", node: html`<${EventsPage} />` };
@@ -47,7 +53,7 @@ function App() {
     }
     shown.current = key;
   }, [key]);
-  return html`<${Shell}><div key=${key}>${node}</div><//><${AcknowledgeDialog} />`;
+  return html`<${Shell}><div key=${key}>${node}</div><//><${AcknowledgeDialog} /><${SilenceDialog} />`;
 }
 
 /** `(3) Sensors · Farol`: the number of firing alerts is seen on a tab in the background. */
@@ -55,14 +61,14 @@ function startTitle() {
   effect(() => {
     const { page, id } = route.value;
     const firing = firingTotal(status.value.data);
-    const name = page === "sensors" && id ? id : t(pageTitle(page));
+    const name = (page === "sensors" || page === "services") && id ? id : t(pageTitle(page));
     document.title = `${firing ? `(${firing}) ` : ""}${name} · Farol`;
   });
 }
 
 function pageTitle(page) {
   if (page === "") return "nav.overview";
-  return ["sensors", "alerts", "pipeline", "rules", "events"].includes(page) ? `nav.${page}` : "unknown.title";
+  return ["sensors", "services", "alerts", "resilience", "pipeline", "rules", "events"].includes(page) ? `nav.${page}` : "unknown.title";
 }
 
 /** `/` goes to the search field of the page, if it has one. */

@@ -171,9 +171,9 @@ function enqueue(kind, message) {
   if (message === null) return;
   const queue = queues.get(kind);
   if (queue.length >= QUEUE_LIMIT) {
-    queue.shift();
-    // A newer reading replaces an older one anyway; the other kinds have to be asked for again.
-    if (kind !== "reading") overflowed = true;
+    const dropped = queue.shift();
+    // A newer reading or metric replaces an older one anyway; all else has to be asked for again.
+    if (kind !== "reading" && dropped.type !== "metrica_coletada") overflowed = true;
   }
   queue.push(message);
   if (!frame) {

@@ -5,13 +5,14 @@ import { t, word } from "../i18n.js";
 import { useResource } from "../live/resource.js";
 import { listen } from "../live/stream.js";
 import { AcknowledgeButton, given } from "../parts/acknowledge.js";
+import { subjectOf } from "../parts/alert-rows.js";
 import { AlertStatus, Level, Mark } from "../parts/icons.js";
 import { because, summaryOf } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
+import { HeldBackBanner, SilenceButton, useSilences } from "../parts/silences.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Moment, Span } from "../parts/time.js";
-import { link } from "../router.js";
 import { RuleText } from "./rules.js";
 
 /** Labels that stand elsewhere on the page. */
@@ -29,22 +30,24 @@ export function AlertPage({ id }) {
     if (messages.some((message) => message.data?.alert_id === id)) setTimeout(resource.reload, 150);
   }), [id]);
   useEffect(() => { if (given.value.has(id)) resource.reload(); }, [given.value]);
+  useSilences(resource.reload);
   const back = html`<a class="back" href="#/alerts">${t("nav.alerts")}</a><span class="muted" aria-hidden="true">/</span>`;
   if (!resource.data) {
     return html`<div class="page"><${PageHead} title=${t("alert.title")} before=${back} />
       ${resource.error?.status === 404 ? html`<p class="banner info" data-testid="not-found">${t("alert.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
       ${resource.loading && html`<${Waiting} />`}</div>`;
   }
-  const { alert, transitions, deliveries, evidence_readings: readings } = resource.data;
+  const { alert, transitions, deliveries, evidence_readings: readings, silenced_by: silenced, inhibited_by: inhibited } = resource.data;
   return html`<div class="page alert" data-testid="alert-detail" data-alert-id=${alert.id} data-status=${alert.status} data-acknowledged=${Boolean(alert.acknowledgement)}>
     <${PageHead} title=${summaryOf(alert)} before=${back} />
     <${Failure} resource=${resource} />
     <section class="panel headline" aria-label=${t("alert.facts")}>
-      <div class="headline-lead"><${Level} level=${alert.severity} testid="alert-severity" /><${AlertStatus} alert=${alert} /><${AcknowledgeButton} alert=${alert} primary /></div>
+      <div class="headline-lead"><${Level} level=${alert.severity} testid="alert-severity" /><${AlertStatus} alert=${alert} /><${AcknowledgeButton} alert=${alert} primary /><${SilenceButton} alert=${{ ...alert, silenced_by: silenced }} /></div>
       <${Facts} alert=${alert} />
     </section>
     ${alert.acknowledgement && html`<div class="banner ok" data-testid="acknowledgement"><span>${t("alert.acknowledged", { by: alert.acknowledgement.by, time: format.dayAndClock(format.instant(alert.acknowledgement.at)) })}</span>
       ${alert.acknowledgement.comment && html`<q class="break">${alert.acknowledgement.comment}</q>`}</div>`}
+    <${HeldBackBanner} silencedBy=${silenced} inhibitedBy=${inhibited} />
     <div class="two-columns">
       <div class="stack">
         <${Panel} title=${t("alert.timeline")} testid="timeline"><${Timeline} transitions=${transitions} alert=${alert} /><//>
@@ -60,7 +63,7 @@ export function AlertPage({ id }) {
 
 function Facts({ alert }) {
   return html`<${FactRow} facts=${[
-    [t("alerts.col.series"), html`<a class="break" href=${link(["sensors", alert.series])}>${alert.series}</a>`],
+    [t("alerts.col.series"), html`<a class="break" href=${subjectOf(alert)}>${alert.series}</a>`],
     [t("alerts.col.rule"), html`<span class="break">${alert.rule}</span>`],
     [t("alerts.col.began"), html`<${Moment} at=${alert.began_at} />`],
     [t("alert.fired"), alert.fired_at && html`<${Moment} at=${alert.fired_at} />`],

@@ -7,6 +7,7 @@ import { usePages } from "../live/pages.js";
 import { listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { PageHead, useDebounced } from "../parts/shell.js";
+import { SilencesPanel, useSilences } from "../parts/silences.js";
 import { Failure, ListFoot, Nothing, Waiting } from "../parts/states.js";
 import { route, setQuery } from "../router.js";
 
@@ -28,10 +29,11 @@ export function AlertsPage() {
     if ((now.source ?? "") !== settledSource || (now.rule ?? "") !== settledRule) setQuery({ ...now, source: settledSource, rule: settledRule });
   }, [settledSource, settledRule]);
 
-  const filter = { status: query.status, severity: query.severity, source: settledSource, rule: settledRule, acknowledged: query.acknowledged, at: query.at };
+  const filter = { status: query.status, severity: query.severity, source: settledSource, rule: settledRule, service: query.service, acknowledged: query.acknowledged, at: query.at };
   const list = usePages("/api/alerts", "alerts", { ...filter, limit: PAGE_SIZE }, { idOf: (alert) => alert.id, limit: ROW_LIMIT, every: query.at ? 0 : 15000 });
   const { rows } = list;
   const fresh = useSignal(new Set());
+  const silences = useSilences(() => { if (!query.at) list.reload(); });
   useLiveAlerts(list, filter, fresh);
 
   const filtered = Object.values({ ...filter, at: undefined }).some(Boolean);
@@ -51,6 +53,7 @@ export function AlertsPage() {
         </select></label>
       <label class="field"><span>${t("alerts.col.series")} <kbd class="low">/</kbd></span><input class="input" data-slash data-testid="source-filter" value=${source.value} onInput=${(event) => { source.value = event.currentTarget.value; }} /></label>
       <label class="field"><span>${t("alerts.col.rule")}</span><input class="input" data-testid="rule-filter" value=${rule.value} onInput=${(event) => { rule.value = event.currentTarget.value; }} /></label>
+      ${query.service && html`<span class="badge" data-testid="service-filter" data-value=${query.service}>${t("services.col.service")}: ${query.service}</span>`}
       ${filtered && html`<button type="button" class="button" data-testid="clear-filters" onClick=${clear}>${t("filter.clear")}</button>`}
     </form>
     ${query.at && html`<div class="banner info" data-testid="as-of-banner"><span>${t("alerts.asOf", { time: format.dayAndClock(format.instant(query.at)) })}</span>
@@ -63,6 +66,7 @@ export function AlertsPage() {
         columns=${query.at ? ["summary", "status", "severity", "series", "rule", "value", "began"] : ["summary", "status", "severity", "series", "rule", "value", "began", "lasted", "acknowledged"]} />
         <${ListFoot} more=${list.more} text=${t("page.shown", { shown: format.integer(rows.length), total: format.integer(Math.max(list.data.total, rows.length)) })} />`}
     </section>
+    <${SilencesPanel} running=${silences} opened=${Boolean(query.silences)} />
   </div>`;
 }
 
@@ -87,11 +91,11 @@ function AsOf({ query }) {
     <input class="input" type="datetime-local" step="1" data-testid="as-of" max=${format.toLocalInput(serverNow())} value=${query.at ? format.toLocalInput(format.instant(query.at)) : ""} onChange=${change} /></label>`;
 }
 
-function fitsFilter({ status, severity, source, rule, acknowledged }) {
+function fitsFilter({ status, severity, source, rule, service, acknowledged }) {
   const statuses = status ? status.split(",") : null;
   const severities = severity ? severity.split(",") : null;
   return (alert) => (!statuses || statuses.includes(alert.status)) && (!severities || severities.includes(alert.severity))
-    && (!source || alert.series === source) && (!rule || alert.rule === rule)
+    && (!source || alert.series === source) && (!service || alert.labels?.service === service) && (!rule || alert.rule === rule)
     && (!acknowledged || String(Boolean(alert.acknowledgement)) === acknowledged);
 }
 

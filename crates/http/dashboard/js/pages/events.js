@@ -14,7 +14,8 @@ const PAGE_SIZE = 100;
 const ROW_LIMIT = 500;
 const HEARTBEATS = new Set(["consumidor_pulsou", "produtor_pulsou"]);
 const TYPES = [
-  "servico_iniciado", "servico_parado", "metrica_coletada", "sistema_indisponivel", "sistema_recuperado", "transacao_iniciada", "transacao_completada", "transacao_falhada",
+  "servico_iniciado", "servico_parado", "servico_registrado", "servico_removido", "servico_em_manutencao", "servico_em_operacao", "metrica_coletada", "sistema_indisponivel", "sistema_recuperado",
+  "verificacao_alterada", "disjuntor_aberto", "disjuntor_meio_aberto", "disjuntor_fechado", "politica_medida", "simulacao_alterada", "simulacao_aplicada", "silencio_criado", "silencio_expirado", "transacao_iniciada", "transacao_completada", "transacao_falhada",
   "alerta_pendente", "alerta_gerado", "alerta_resolvido", "alerta_descartado", "alerta_reconhecido", "notificacao_enviada", "regra_alterada",
   "consumidor_entrou", "consumidor_saiu", "particoes_reatribuidas",
 ];

@@ -5,16 +5,18 @@ import * as format from "../format.js";
 import { t } from "../i18n.js";
 import { serverNow } from "../live/clock.js";
 import { useResource } from "../live/resource.js";
+import { useMoves } from "../live/services.js";
 import { status } from "../live/status.js";
 import { listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { FirstReading } from "../parts/first-reading.js";
-import { Level, Mark } from "../parts/icons.js";
+import { Level, Mark, ServiceState } from "../parts/icons.js";
 import { problemText } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Moment } from "../parts/time.js";
 import { link } from "../router.js";
+import { SERVICE_STATES } from "./services.js";
 
 const STATES = ["critical", "error", "warning", "info", "normal", "stale"];
 const SEVERITIES = ["critical", "error", "warning", "info"];
@@ -40,11 +42,12 @@ export function OverviewPage() {
     <${Failure} resource=${{ error, reload }} />
     ${!data && !error && html`<${Waiting} />`}
     ${data && html`<${StatusLine} data=${data} />`}
-    ${empty && html`<${FirstReading} />`}
+    ${empty && html`<${FirstReading} /><div class="overview-grid"><${ServicesPanel} /><${AlertsPanel} data=${data} /><${NewestAlerts} /></div>`}
     ${data && !empty && html`
       <div class="overview-grid">
         <${SensorsPanel} data=${data} />
         <${AlertsPanel} data=${data} />
+        <${ServicesPanel} />
         <${Throughput} data=${data} />
         <${PipelinePanel} data=${data} />
         <${NewestAlerts} />
@@ -75,6 +78,20 @@ function SensorsPanel({ data }) {
     <ul class="counts">
       ${STATES.map((state) => html`<li key=${state} class=${counts[state] ? "" : "zero"}>
         <a href=${link(["sensors"], { state })} data-testid="state-count" data-state=${state} data-count=${counts[state] ?? 0}><${Level} level=${state} /><span class="n">${format.integer(counts[state] ?? 0)}</span></a></li>`)}
+    </ul>
+  <//>`;
+}
+
+/** Services by state, with a way to the list of each. */
+function ServicesPanel() {
+  const services = useResource("/api/services", { query: { limit: 1 }, every: 10000 });
+  useMoves([services]);
+  const counts = services.data?.by_state;
+  return html`<${Panel} title=${t("nav.services")} testid="services-by-state" end=${html`<a href=${link(["services"])}>${t("overview.all")}</a>`}>
+    <p class="figure" data-testid="services-total">${format.integer(services.data?.total)}</p>
+    <ul class="counts">
+      ${counts && SERVICE_STATES.map((state) => html`<li key=${state} class=${counts[state] ? "" : "zero"}>
+        <a href=${link(["services"], { state })} data-testid="service-count" data-state=${state} data-count=${counts[state]}><${ServiceState} state=${state} testid="state-word" /><span class="n">${format.integer(counts[state])}</span></a></li>`)}
     </ul>
   <//>`;
 }

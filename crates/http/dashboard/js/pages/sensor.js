@@ -9,15 +9,15 @@ import { useResource } from "../live/resource.js";
 import { focusOn, listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { Level } from "../parts/icons.js";
+import { CustomRange, RangeButtons, useRange } from "../parts/range.js";
 import { PageHead } from "../parts/shell.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Ago, Moment } from "../parts/time.js";
-import { link, route, setQuery } from "../router.js";
+import { link } from "../router.js";
 import { place } from "./sensors.js";
 
 const MINUTE = 60e3;
-const SPANS = { "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 24 * 60 * MINUTE, "7d": 7 * 24 * 60 * MINUTE };
 const ALERTS_KEPT = 500;
 const ALERTS_SHOWN = 50;
 const READINGS_SHOWN = 50;
@@ -101,14 +101,8 @@ function fittingRange(sensor) {
   return now - format.instant(sensor.first_timestamp) < 40 * MINUTE ? "15m" : "1h";
 }
 
-function rangeOf(name, sensor, query) {
-  if (name in SPANS) {
-    const now = serverNow();
-    return { from: now - SPANS[name], to: now, span: SPANS[name], sliding: true };
-  }
-  const from = format.instant(query.from);
-  const to = format.instant(query.to);
-  if (name === "custom" && from < to) return { from, to };
+/** Everything, which grows with the newest reading. */
+function everything(sensor) {
   const first = format.instant(sensor.first_timestamp);
   const last = Math.max(first + 1000, format.instant(sensor.last_timestamp));
   const margin = (last - first) * 0.01;
@@ -116,41 +110,11 @@ function rangeOf(name, sensor, query) {
 }
 
 function ChartPanel({ sensor, alerts }) {
-  const { query } = route.value;
-  const fitting = useSignal(null);
-  if (fitting.value === null) fitting.value = fittingRange(sensor);
-  const name = query.range ?? fitting.value;
-  const choosing = useSignal(name === "custom");
-  // Kept while the name stays: a sliding window moves by itself, "all" grows by itself.
-  const kept = useSignal({ key: null, range: null });
-  const key = `${sensor.sensor_id} ${name} ${query.from ?? ""} ${query.to ?? ""}`;
-  if (kept.value.key !== key) kept.value = { key, range: rangeOf(name, sensor, query) };
-  const range = kept.value.range;
-  const choose = (next) => {
-    choosing.value = next === "custom";
-    setQuery(next === "custom" ? { range: "custom", from: new Date(range.from).toISOString(), to: new Date(range.to).toISOString() } : { range: next });
-  };
-  return html`<${Panel} title=${t("sensor.chart")} className="chart-panel" testid="chart-panel" end=${html`
-      <div class="segments" role="group" aria-label=${t("chart.range")}>
-        ${["15m", "1h", "24h", "7d", "all", "custom"].map((each) => html`<button key=${each} type="button" class="button" aria-pressed=${each === name} data-testid="range" data-range=${each} onClick=${() => choose(each)}>${t(`range.${each}`)}</button>`)}
-      </div>`}>
-    ${choosing.value && html`<${CustomRange} range=${range} />`}
-    <${SensorChart} sensor=${sensor} range=${range} alerts=${alerts} unit=${sensor.unit} onShowAll=${() => choose("all")} />
+  const chosen = useRange(sensor.sensor_id, () => fittingRange(sensor), () => everything(sensor));
+  return html`<${Panel} title=${t("sensor.chart")} className="chart-panel" testid="chart-panel" end=${html`<${RangeButtons} names=${["15m", "1h", "24h", "7d", "all", "custom"]} chosen=${chosen} />`}>
+    ${chosen.choosing && html`<${CustomRange} range=${chosen.range} />`}
+    <${SensorChart} sensor=${sensor} range=${chosen.range} alerts=${alerts} unit=${sensor.unit} onShowAll=${() => chosen.choose("all")} />
   <//>`;
-}
-
-function CustomRange({ range }) {
-  const from = useSignal(format.toLocalInput(range.from));
-  const to = useSignal(format.toLocalInput(range.to));
-  const bad = !(format.fromLocalInput(from.value) < format.fromLocalInput(to.value));
-  const apply = (event) => {
-    event.preventDefault();
-    if (!bad) setQuery({ range: "custom", from: new Date(format.fromLocalInput(from.value)).toISOString(), to: new Date(format.fromLocalInput(to.value)).toISOString() });
-  };
-  const input = (label, bound, testid) => html`<label class="field time"><span>${label}</span><input class="input" type="datetime-local" step="1" data-testid=${testid} value=${bound.value} aria-invalid=${bad} onInput=${(event) => { bound.value = event.currentTarget.value; }} /></label>`;
-  return html`<form class="filters custom-range" onSubmit=${apply}>
-    ${input(t("filter.from"), from, "range-from")}${input(t("filter.to"), to, "range-to")}
-    <button type="submit" class="button" disabled=${bad} data-testid="range-apply">${t("action.apply")}</button></form>`;
 }
 
 function Thresholds({ thresholds, unit }) {

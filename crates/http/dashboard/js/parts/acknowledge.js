@@ -1,10 +1,10 @@
 // Acknowledging an alert: a button in each row, one dialog for the page.
-import { html, signal, useEffect, useId, useRef, useState } from "../dom.js";
+import { html, signal } from "../dom.js";
 import { get, post } from "../api.js";
 import { t } from "../i18n.js";
 import { notify } from "../live/notices.js";
-import { remember, remembered } from "../prefs.js";
 import { Level } from "./icons.js";
+import { PersonDialog } from "./person.js";
 import { summaryOf } from "./sentences.js";
 
 const asked = signal(null);
@@ -22,58 +22,15 @@ export function AcknowledgeButton({ alert, primary }) {
 
 export function AcknowledgeDialog() {
   const alert = asked.value;
-  return alert && html`<${Dialog} key=${alert.id} alert=${alert} />`;
-}
-
-function Dialog({ alert }) {
-  const dialog = useRef(null);
-  const id = useId();
-  const [by, setBy] = useState(remembered("name") ?? "");
-  const [comment, setComment] = useState("");
-  const [sending, setSending] = useState(false);
-  const [problem, setProblem] = useState(null);
-  useEffect(() => {
-    dialog.current.showModal();
-  }, []);
-
-  const submit = async (event) => {
-    event.preventDefault();
-    const name = by.trim();
-    if (!name) return setProblem(t("ack.nameMissing"));
-    setSending(true);
-    setProblem(null);
-    try {
-      await acknowledge(alert, name, comment.trim());
-      remember("name", name);
-      dialog.current.close();
-    } catch (error) {
-      setProblem(error.status === 409 ? `${t("ack.conflict")} ${error.message}` : error.message);
-      setSending(false);
-    }
-  };
-
-  return html`<dialog ref=${dialog} aria-labelledby=${`${id}-title`} data-testid="ack-dialog" onClose=${() => { asked.value = null; }}>
-    <form onSubmit=${submit} novalidate>
-      <div class="dialog-body">
-        <h2 id=${`${id}-title`}>${t("ack.title")}</h2>
-        <p class="break"><${Level} level=${alert.severity} /> ${summaryOf(alert)}</p>
-        <label class="field"><span>${t("ack.name")}</span>
-          <input class="input" data-testid="ack-name" autocomplete="name" maxlength="200" required autofocus value=${by} aria-invalid=${problem !== null && !by.trim()} onInput=${(event) => setBy(event.currentTarget.value)} /></label>
-        <label class="field"><span>${t("ack.comment")}</span>
-          <textarea class="input" data-testid="ack-comment" rows="3" maxlength="2000" value=${comment} onInput=${(event) => setComment(event.currentTarget.value)}></textarea></label>
-        ${problem && html`<p class="banner error" role="alert" data-testid="ack-error">${problem}</p>`}
-      </div>
-      <div class="dialog-actions">
-        <button type="button" class="button" data-testid="ack-cancel" onClick=${() => dialog.current.close()}>${t("action.cancel")}</button>
-        <button type="submit" class="button primary" data-testid="ack-submit" disabled=${sending}>${t(sending ? "ack.sending" : "ack.button")}</button>
-      </div>
-    </form>
-  </dialog>`;
+  return alert && html`<${PersonDialog} key=${alert.id} prefix="ack" title=${t("ack.title")} text=${html`<${Level} level=${alert.severity} /> ${summaryOf(alert)}`} action=${t("ack.button")}
+    onSubmit=${({ by, comment }) => acknowledge(alert, by, comment)} onClose=${() => { asked.value = null; }} />`;
 }
 
 async function acknowledge(alert, by, comment) {
   const path = `/api/alerts/${encodeURIComponent(alert.id)}/acknowledge`;
-  const { status, body } = await post(path, comment ? { by, comment } : { by });
+  const { status, body } = await post(path, comment ? { by, comment } : { by }).catch((error) => {
+    throw error.status === 409 ? new Error(`${t("ack.conflict")} ${error.message}`) : error;
+  });
   if (status === 202) await follow(body.correlation_id);
   const done = new Map(given.peek());
   done.set(alert.id, body.alert?.acknowledgement ?? { by, comment, at: new Date().toISOString() });

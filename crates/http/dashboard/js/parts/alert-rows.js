@@ -6,14 +6,15 @@ import { link } from "../router.js";
 import { AcknowledgeButton } from "./acknowledge.js";
 import { AlertStatus, Level } from "./icons.js";
 import { summaryOf } from "./sentences.js";
+import { HeldBack, SilenceButton } from "./silences.js";
 import { Table } from "./table.js";
 import { Ago, Moment, Span } from "./time.js";
 
 const COLUMNS = {
   summary: { key: "summary", className: "lead summary-cell", render: (alert) => html`<a class="break" href=${link(["alerts", alert.id])}>${summaryOf(alert)}</a>` },
-  status: { key: "status", className: "bare", render: (alert) => html`<${AlertStatus} alert=${alert} />` },
+  status: { key: "status", className: "bare", render: (alert) => html`<span class="cell-line"><${AlertStatus} alert=${alert} /><${HeldBack} alert=${alert} /></span>` },
   severity: { key: "severity", className: "bare", render: (alert) => html`<${Level} level=${alert.severity} testid="alert-severity" />` },
-  series: { key: "series", render: (alert) => html`<a class="id" title=${alert.series} href=${link(["sensors", alert.series])}>${alert.series}</a>` },
+  series: { key: "series", render: (alert) => html`<a class="id" title=${alert.series} href=${subjectOf(alert)}>${alert.series}</a>` },
   rule: { key: "rule", className: "low mid", render: (alert) => html`<span class="id" title=${alert.rule}>${alert.rule}</span>` },
   value: { key: "value", num: true, className: "low mid", render: (alert) => quantity(alert.value, alert.labels?.unit) },
   began: { key: "began", render: (alert) => html`<${Moment} at=${alert.began_at} />` },
@@ -21,10 +22,15 @@ const COLUMNS = {
   lasted: { key: "lasted", num: true, render: (alert) => html`<${Span} from=${alert.began_at} to=${alert.ended_at} />` },
   acknowledged: {
     key: "acknowledged", className: "bare wide", render: (alert) => alert.acknowledgement
-      ? html`<span class="small muted" title=${alert.acknowledgement.comment}>${t("ack.by", { by: alert.acknowledgement.by })}</span>`
-      : html`<${AcknowledgeButton} alert=${alert} />`,
+      ? html`<span class="cell-line"><span class="small muted" title=${alert.acknowledgement.comment}>${t("ack.by", { by: alert.acknowledgement.by })}</span><${SilenceButton} alert=${alert} /></span>`
+      : html`<span class="cell-line"><${AcknowledgeButton} alert=${alert} /><${SilenceButton} alert=${alert} /></span>`,
   },
 };
+
+/** The page of what an alert is about: a sensor, or the service that its labels name. */
+export function subjectOf({ series, labels }) {
+  return labels?.service && !labels.sensor_id ? link(["services", labels.service]) : link(["sensors", series]);
+}
 
 export function AlertRows({ alerts, columns, caption, fresh, testid }) {
   const shown = columns.map((name) => ({ ...COLUMNS[name], label: t(`alerts.col.${COLUMNS[name].key}`) }));
@@ -48,8 +54,10 @@ export function mergeAlerts(alerts, changes, fits, limit) {
   return [...added, ...kept].sort((a, b) => Date.parse(b.began_at) - Date.parse(a.began_at)).slice(0, limit);
 }
 
-/** A transition written before the acknowledgement was known doesn't take it away. */
-function withAcknowledgement(change, before) {
+/** A transition written before the acknowledgement was known doesn't take it away; what holds the alert back only the API tells. */
+function withAcknowledgement({ ...change }, before) {
+  change.silenced_by ??= before.silenced_by;
+  change.inhibited_by ??= before.inhibited_by;
   const alert = change.acknowledgement || !before.acknowledgement ? change : { ...change, acknowledgement: before.acknowledgement };
   // An acknowledgement carries the alert as its sender saw it, which may be older than what is known here.
   return before.ended_at && !alert.ended_at ? { ...before, acknowledgement: alert.acknowledgement } : alert;

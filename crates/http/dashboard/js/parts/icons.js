@@ -5,6 +5,9 @@ import { word } from "../i18n.js";
 const PATHS = {
   overview: "M2 2.5h5v6H2zM9 2.5h5v3.5H9zM9 8h5v5.5H9zM2 10.5h5v3H2z",
   sensors: "M1 8h3l2-5 3.5 10 2-5H15",
+  services: "M2 2.5h12v4.5H2zM2 9h12v4.5H2zM4.5 4.75h.5M4.5 11.25h.5M8 4.75h3.5M8 11.25h3.5",
+  resilience: "M1.5 11.5h4M10.5 11.5h4M5.5 11.5l5-6.5M5.5 11.5v.1M10.5 11.5v.1",
+  silence: "M3 3l10 10M6 2.7A4 4 0 0 1 12 6v3M4 6v3l-1.5 2.5h9M6.5 13.5h3",
   alerts: "M8 2a4 4 0 0 1 4 4v3l1.5 2.5h-11L4 9V6a4 4 0 0 1 4-4zM6.5 13.5h3",
   pipeline: "M1.5 3h4v3h-4zM1.5 10h4v3h-4zM10.5 6.5h4v3h-4zM5.5 4.5h2.5v7H5.5M8 8h2.5",
   rules: "M2 4h6M11 4h3M9.5 2.5v3M2 8h2M7 8h7M5.5 6.5v3M2 12h7M12 12h2M10.5 10.5v3",
@@ -56,6 +59,14 @@ export function Mark({ level }) {
 /** A severity, or the state of a sensor: shape, word and colour. */
 export function Level({ level, testid }) {
   return html`<span class=${`sev sev-${level}`} data-testid=${testid} data-level=${level}><${Mark} level=${level} />${word("level", level)}</span>`;
+}
+
+const SERVICE_MARK = { starting: "stale", up: "normal", degraded: "warning", down: "critical", maintenance: "info", unknown: "stale" };
+
+/** The state of a service or of a check: shape, word and colour. */
+export function ServiceState({ state, testid = "service-state" }) {
+  const level = SERVICE_MARK[state] ?? "stale";
+  return html`<span class=${`sev sev-${level}`} data-testid=${testid} data-state=${state}><${Mark} level=${level} />${word("service", state)}</span>`;
 }
 
 const STATUS_MARK = { pending: "stale", firing: "critical", resolved: "normal", dismissed: "stale" };

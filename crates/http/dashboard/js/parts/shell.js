@@ -11,7 +11,7 @@ import { link, route } from "../router.js";
 import { theme, toggleTheme } from "../theme.js";
 import { Icon, Logo } from "./icons.js";
 
-const PAGES = ["overview", "sensors", "alerts", "pipeline", "rules", "events"];
+const PAGES = ["overview", "sensors", "services", "alerts", "resilience", "pipeline", "rules", "events"];
 
 export function Shell({ children }) {
   return html`

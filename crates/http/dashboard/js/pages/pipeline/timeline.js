@@ -29,11 +29,26 @@ function noticedAt(group, name, owner, now) {
   return noticed.get(key).at;
 }
 
+/** How far back a picture goes, in ms: the last choice of anybody at this browser, kept by `span`. */
+export function spanNow(span) {
+  if (span.value === null) span.value = SPANS[remembered("timeline")] ? remembered("timeline") : "15m";
+  return SPANS[span.value];
+}
+
+export function SpanButtons({ span }) {
+  const choose = (each) => {
+    span.value = each;
+    remember("timeline", each);
+  };
+  return html`<div class="segments" role="group" aria-label=${t("chart.range")}>${Object.keys(SPANS).map((each) => html`<button key=${each} type="button" class="button small" aria-pressed=${each === span.value}
+    data-testid="timeline-span" data-span=${each} onClick=${() => choose(each)}>${t(`timeline.span.${each}`)}</button>`)}</div>`;
+}
+
 export function Timeline({ group, rebalances, complete }) {
-  const span = useSignal(SPANS[remembered("timeline")] ? remembered("timeline") : "15m");
+  const span = useSignal(null);
   const chosen = useSignal(null);
   const now = second.value;
-  const from = now - SPANS[span.value];
+  const from = now - spanNow(span);
   const current = group.partitions.map((each) => ({ name: nameOf(each), owner: each.owner ?? null }));
   const lanes = stories(rebalances, current, (name, owner) => noticedAt(group.group, name, owner, now), now);
   const progress = new Map(group.partitions.map((each) => [nameOf(each), each]));
@@ -43,17 +58,12 @@ export function Timeline({ group, rebalances, complete }) {
   const known = complete || rebalances.length === 0 ? -Infinity : Date.parse(rebalances.at(-1).completed_at);
   const place = (ms) => `${(100 * (ms - from)) / (now - from)}%`;
   const signs = rebalances.filter((each) => Date.parse(each.began_at) >= from).reverse();
-  const choose = (each) => {
-    span.value = each;
-    remember("timeline", each);
-  };
   return html`<div class="timeline-panel" data-testid="timeline" data-span=${span.value}>
     <div class="timeline-tools">
       <h3>${t("timeline.title")}</h3>
       <span class="timeline-key small muted" aria-hidden="true"><span class="swatch gap"></span>${t("timeline.paused")}</span>
       ${["joined", "left", "missed"].map((sign) => html`<span key=${sign} class="timeline-key small muted" aria-hidden="true"><${Sign} sign=${sign} />${t(`timeline.key.${sign}`)}</span>`)}
-      <div class="segments" role="group" aria-label=${t("chart.range")}>${Object.keys(SPANS).map((each) => html`<button key=${each} type="button" class="button small" aria-pressed=${each === span.value}
-        data-testid="timeline-span" data-span=${each} onClick=${() => choose(each)}>${t(`timeline.span.${each}`)}</button>`)}</div>
+      <${SpanButtons} span=${span} />
     </div>
     <${Signs} signs=${signs} place=${place} chosen=${chosen} />
     <ul class=${shown.length > ROOMY ? "swim dense" : "swim"}>
@@ -114,7 +124,7 @@ function Segment({ segment, from, to, place }) {
   return html`<span class="segment" style=${{ ...style, "--owner": colourOf(segment.owner) }} title=${title} data-testid="segment" data-owner=${segment.owner}><span>${segment.owner}</span></span>`;
 }
 
-function Axis({ from, to, place }) {
+export function Axis({ from, to, place }) {
   const step = STEPS.find((each) => (to - from) / each <= TICKS) ?? STEPS.at(-1);
   const zone = new Date(to).getTimezoneOffset() * MINUTE;
   const ticks = [];
