@@ -73,3 +73,8 @@ pub use timeout::Timeout;
 #[cfg(all(doctest, feature = "prometheus"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the page about the order of policies.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../../../docs/resilience.md")]
+struct OrderOfPolicies;
