@@ -62,7 +62,7 @@ pub use coordinator::{
     MemberRef, Protocol, Synced,
 };
 pub use error::{BrokerError, OpenError};
-pub use fetch::{FetchedBatches, Isolation, PartitionReader};
+pub use fetch::{FetchedBatches, Isolation, LocatedBatches, PartitionReader};
 pub use groups::{
     CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest, MAX_HELD_BYTES,
     MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS, Membership, OffsetCommit,
