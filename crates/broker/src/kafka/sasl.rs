@@ -6,7 +6,8 @@
 //! and on loopback. Whoever is refused is told no reason but that, after [`FAILURE_DELAY`], and the connection ends; an unknown
 //! user is led through the same steps as a known one.
 //!
-//! Not served: delegation tokens, OAUTHBEARER, GSSAPI, and the raw tokens that follow a SaslHandshake of version 0.
+//! Not served: delegation tokens, OAUTHBEARER, GSSAPI, and the raw tokens that follow a SaslHandshake of version 0, which is
+//! claimed all the same (`apis` says why).
 
 pub mod credentials;
 mod scram;
