@@ -88,10 +88,15 @@ def main():
     print(f"\n{result}")
     failed = sum(cell.startswith("failed") for row in rows for cell in row.values())
     passed = sum(map(len, rows)) - failed
-    print(f"{passed} passed, {failed} failed in {time.monotonic() - began:.0f} s")
+    missing = [client.name for client, row in zip(clients, rows) if not row]
+    not_run = f", not run because they aren't installed: {', '.join(missing)}" if missing else ""
+    print(f"{passed} passed, {failed} failed in {time.monotonic() - began:.0f} s{not_run}")
     if failed or not passed:
         return 1
     shutil.rmtree(folder)
+    if arguments.write and missing:
+        print("the table is not written: it would lose what is known of the clients that weren't run")
+        return 1
     if arguments.write:
         table.write(result)
     elif not (arguments.brokers or arguments.client or arguments.check) and table.differs(result):
