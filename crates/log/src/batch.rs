@@ -262,18 +262,20 @@ impl Batch {
         builder::with_append_time(self.header, &self.bytes, timestamp_ms)
     }
 
-    /// Whether a record has no key, which a compacted partition can't do anything with.
+    /// The places of records without a key, which a compacted partition can't do anything with.
     ///
     /// # Errors
     /// As [`Batch::records`], and those of damaged records.
-    pub fn lacks_key(&self) -> Result<bool, BatchError> {
+    pub fn records_without_key(&self) -> Result<Vec<i32>, BatchError> {
         let mut records = self.records()?;
+        let (mut found, mut place) = (Vec::new(), 0);
         while let Some(parts) = records.next_parts()? {
             if parts.key.is_none() {
-                return Ok(true);
+                found.push(place);
             }
+            place += 1;
         }
-        Ok(false)
+        Ok(found)
     }
 
     /// Its records, decompressing up to [`DEFAULT_MAX_DECOMPRESSED_BYTES`].

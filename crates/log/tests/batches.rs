@@ -332,12 +332,14 @@ fn append_time_is_the_timestamp_of_every_record_and_the_checksum_follows() {
 }
 
 #[test]
-fn a_record_without_a_key_is_found() {
+fn records_without_a_key_are_found_by_their_places() {
     let mut builder = BatchBuilder::default();
     builder.push(Some(b"k"), Some(b"v"), &[], 1).unwrap();
-    assert!(!builder.build().unwrap().lacks_key().unwrap());
+    assert!(builder.build().unwrap().records_without_key().unwrap().is_empty());
     let mut builder = BatchBuilder::default();
     builder.push(Some(b"k"), Some(b"v"), &[], 1).unwrap();
     builder.push(None, Some(b"v"), &[], 1).unwrap();
-    assert!(builder.build().unwrap().lacks_key().unwrap());
+    builder.push(Some(b""), Some(b"v"), &[], 1).unwrap();
+    builder.push(None, None, &[], 1).unwrap();
+    assert_eq!(builder.build().unwrap().records_without_key().unwrap(), [1, 3]);
 }

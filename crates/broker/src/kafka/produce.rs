@@ -11,7 +11,9 @@ use bytes::Bytes;
 use farol_log::{Batch, BatchError, BatchHeader, BatchLimits, Compression, Partition};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::TopicProduceData;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::Server;
@@ -19,6 +21,7 @@ use super::api::{Answer, Call};
 use super::error_code::{Failure, of_batch};
 use crate::batches::now_ms;
 use crate::broker::Broker;
+use crate::error::BrokerError;
 use crate::partition::TopicPartition;
 use crate::produce::Producing;
 use crate::topic::{Topic, TopicConfig};
@@ -27,6 +30,11 @@ use crate::topic::{Topic, TopicConfig};
 const INLINE_BYTES: usize = 256 * 1024;
 /// The same if they are compressed.
 const INLINE_COMPRESSED_BYTES: usize = 16 * 1024;
+
+/// From this version on, the records that are to blame are named.
+const RECORD_ERRORS_FROM: i16 = 8;
+/// What is wrong with a record for a compacted topic.
+const NO_KEY: &str = "the topic is compacted, and a record has no key";
 
 /// What a client sent for one partition.
 struct Part {
@@ -54,7 +62,26 @@ struct Checked {
 /// A partition's append, on its way or failed.
 struct Started {
     index: i32,
-    append: Result<(Producing, Partition, Option<i64>), Failure>,
+    append: Result<(Producing, Partition, Option<i64>), Refused>,
+}
+
+/// Why nothing of a partition's batches is appended.
+struct Refused {
+    failure: Failure,
+    /// The records that are to blame, by their places in the batch; a client may then send the others again.
+    records: Vec<i32>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self { failure, records: Vec::new() }
+    }
+}
+
+impl From<BrokerError> for Refused {
+    fn from(error: BrokerError) -> Self {
+        Failure::from(error).into()
+    }
 }
 
 /// Checks and begins the appends, and answers when they are decided.
@@ -67,7 +94,7 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
         let topic = topic.and_then(|topic| if allowed { Ok(topic) } else { Err(invalid_acks(acks)) });
         let checked = match topic {
             Ok(topic) => check(topic, parts).await,
-            Err(failure) => parts.into_iter().map(|part| (part.index, Err(failure.clone()))).collect(),
+            Err(failure) => parts.into_iter().map(|part| (part.index, Err(failure.clone().into()))).collect(),
         };
         let mut appends = Vec::with_capacity(checked.len());
         for (index, checked) in checked {
@@ -78,13 +105,13 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
     if acks == 0 {
         return silent(&call, started);
     }
-    let server = Arc::clone(&call.server);
+    let (server, version) = (Arc::clone(&call.server), call.version);
     Answer::later(async move {
         let mut responses = Vec::with_capacity(started.len());
         for (answer, appends) in started {
             let mut partitions = Vec::with_capacity(appends.len());
             for append in appends {
-                partitions.push(append.response(&server).await);
+                partitions.push(append.response(&server, version).await);
             }
             responses.push(answer.with_partition_responses(partitions));
         }
@@ -94,14 +121,14 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
 
 /// Nothing is answered. A client that must learn of a failure learns it by the end of the connection, as from Kafka.
 fn silent(call: &Call, started: Vec<(TopicProduceResponse, Vec<Started>)>) -> Answer<ProduceResponse> {
-    let server = Arc::clone(&call.server);
+    let (server, version) = (Arc::clone(&call.server), call.version);
     let mut appends: VecDeque<Started> = started.into_iter().flat_map(|(_, appends)| appends).collect();
     if appends.iter().any(|append| append.append.is_err()) {
         return Answer::Close("a batch with acks=0 was refused");
     }
     Answer::Silent(Box::pin(async move {
         while let Some(append) = appends.pop_front() {
-            append.response(&server).await;
+            append.response(&server, version).await;
         }
     }))
 }
@@ -125,7 +152,7 @@ impl TopicParts {
     }
 }
 
-type CheckedPart = (i32, Result<Checked, Failure>);
+type CheckedPart = (i32, Result<Checked, Refused>);
 
 /// Validates what came for a topic, off the async threads if it is much.
 async fn check(topic: Arc<Topic>, parts: Vec<Part>) -> Vec<CheckedPart> {
@@ -139,7 +166,7 @@ async fn check(topic: Arc<Topic>, parts: Vec<Part>) -> Vec<CheckedPart> {
     let checked = tokio::task::spawn_blocking(move || check_all(parts)).await;
     checked.unwrap_or_else(|_| {
         let failure = Failure::new(ResponseError::UnknownServerError, "validating the batch failed");
-        indexes.into_iter().map(|index| (index, Err(failure.clone()))).collect()
+        indexes.into_iter().map(|index| (index, Err(failure.clone().into()))).collect()
     })
 }
 
@@ -153,7 +180,7 @@ impl Part {
     }
 }
 
-fn check_part(topic: &Topic, part: Part) -> Result<Checked, Failure> {
+fn check_part(topic: &Topic, part: Part) -> Result<Checked, Refused> {
     let partition = topic.partition(part.index)?.clone();
     let name = TopicPartition::new(Arc::clone(topic.name()), part.index);
     let config = topic.config();
@@ -172,9 +199,9 @@ fn check_part(topic: &Topic, part: Part) -> Result<Checked, Failure> {
 }
 
 /// What a client may not do, though the batch is a good one.
-fn check_batch(batch: &Batch, config: &TopicConfig) -> Result<(), Failure> {
+fn check_batch(batch: &Batch, config: &TopicConfig) -> Result<(), Refused> {
     let header = batch.header();
-    let invalid = |message: &str| Err(Failure::new(ResponseError::InvalidRecord, message));
+    let invalid = |message: &str| Err(Failure::new(ResponseError::InvalidRecord, message).into());
     if header.is_control() {
         return invalid("clients may not write control batches");
     }
@@ -182,8 +209,12 @@ fn check_batch(batch: &Batch, config: &TopicConfig) -> Result<(), Failure> {
     if i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
         return invalid("the batch counts other records than its offsets say");
     }
-    if config.is_compacted() && batch.lacks_key().map_err(|error| invalid_batch(&error))? {
-        return invalid("the topic is compacted, and a record has no key");
+    if config.is_compacted() {
+        let records = batch.records_without_key().map_err(|error| invalid_batch(&error))?;
+        if !records.is_empty() {
+            let failure = Failure::new(ResponseError::InvalidRecord, NO_KEY);
+            return Err(Refused { failure, records });
+        }
     }
     Ok(())
 }
@@ -198,31 +229,37 @@ fn invalid_acks(acks: i16) -> Failure {
 
 async fn begin(
     broker: &Broker,
-    checked: Result<Checked, Failure>,
-) -> Result<(Producing, Partition, Option<i64>), Failure> {
+    checked: Result<Checked, Refused>,
+) -> Result<(Producing, Partition, Option<i64>), Refused> {
     let Checked { name, partition, batches, append_time_ms } = checked?;
     let append = broker.begin_produce(&name, batches).await?;
     Ok((append, partition, append_time_ms))
 }
 
 impl Started {
-    async fn response(self, server: &Server) -> PartitionProduceResponse {
+    async fn response(self, server: &Server, version: i16) -> PartitionProduceResponse {
         let response = PartitionProduceResponse::default().with_index(self.index);
         let decided = match self.append {
             Ok((append, partition, append_time_ms)) => match append.wait().await {
                 Ok(base_offset) => Ok((base_offset, partition, append_time_ms)),
-                Err(error) => Err(Failure::from(error)),
+                Err(error) => Err(Refused::from(error)),
             },
-            Err(failure) => Err(failure),
+            Err(refused) => Err(refused),
         };
         match decided {
             Ok((base_offset, partition, append_time_ms)) => response
                 .with_base_offset(base_offset)
                 .with_log_append_time_ms(append_time_ms.unwrap_or(-1))
                 .with_log_start_offset(partition.start_offset()),
-            Err(failure) => {
+            Err(Refused { failure, records }) => {
                 server.counters.error(failure.error);
+                let named = records.into_iter().filter(|_| version >= RECORD_ERRORS_FROM).map(|place| {
+                    BatchIndexAndErrorMessage::default()
+                        .with_batch_index(place)
+                        .with_batch_index_error_message(failure.text())
+                });
                 response
+                    .with_record_errors(named.collect())
                     .with_error_code(failure.code())
                     .with_error_message(failure.text())
                     .with_base_offset(-1)

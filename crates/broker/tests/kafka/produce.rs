@@ -103,6 +103,25 @@ async fn what_cannot_be_taken_is_refused_by_partition_with_code_and_reason() {
 }
 
 #[tokio::test]
+async fn the_records_that_are_to_blame_are_named_to_clients_that_understand_it() {
+    let server = Server::start().await;
+    server.topic("compacted", 1, &[("cleanup.policy", "compact")]);
+    let mut client = server.client().await;
+    let mut builder = farol_log::BatchBuilder::default();
+    for key in [Some(&b"k"[..]), None, Some(&b"k"[..]), None] {
+        builder.push(key, Some(b"v"), &[], 1).unwrap();
+    }
+    let records = builder.build().unwrap().bytes().clone();
+    for version in 3..=12 {
+        let response = client.call(version, &produce_request("compacted", 0, records.clone())).await;
+        let refused = &response.responses[0].partition_responses[0];
+        assert_eq!(refused.error_code, ResponseError::InvalidRecord.code());
+        let named: Vec<i32> = refused.record_errors.iter().map(|record| record.batch_index).collect();
+        assert_eq!(named, if version >= 8 { vec![1, 3] } else { vec![] }, "version {version}");
+    }
+}
+
+#[tokio::test]
 async fn one_bad_partition_does_not_hold_up_the_others() {
     let server = Server::start().await;
     let mut client = server.client().await;
