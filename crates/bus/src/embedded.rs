@@ -38,7 +38,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use farol_broker::{Broker, BrokerOptions};
-pub use farol_broker::{BrokerStats, GroupPartitionStats, GroupStats, TopicStats};
+pub use farol_broker::{
+    BrokerStats, GroupOptions, GroupPartitionStats, GroupStats, ProducerLimits, TopicStats,
+};
 use farol_log::LogOptions;
 pub use farol_log::SyncPolicy;
 
@@ -62,6 +64,10 @@ pub struct EmbeddedOptions {
     pub maintenance_interval: Duration,
     /// Bytes of sent records that may wait for the disk; more waits in [`Producer::send`].
     pub max_in_flight_bytes: usize,
+    /// The group coordinator.
+    pub groups: GroupOptions,
+    /// What partitions remember of producers.
+    pub producers: ProducerLimits,
 }
 
 /// What opening the data folder found and repaired.
@@ -101,6 +107,8 @@ impl EmbeddedOptions {
             sync: SyncPolicy::Always,
             maintenance_interval: log.maintenance_interval,
             max_in_flight_bytes: log.queue_bytes,
+            groups: GroupOptions::default(),
+            producers: ProducerLimits::default(),
             dir: log.dir,
         }
     }
@@ -117,6 +125,8 @@ impl EmbeddedBus {
         broker.log.maintenance_interval = options.maintenance_interval;
         broker.sync = options.sync;
         broker.max_in_flight_bytes = options.max_in_flight_bytes;
+        broker.groups = options.groups;
+        broker.producers = options.producers;
         Self::open_over(broker)
     }
 

@@ -92,8 +92,12 @@ pub fn open(settings: &Settings) -> Result<DataFolder, DataFolderError> {
     let dir = &settings.data.dir;
     std::fs::create_dir_all(dir).map_err(|error| DataFolderError::Make { dir: dir.clone(), error })?;
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-    let options =
-        EmbeddedOptions { sync: sync(settings.log.sync), ..EmbeddedOptions::new(dir.join(LOG_FOLDER)) };
+    let mut options = EmbeddedOptions::new(dir.join(LOG_FOLDER));
+    options.sync = sync(settings.log.sync);
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    options.groups.max_size = count(settings.kafka.group_members.get());
+    options.groups.max_groups = count(settings.kafka.groups.get());
+    options.producers.max_producers = count(settings.kafka.producers.get());
     let (bus, recovery) = EmbeddedBus::open(options)
         .map_err(|error| DataFolderError::Log { dir: dir.clone(), error: Box::new(error) })?;
     Ok(DataFolder { dir, bus, recovery })

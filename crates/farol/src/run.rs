@@ -5,13 +5,14 @@
 //! is stopped in order. Stopping says each step and names who is late; a second Ctrl-C ends the process at once, which
 //! loses nothing that was acknowledged.
 //!
-//! Parts, in reading order: [`parts`] (the list), [`stops`] (the way back), [`kafka`], [`rules_watch`], [`control`] and
+//! Parts, in reading order: [`parts`] (the list), [`stops`] (the way back), [`kafka`], [`rules_watch`], [`open_files`], [`control`] and
 //! [`metrics`] (what HTTP asks), [`greeting`].
 
 mod control;
 mod greeting;
 mod kafka;
 mod metrics;
+mod open_files;
 mod parts;
 mod rules_watch;
 mod stops;
@@ -35,6 +36,7 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 /// Runs until a signal ends it.
 pub fn run(arguments: &cli::Run, settings: &Settings) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
+    open_files::raise_limit(settings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("farol")

@@ -101,6 +101,12 @@ pub struct KafkaSettings {
     pub connections: Count<65536>,
     /// Largest request.
     pub request_limit: ByteSize,
+    /// Members of one consumer group.
+    pub group_members: Count<10000>,
+    /// Consumer groups.
+    pub groups: Count<100000>,
+    /// Idempotent producers that one partition remembers.
+    pub producers: Count<100000>,
     /// Who may connect; everybody without it.
     pub users: Option<Vec<KafkaUser>>,
     /// The certificate's file, for TLS.
@@ -473,6 +479,9 @@ impl Resolver<'_> {
                 default_partitions: self.value("kafka.default_partitions"),
                 connections: self.value("kafka.connections"),
                 request_limit: self.value("kafka.request_limit"),
+                group_members: self.value("kafka.group_members"),
+                groups: self.value("kafka.groups"),
+                producers: self.value("kafka.producers"),
                 users: self.optional("kafka.users"),
                 tls_certificate: self.optional("kafka.tls_certificate"),
                 tls_key: self.optional("kafka.tls_key"),

@@ -48,7 +48,7 @@ impl Default for GroupOptions {
             min_session_timeout: Duration::from_secs(1),
             max_session_timeout: Duration::from_secs(30 * 60),
             initial_rebalance_delay: Duration::from_millis(100),
-            max_size: 500,
+            max_size: 1000,
             max_groups: 10_000,
             offsets_retention: 7 * DAY,
             offsets_retention_check_interval: Duration::from_secs(10 * 60),

@@ -1,9 +1,11 @@
 //! The numbers of log, consumer groups and views, for `/metrics`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use farol_broker::kafka::KafkaStats;
-use farol_bus::embedded::{BrokerStats, EmbeddedBus};
+use farol_bus::embedded::{BrokerStats, EmbeddedBus, GroupPartitionStats, GroupStats};
+use farol_event::Timestamp;
 use farol_http::{MetricsSource, Sample, SampleValue};
 use farol_log::SYNC_BUCKETS;
 use farol_pipeline::ViewsProgress;
@@ -24,6 +26,8 @@ impl MetricsSource for RunningNumbers {
         let mut samples = log(&stats);
         samples.extend(topics(&stats));
         samples.extend(groups(&stats));
+        samples.extend(self.group_lag_seconds(&stats));
+        samples.extend(producers(&stats));
         samples.extend(self.view_samples());
         samples.extend(self.kafka.iter().flat_map(|numbers| kafka(&numbers())));
         samples
@@ -66,6 +70,68 @@ impl RunningNumbers {
         }
         samples
     }
+}
+
+/// Partitions whose lag in seconds is told: each takes a look into the log.
+const MAX_AGES: usize = 1000;
+
+impl RunningNumbers {
+    /// How long ago the batch was made that each group would read next.
+    fn group_lag_seconds(&self, stats: &BrokerStats) -> Vec<Sample> {
+        let now = Timestamp::from_system_time(SystemTime::now());
+        let partitions = stats.groups.iter().flat_map(|group| {
+            group
+                .partitions
+                .iter()
+                .map(move |partition| (group, partition))
+                .filter(|(_, p)| p.committed.is_some())
+        });
+        let age = |(group, progress): (&GroupStats, &GroupPartitionStats)| {
+            let seconds = if progress.lag == 0 {
+                0.0
+            } else {
+                let reader = self.bus.broker().reader(&progress.partition).ok()?;
+                let next = progress.committed?.max(reader.start_offset());
+                let located = reader.partition().locate(next, 0, i64::MAX).ok()?;
+                now.since(Timestamp::from_millis_clamped(located.first_timestamp_ms?)).as_secs_f64()
+            };
+            let lag = SampleValue::Gauge(seconds);
+            let sample = sample(
+                "farol_group_lag_seconds",
+                "Age of the oldest batch that a consumer group has not committed yet",
+                lag,
+            );
+            Some(sample.with("group", &group.group).with("partition", &progress.partition.to_string()))
+        };
+        partitions.take(MAX_AGES).filter_map(age).collect()
+    }
+}
+
+fn producers(stats: &BrokerStats) -> Vec<Sample> {
+    let gauge = |name, help, value: usize| sample(name, help, SampleValue::Gauge(value as f64));
+    let counter = |name, help, value| sample(name, help, SampleValue::Counter(value));
+    vec![
+        gauge(
+            "farol_producers",
+            "Idempotent and transactional producers that partitions remember, once for each",
+            stats.producers.producers,
+        ),
+        counter(
+            "farol_producers_evicted",
+            "Producers that a partition forgot for want of room",
+            stats.producers.evicted,
+        ),
+        gauge(
+            "farol_open_transactions",
+            "Transactions of Kafka clients that are open",
+            stats.open_transactions,
+        ),
+        counter(
+            "farol_timed_out_transactions",
+            "Transactions of Kafka clients that were aborted because their time was up",
+            stats.timed_out_transactions,
+        ),
+    ]
 }
 
 fn log(stats: &BrokerStats) -> Vec<Sample> {

@@ -156,6 +156,13 @@ pub fn keys() -> Vec<Key> {
         Key::new("kafka.tls_key", "", "PEM file with its private key.").example("\"/etc/farol/tls.key\""),
         Key::new("kafka.connections", "4096", "Open connections of Kafka clients; more are closed at once."),
         Key::new("kafka.request_limit", "\"100MiB\"", "Largest request of a Kafka client."),
+        Key::new("kafka.group_members", "1000", "Members of one consumer group; more are refused."),
+        Key::new("kafka.groups", "10000", "Consumer groups, with members or with committed offsets; more are refused."),
+        Key::new(
+            "kafka.producers",
+            "10000",
+            "Idempotent producers that one partition remembers; beyond it, the one that was silent longest is forgotten.",
+        ),
         Key::new(
             "kafka.brokers",
             "",

@@ -21,6 +21,8 @@ const LOOK_BYTES: usize = 4096;
 pub struct Located {
     /// Whole batches, back to back. The first may begin before the offset asked for. `None` if there is nothing to read.
     pub batches: Option<StoredBatches>,
+    /// When the first of them was made by its header, milliseconds since the Unix epoch.
+    pub first_timestamp_ms: Option<i64>,
     /// Where to read on.
     pub next_offset: i64,
     /// First offset of the partition that can be read.
@@ -48,7 +50,13 @@ impl PartitionInner {
     ) -> Result<Located, ReadError> {
         let mut next = super::read::SegmentsFrom::new(self, from_offset)?;
         let (start_offset, end_offset) = (next.start_offset, next.end_offset);
-        let nothing_until = |next_offset| Located { batches: None, next_offset, start_offset, end_offset };
+        let nothing_until = |next_offset| Located {
+            batches: None,
+            first_timestamp_ms: None,
+            next_offset,
+            start_offset,
+            end_offset,
+        };
         let before_offset = before_offset.min(end_offset);
         while let Some((segment, limit)) = next.segment() {
             let Some(mut range) = Range::first(segment, limit, from_offset)? else { continue };
@@ -61,8 +69,13 @@ impl PartitionInner {
             let bytes = usize::try_from(range.to - range.from).unwrap_or(usize::MAX);
             self.counters.bytes_read.add(range.to - range.from);
             let batches = StoredBatches::new(file, Arc::from(segment.path()), range.from, bytes);
-            let next_offset = range.next_offset;
-            return Ok(Located { batches: Some(batches), next_offset, start_offset, end_offset });
+            return Ok(Located {
+                batches: Some(batches),
+                first_timestamp_ms: Some(range.timestamp_ms),
+                next_offset: range.next_offset,
+                start_offset,
+                end_offset,
+            });
         }
         Ok(nothing_until(before_offset.max(from_offset)))
     }
@@ -75,6 +88,8 @@ struct Range<'a> {
     to: u64,
     /// Of the first batch.
     base_offset: i64,
+    /// Of the first batch.
+    timestamp_ms: i64,
     /// After the last batch.
     next_offset: i64,
 }
@@ -93,8 +108,14 @@ impl<'a> Range<'a> {
                     let source = BatchError::BatchCut { available, expected: header.total_bytes };
                     return Err(damaged(segment, from, source));
                 }
-                let (base_offset, next_offset) = (header.base_offset, header.next_offset());
-                return Ok(Some(Self { headers, from, to, base_offset, next_offset }));
+                return Ok(Some(Self {
+                    headers,
+                    from,
+                    to,
+                    base_offset: header.base_offset,
+                    timestamp_ms: header.base_timestamp_ms,
+                    next_offset: header.next_offset(),
+                }));
             }
             from = to;
         }
