@@ -83,7 +83,10 @@ impl Exchange {
         let text = std::str::from_utf8(token).ok()?;
         let (without_proof, proof) = text.rsplit_once(",p=")?;
         let proof = BASE64.decode(proof).ok()?;
-        if without_proof != format!("c={},r={}", self.binding, self.nonce) {
+        let (binding, nonce) = without_proof.strip_prefix("c=")?.split_once(",r=")?;
+        // librdkafka before 2.6.1 says its own nonce once more in front. Kafka takes it, too: what is fresh is the server's
+        // part, and the proof covers all that was sent.
+        if binding != self.binding || nonce.contains(',') || !nonce.ends_with(&self.nonce) {
             return None;
         }
         let signed = format!("{},{without_proof}", self.signed_so_far);
@@ -139,6 +142,18 @@ mod tests {
         server_first: &str,
         binding: &str,
     ) -> String {
+        let nonce = server_first.split(',').find_map(|field| field.strip_prefix("r=")).unwrap();
+        client_final_with(hash, password, first_bare, server_first, binding, nonce)
+    }
+
+    fn client_final_with(
+        hash: Hash,
+        password: &str,
+        first_bare: &str,
+        server_first: &str,
+        binding: &str,
+        nonce: &str,
+    ) -> String {
         let field = |name: &str| server_first.split(',').find_map(|field| field.strip_prefix(name)).unwrap();
         let salt = BASE64.decode(field("s=")).unwrap();
         let mut salted = vec![0; hash.bytes()];
@@ -148,7 +163,7 @@ mod tests {
         };
         pbkdf2::derive(algorithm, field("i=").parse().unwrap(), &salt, password.as_bytes(), &mut salted);
         let client_key = hash.sign(&salted, b"Client Key");
-        let without_proof = format!("c={binding},r={}", field("r="));
+        let without_proof = format!("c={binding},r={nonce}");
         let signed = format!("{first_bare},{server_first},{without_proof}");
         let signature = hash.sign(&hash.digest(&client_key), signed.as_bytes());
         let proof: Vec<u8> = client_key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
@@ -188,6 +203,26 @@ mod tests {
         let last = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         let Step::Proven { answer, .. } = exchange.finish(last.as_bytes()) else { panic!("refused") };
         assert_eq!(answer, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    #[test]
+    fn a_client_that_says_its_nonce_twice_is_proven_and_one_without_the_servers_is_not() {
+        let bare = "n=user,r=abc";
+        let sayings: [(fn(&str) -> String, bool); 5] = [
+            (str::to_owned, true),
+            (|nonce| format!("abc{nonce}"), true),
+            (|_| "abc".to_owned(), false),
+            (|nonce| format!("{nonce}x"), false),
+            (|nonce| format!("x,{nonce}"), false),
+        ];
+        for (place, (say, proven)) in sayings.into_iter().enumerate() {
+            let (exchange, first) = begin(Hash::Sha256, &format!("n,,{bare}"), "pencil").unwrap();
+            let first = String::from_utf8(first).unwrap();
+            let nonce = say(first.split(',').next().unwrap().strip_prefix("r=").unwrap());
+            let last = client_final_with(Hash::Sha256, "pencil", bare, &first, "biws", &nonce);
+            let step = exchange.finish(last.as_bytes());
+            assert_eq!(matches!(step, Step::Proven { .. }), proven, "saying {place}");
+        }
     }
 
     #[test]
