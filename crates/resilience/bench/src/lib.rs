@@ -1,6 +1,8 @@
 //! What is measured: the same call through different breakers, each set up to open after five failures, or as near to that
 //! as the crate comes.
 
+pub mod policies;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::hint::black_box;

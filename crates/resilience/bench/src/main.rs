@@ -1,11 +1,11 @@
 //! Measures all subjects and prints one table, with the rows of the Python script among them.
 //!
-//! `farol-resilience-bench ALLOCATIONS.csv PYTHON.csv`: `scripts/bench-resilience` makes both files.
+//! `farol-resilience-bench ALLOCATIONS PYTHON PYTHON_POLICIES`: `scripts/bench-resilience` makes these files.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use farol_resilience_bench::{Subject, subjects};
+use farol_resilience_bench::{Subject, policies, subjects};
 
 const BATCH: u32 = 1000;
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -73,6 +73,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let allocations = arguments.next().map(|path| read_rows(&path)).unwrap_or_default();
     let python = arguments.next().map(|path| read_rows(&path)).unwrap_or_default();
+    let python_policies = arguments.next().map(|path| read_rows(&path)).unwrap_or_default();
 
     println!(
         "\n{:<46} {:>8} {:>8} {:>10} {:>8} {:>8} {:>12}",
@@ -102,4 +103,35 @@ fn main() {
         "\nMedian and p99 of batches of {BATCH} calls, the call itself (first row) included. 16 threads: processor time per \
          call\non one breaker. Allocations per call: closed / open. Python: one interpreter lock, so its 16 threads take turns."
     );
+    measure_policies(&allocations, &python_policies);
+}
+
+fn measure_policies(allocations: &[Vec<String>], python: &[Vec<String>]) {
+    for (title, subjects) in policies::subjects() {
+        println!("\n{title:<50} {:>8} {:>8} {:>10} {:>12}", "ns a call", "p99", "16 threads", "allocations");
+        for named in subjects {
+            let timing = alone(&*named.subject);
+            let shared = together(&*named.subject);
+            let counted = allocations.iter().find(|row| row.first().is_some_and(|name| name == named.name));
+            let counted = counted.and_then(|row| row.get(1)).map_or("-", String::as_str);
+            println!(
+                "{:<50} {:>8.1} {:>8.1} {:>10.1} {:>12}",
+                named.name, timing.p50, timing.p99, shared, counted
+            );
+        }
+        for row in python.iter().filter(|row| row.first().is_some_and(|name| title.starts_with(policy(name))))
+        {
+            if let [name, p50, p99, shared] = row.as_slice() {
+                println!("{name:<50} {p50:>8} {p99:>8} {shared:>10} {:>12}", "-");
+            }
+        }
+    }
+    println!(
+        "\nThe call succeeds each time, and nobody has to wait. Async: a batch of calls runs in one task."
+    );
+}
+
+/// `retry` of `retry: Python 3.11 …`.
+fn policy(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
 }

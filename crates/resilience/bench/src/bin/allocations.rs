@@ -1,8 +1,8 @@
-//! Counts allocations per call, closed and open, and prints `name;closed;open` by line. Apart from the timings, because
+//! Counts allocations per call and prints `name;closed;open` by line for breakers, `name;allocations` for other policies. Apart from the timings, because
 //! counting costs time.
 
 use allocation_counter::measure;
-use farol_resilience_bench::{Subject, subjects};
+use farol_resilience_bench::{Subject, policies, subjects};
 
 const CALLS: u32 = 10_000;
 
@@ -18,5 +18,8 @@ fn main() {
         let closed = per_call(&*named.subject);
         named.subject.open();
         println!("{};{closed};{}", named.name, per_call(&*named.subject));
+    }
+    for named in policies::subjects().into_iter().flat_map(|(_, subjects)| subjects) {
+        println!("{};{}", named.name, per_call(&*named.subject));
     }
 }
