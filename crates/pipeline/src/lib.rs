@@ -10,7 +10,7 @@
 //! Beside them: [`rules`] (the rules in force, replaced without a restart), [`published_rules`] (the same for workers in other
 //! processes), [`notifier`] (alerts to webhooks and the
 //! log, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
-//! the views) and [`topics`].
+//! the views), [`services`] (watched services: commands from the log, findings to it) and [`topics`].
 //!
 //! Nothing here decides: rules are evaluated in `farol-detect`, an alert's life and the retry schedule in
 //! `farol-alert`. These are the shells that poll, commit and deliver.
@@ -24,6 +24,7 @@ pub mod notifier;
 pub mod published_rules;
 pub mod rebalances;
 pub mod rules;
+pub mod services;
 mod supervision;
 pub mod system_events;
 pub mod topics;
@@ -44,6 +45,7 @@ pub use housekeeping::ViewRetention;
 pub use notifier::NotifierSettings;
 pub use published_rules::RulesFollower;
 pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
+pub use services::{ServiceWatch, ServiceWatchDeps};
 pub use system_events::SystemEvents;
 pub use topics::{TopicNames, TopicOverride, create_missing_topics, default_topics, ensure_topics};
 pub use view_runner::{ViewProgress, ViewsProgress};

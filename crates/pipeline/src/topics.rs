@@ -19,6 +19,9 @@ pub const SERVICE_DETECTOR_STATE: &str = "service-detector-state";
 /// The rules in force, for workers in other processes; see [`crate::published_rules`].
 pub const RULES: &str = "rules";
 
+/// What has to survive a restart about watched services; see [`crate::services`].
+pub const SERVICES: &str = farol_registry::record::TOPIC;
+
 /// The largest record of [`RULES`].
 const MAX_RULES_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
@@ -62,6 +65,7 @@ pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOver
         topic(DEAD_LETTERS, partitions_of(DEAD_LETTERS, 1), &retain(30)),
         topic(DETECTOR_STATE, sensor_partitions, &[("cleanup.policy", "compact".into())]),
         topic(SERVICE_DETECTOR_STATE, event_partitions, &[("cleanup.policy", "compact".into())]),
+        topic(SERVICES, 1, &[("cleanup.policy", "compact".into())]),
         topic(
             RULES,
             1,

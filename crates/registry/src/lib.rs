@@ -11,6 +11,7 @@
 //! * [`service`]: one service: its checks, its outage, its maintenance, pure;
 //! * [`book`]: all of them, as a function of (state, command or result, now);
 //! * [`catalogue`]: what the rest of the process can see and ask of the book;
+//! * [`record`]: what the log keeps of the book;
 //! * [`probe`]: one question over the network, bounded in time and bytes;
 //! * [`watch`]: the shell that keeps the schedule and calls the book.
 //!
@@ -23,6 +24,7 @@ pub mod definition;
 pub mod id;
 pub mod machine;
 pub mod probe;
+pub mod record;
 pub mod service;
 pub mod target;
 pub mod watch;
@@ -33,6 +35,7 @@ pub use definition::{CheckDefinition, DefinitionError, ServiceDefinition};
 pub use id::{CheckName, ServiceId};
 pub use machine::{CheckState, Machine, Thresholds};
 pub use probe::{Failure, NetworkProber, ProbeAnswer, Prober, Reach};
+pub use record::Record;
 pub use service::{Finding, FindingKind, Maintenance, Origin, Outage};
 pub use target::Target;
 pub use watch::{Watch, WatchDeps};

@@ -20,7 +20,7 @@ use crate::probe::{Failure, ProbeAnswer};
 use crate::target::Target;
 
 /// Where a service's definition comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -66,11 +66,6 @@ pub struct Finding {
 /// What is to be told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FindingKind {
-    /// It was there for the first time since it is watched.
-    Started {
-        /// The check that saw it.
-        check: CheckName,
-    },
     /// A check changed its state.
     CheckChanged {
         /// Which.
@@ -120,7 +115,6 @@ pub struct Service {
     checks: BTreeMap<CheckName, Check>,
     maintenance: Option<Maintenance>,
     outage: Option<Outage>,
-    started: bool,
 }
 
 #[derive(Debug)]
@@ -149,7 +143,7 @@ impl Service {
             .iter()
             .map(|check| (check.name.clone(), Check::new(check.clone(), now)))
             .collect();
-        Self { id, definition, origin, checks, maintenance: None, outage: None, started: false }
+        Self { id, definition, origin, checks, maintenance: None, outage: None }
     }
 
     /// Its definition.
@@ -207,7 +201,6 @@ impl Service {
         } else if let Some(check) = self.checks.values_mut().find(|check| check.definition.critical) {
             check.machine = Machine::new(CheckState::Down, now);
         }
-        self.started = true;
         self.outage = Some(outage);
         // A service that has no critical checks any more has none that could end it.
         self.settle(now, findings);
@@ -311,10 +304,6 @@ impl Service {
         let change = check.machine.observe(failure.is_none(), check.definition.thresholds, now);
         let reason = check.failure.clone();
         let (doing, critical) = (check.definition.kind(), check.definition.critical);
-        if failure.is_none() && !self.started {
-            self.started = true;
-            findings.push(self.finding(now, FindingKind::Started { check: name.clone() }));
-        }
         let Some(change) = change else { return };
         let kind = FindingKind::CheckChanged {
             check: name.clone(),

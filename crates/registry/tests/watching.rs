@@ -141,7 +141,6 @@ async fn an_outage_is_told_once_and_the_catalogue_shows_what_is_watched() {
     tokio::time::sleep(seconds(30)).await;
     let found = watching.found();
     let count = |wanted: fn(&FindingKind) -> bool| found.iter().filter(|f| wanted(&f.kind)).count();
-    assert_eq!(count(|kind| matches!(kind, FindingKind::Started { .. })), 1);
     assert_eq!(count(|kind| matches!(kind, FindingKind::Unavailable { .. })), 1);
     assert_eq!(count(|kind| matches!(kind, FindingKind::CheckChanged { .. })), 2);
     let told = found.iter().find(|f| matches!(f.kind, FindingKind::Unavailable { .. })).unwrap();

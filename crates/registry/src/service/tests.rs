@@ -23,7 +23,6 @@ fn words(findings: &[Finding]) -> Vec<String> {
     findings
         .iter()
         .map(|finding| match &finding.kind {
-            FindingKind::Started { .. } => "started".to_owned(),
             FindingKind::CheckChanged { check, to, .. } => format!("{check}={}", to.as_str()),
             FindingKind::Measured { check, .. } => format!("{check} measured"),
             FindingKind::Unavailable { .. } => "unavailable".to_owned(),
@@ -67,7 +66,7 @@ fn work(until: Option<i64>) -> Maintenance {
 #[test]
 fn an_outage_lasts_while_any_check_is_down() {
     let mut shop = Played::new(TWO);
-    assert_eq!(shop.result("a", true), ["started", "a=up"]);
+    assert_eq!(shop.result("a", true), ["a=up"]);
     assert_eq!(shop.result("b", false), ["b=down", "unavailable"]);
     assert_eq!(shop.result("a", false), [""; 0]);
     assert_eq!(shop.result("a", false), ["a=down"]);
@@ -127,10 +126,7 @@ fn maintenance_runs_out_by_itself() {
 #[test]
 fn a_heartbeat_that_does_not_come_is_an_outage_and_the_next_one_ends_it() {
     let mut shop = Played::new(r#"{"ttl":"3s"}"#);
-    assert_eq!(
-        shop.step(|service, now, findings| assert!(service.beat(now, now, findings))),
-        ["started", "ttl=up"]
-    );
+    assert_eq!(shop.step(|service, now, findings| assert!(service.beat(now, now, findings))), ["ttl=up"]);
     assert_eq!(shop.service.next_deadline(), Some(at(4000)));
     shop.now = 2500;
     assert_eq!(shop.step(Service::tick), [""; 0]);
