@@ -1,6 +1,6 @@
 //! `farol run`: every part in one process, started from one list and stopped in the reverse order.
 //!
-//! Order of starting: log and bus, store of the views, rules, pipeline (workers, views, notifier), Kafka, HTTP, watch over the rule
+//! Order of starting: log and bus, store of the views, rules, pipeline (workers, views, notifier), service checks, Kafka, HTTP, watch over the rule
 //! files, simulators. A part that can't start ends the run with an error that says what to do; what had started before it
 //! is stopped in order. Stopping says each step and names who is late; a second Ctrl-C ends the process at once, which
 //! loses nothing that was acknowledged.

@@ -5,12 +5,13 @@
 //! The environment comes in as a map: nothing but `main` reads the process's own.
 //!
 //! Parts, in reading order: [`value`] (typed values), [`schema`] (every setting there is), [`layers`], [`problem`],
-//! [`listing`] (`farol settings`).
+//! [`services`] (watched services), [`listing`] (`farol settings`).
 
 pub mod layers;
 pub mod listing;
 pub mod problem;
 pub mod schema;
+pub mod services;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use farol_http::MAX_FACT_PARTITIONS;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use problem::{Origin, Problem, Problems};
 use schema::Key;
+use services::{ApiTargets, Services};
 use value::{
     ByteSize, Count, KafkaUser, ListenAddress, ListenOrOff, LogFormat, RawValue, SettingValue, SyncPolicy,
     Url,
@@ -32,6 +34,10 @@ pub const DEFAULT_FILE: &str = "farol.toml";
 /// Everything that can be set, resolved.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The watched services.
+    pub services: Services,
+    /// How far checks may reach that come through the API.
+    pub api_targets: ApiTargets,
     /// Section `data`.
     pub data: DataSettings,
     /// Section `http`.
@@ -461,6 +467,8 @@ impl Resolver<'_> {
     fn settings(&mut self) -> Settings {
         let log_sync = self.value("log.sync");
         Settings {
+            services: self.optional("services").unwrap_or_default(),
+            api_targets: self.value("checks.api_targets"),
             data: DataSettings { dir: self.value("data.dir") },
             http: HttpSettings {
                 listen: self.value("http.listen"),

@@ -20,6 +20,7 @@ use crate::read::{
     status,
 };
 use crate::stream::session;
+use crate::watched;
 
 /// Answers below this are not worth compressing.
 const COMPRESS_FROM_BYTES: u64 = 4096;
@@ -53,6 +54,10 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(pipeline::list_workers))
         .routes(routes!(pipeline::stop_worker))
         .routes(routes!(pipeline::start_worker))
+        .routes(routes!(watched::put_service, watched::delete_service))
+        .routes(routes!(watched::service_heartbeat))
+        .routes(routes!(watched::begin_maintenance, watched::end_maintenance))
+        .routes(routes!(watched::change_simulation))
         .routes(routes!(commands::command_status))
         .routes(routes!(status::system_status))
         .routes(routes!(status::real_time_metrics))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use farol_detect::RuleSet;
 use farol_event::Timestamp;
+use farol_registry::Catalogue;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +28,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// The log.
     fn log(&self) -> LogReport;
+
+    /// The services that are watched.
+    fn catalogue(&self) -> Arc<Catalogue>;
 
     /// How far each view has come.
     fn views(&self) -> Vec<ViewReport>;

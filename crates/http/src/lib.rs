@@ -11,6 +11,7 @@
 //! * `guard`: hosts, origins, credentials; `gate`, which applies them with the other bounds to every request;
 //! * `api`: every path; [`problem`]: every error; `openapi`: the description of both;
 //! * `ingest`: readings and events in;
+//! * `watched`: which services are watched, and commands to simulated ones;
 //! * `stream`: what happens, as it happens, to browsers;
 //! * `read`: what can be asked; [`control`]: what is asked of the running system;
 //! * [`metrics`], `rates`, `process`, `unread`: numbers;
@@ -35,6 +36,7 @@ pub mod server;
 pub mod settings;
 mod stream;
 mod unread;
+mod watched;
 
 pub use control::Control;
 pub use metrics::{MetricsSource, Sample, SampleValue};

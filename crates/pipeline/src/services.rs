@@ -24,9 +24,7 @@ use farol_event::service::ServiceDescription;
 use farol_event::{Event, EventType, Timestamp};
 use farol_registry::definition::NamedService;
 use farol_registry::record::{Content, Replay, TOPIC};
-use farol_registry::{
-    Catalogue, Command, Origin, Prober, Record, ServiceDefinition, ServiceId, Target, Watch, WatchDeps,
-};
+use farol_registry::{Catalogue, Command, Origin, Prober, Record, ServiceId, Watch, WatchDeps};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,7 +66,7 @@ impl ServiceWatch {
     /// Brings the watch to where it was, and goes on. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the bus can't be read or written.
+    /// When the bus can't be read.
     pub async fn start(deps: ServiceWatchDeps) -> Result<Self, BusError> {
         let ServiceWatchDeps { bus, events, prober, catalogue, configured } = deps;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -137,7 +135,10 @@ impl Follower {
         }
         let next = consumer.position(&partition).unwrap_or(end);
         consumer.close().await?;
-        self.settle_settings(configured, &replay, events).await?;
+        // A log that takes nothing at present must not keep Farol from starting; the next start tells it.
+        if let Err(error) = self.settle_settings(configured, &replay, events).await {
+            tracing::warn!(%error, "what the settings changed among the watched services was not recorded");
+        }
         for service in configured {
             let (id, definition) = (service.name.clone(), Arc::new(service.definition.clone()));
             self.apply(Command::Define { id, definition, origin: Origin::Settings }).await;
@@ -168,7 +169,7 @@ impl Follower {
             }
             let content = Content::Definition(definition);
             append(events, &Record { service: service.name.clone(), content }).await?;
-            let description = description(&service.definition);
+            let description = service.definition.description();
             events.publish(&registered(&service.name, &description, system_events::now())).await?;
         }
         for id in replay.defined_by(Origin::Settings) {
@@ -266,19 +267,6 @@ fn to_bus(record: &Record, now: Timestamp) -> ProducerRecord {
     let mut out = ProducerRecord::new(record.key().into_bytes(), Bytes::new(), now);
     out.value = record.value(now).map(Bytes::from);
     out
-}
-
-/// What a definition says of its service to people: where it is reached.
-pub fn description(definition: &ServiceDefinition) -> ServiceDescription {
-    let address = definition.checks.iter().find_map(|check| match &check.target {
-        Target::Http(http) => Some(http.url.to_string()),
-        Target::Tcp(at) => Some(at.to_string()),
-        Target::Heartbeat => None,
-    });
-    // The kind of service, where its labels say one.
-    let kind = definition.labels.get("kind").cloned();
-    let address = address.map(|address| address.chars().take(512).collect());
-    ServiceDescription { address, kind, ..ServiceDescription::default() }
 }
 
 fn registered(id: &ServiceId, description: &ServiceDescription, now: Timestamp) -> Event {

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use farol_event::DurationText;
-use farol_event::service::CheckKind;
+use farol_event::service::{CheckKind, ServiceDescription};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CheckName, ServiceId};
@@ -32,6 +32,8 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest threshold.
 pub const MAX_THRESHOLD: u32 = 100;
 
+/// How much of an address is shown.
+const MAX_ADDRESS_CHARS: usize = 512;
 /// Unless a check says otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 /// Unless a check says otherwise; no longer than its interval.
@@ -57,6 +59,20 @@ pub struct ServiceDefinition {
     /// How it is checked. At most 8.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<CheckText>, max_items = 8))]
     pub checks: Vec<CheckDefinition>,
+}
+
+impl ServiceDefinition {
+    /// What it says of the service to people: where it is reached, and what kind it is if a label says so.
+    pub fn description(&self) -> ServiceDescription {
+        let address = self.checks.iter().find_map(|check| match &check.target {
+            Target::Http(http) => Some(http.url.to_string()),
+            Target::Tcp(at) => Some(at.to_string()),
+            Target::Heartbeat => None,
+        });
+        let address = address.map(|address| address.chars().take(MAX_ADDRESS_CHARS).collect());
+        let kind = self.labels.get("kind").cloned();
+        ServiceDescription { address, kind, ..ServiceDescription::default() }
+    }
 }
 
 /// A service as it is written.

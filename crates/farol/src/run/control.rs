@@ -10,6 +10,7 @@ use farol_http::control::{
     WorkerStatus,
 };
 use farol_pipeline::{RulesHandle, ViewsProgress, WorkerError, Workers};
+use farol_registry::Catalogue;
 
 /// The running parts, as the HTTP face sees them.
 pub struct RunningParts {
@@ -18,6 +19,7 @@ pub struct RunningParts {
     pub rules: Arc<RulesHandle>,
     pub workers: Arc<Workers>,
     pub views: ViewsProgress,
+    pub catalogue: Arc<Catalogue>,
 }
 
 #[async_trait]
@@ -66,6 +68,10 @@ impl Control for RunningParts {
             waiting_for_space: stats.log.waiting_for_space.is_some(),
             recovered: Some(self.recovered()),
         }
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue)
     }
 
     fn views(&self) -> Vec<ViewReport> {

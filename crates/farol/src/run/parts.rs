@@ -14,9 +14,11 @@ use farol_event::{EventType, Timestamp};
 use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
 use farol_http::{HttpDeps, ServeError};
 use farol_pipeline::{
-    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, SystemEvents,
-    TopicNames, TopicOverride, ViewRetention, WebhookSettings, WorkerSettings, default_topics, ensure_topics,
+    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch,
+    ServiceWatchDeps, SystemEvents, TopicNames, TopicOverride, ViewRetention, WebhookSettings,
+    WorkerSettings, default_topics, ensure_topics,
 };
+use farol_registry::{Catalogue, NetworkProber};
 use farol_simulate::{BusSink, SensorSimulators, Sink, demo_fleet, numbered_fleet};
 use farol_view::Store;
 use serde_json::json;
@@ -67,17 +69,20 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
 
     let rules = start_rules(settings)?;
     let pipeline = start_pipeline(settings, names, &bus, &store, &rules).await?;
+    let views_ahead: Vec<_> = pipeline.views_ahead_of_log().to_vec();
+    let (events, workers, views) =
+        (pipeline.events().clone(), Arc::clone(pipeline.workers()), pipeline.views().clone());
+    stop_pipeline(pipeline, stops);
+    announce(&events, stops).await;
+    let catalogue = watch_services(settings, &bus, &events, stops).await?;
     let parts = RunningParts {
         bus: Arc::clone(&bus),
         recovery: recovery.clone(),
         rules: Arc::clone(&rules),
-        workers: Arc::clone(pipeline.workers()),
-        views: pipeline.views().clone(),
+        workers,
+        views,
+        catalogue,
     };
-    let views_ahead: Vec<_> = pipeline.views_ahead_of_log().to_vec();
-    let events = pipeline.events().clone();
-    stop_pipeline(pipeline, stops);
-    announce(&events, stops).await;
 
     let kafka = kafka::start(settings, &bus, stops).await?;
     let numbers = Arc::new(RunningNumbers {
@@ -217,6 +222,29 @@ async fn announce(events: &SystemEvents, stops: &mut Stops) {
         events.announce(EventType::SERVICE_STOPPED, "farol", &data).await;
         Vec::new()
     });
+}
+
+/// Starts the checks of services. They stop before the pipeline, whose workers and views take what they find.
+async fn watch_services(
+    settings: &Settings,
+    bus: &Arc<EmbeddedBus>,
+    events: &SystemEvents,
+    stops: &mut Stops,
+) -> anyhow::Result<Arc<Catalogue>> {
+    let catalogue = Arc::new(Catalogue::new(settings.api_targets.reach()));
+    let deps = ServiceWatchDeps {
+        bus: bus.clone(),
+        events: events.clone(),
+        prober: Arc::new(NetworkProber::default()),
+        catalogue: Arc::clone(&catalogue),
+        configured: settings.services.0.clone(),
+    };
+    let watch = ServiceWatch::start(deps).await.context("can't read which services are watched")?;
+    stops.push("service checks", async move {
+        let in_time = watch.shutdown(PART_LIMIT - Duration::from_secs(1)).await;
+        if in_time { Vec::new() } else { vec!["some checks were late and left behind".to_owned()] }
+    });
+    Ok(catalogue)
 }
 
 async fn start_http(

@@ -103,8 +103,33 @@ fn raw_value(value: &Spanned<DeValue<'_>>) -> RawValue {
         DeValue::Boolean(value) => RawValue::Bool(*value),
         DeValue::Array(items) => RawValue::List(items.iter().map(raw_value).collect()),
         DeValue::Datetime(_) => RawValue::Other("date"),
-        DeValue::Table(_) => RawValue::Other("table"),
+        DeValue::Table(table) => plain_table(table).map_or(RawValue::Other("table"), RawValue::Table),
     }
+}
+
+/// A table without the places of its values; `None` if a number in it is out of range.
+fn plain_table(table: &DeTable<'_>) -> Option<toml::Table> {
+    table
+        .iter()
+        .map(|(key, value)| Some((key.get_ref().to_string(), plain_value(value.get_ref())?)))
+        .collect()
+}
+
+fn plain_value(value: &DeValue<'_>) -> Option<toml::Value> {
+    Some(match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(number) => {
+            toml::Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()?)
+        }
+        DeValue::Float(number) => toml::Value::Float(number.as_str().parse().ok()?),
+        DeValue::Boolean(value) => toml::Value::Boolean(*value),
+        DeValue::Datetime(datetime) => toml::Value::Datetime(*datetime),
+        DeValue::Array(items) => {
+            let items: Option<_> = items.iter().map(|item| plain_value(item.get_ref())).collect();
+            toml::Value::Array(items?)
+        }
+        DeValue::Table(table) => toml::Value::Table(plain_table(table)?),
+    })
 }
 
 /// Variables that begin with `FAROL_` and aren't settings: the settings file itself.

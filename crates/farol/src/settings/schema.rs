@@ -88,6 +88,7 @@ pub const TOPICS: [TopicDefaults; 7] = [
     TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "service-detector-state", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "rules", renamed_by: None, partitions: "", retention: "" },
+    TopicDefaults { name: "services", renamed_by: None, partitions: "", retention: "" },
 ];
 
 /// What a topic starts with.
@@ -108,6 +109,14 @@ const NO_POSTGRES: &str =
 /// Every setting, in the order in which they are shown.
 pub fn keys() -> Vec<Key> {
     let mut keys = vec![
+        // Before every section, because that is where TOML has keys without one.
+        Key::new(
+            "services",
+            "",
+            "Services that are watched, each a [[services]] with name, labels and checks: http, tcp or ttl, with interval, timeout, \
+             down_after, up_after, critical, status, body_contains, follow_redirects.",
+        )
+        .example("[{ name = \"shop\", checks = [{ http = \"http://127.0.0.1:8080/health\", interval = \"10s\" }] }]"),
         Key::new("data.dir", "\"./farol-data\"", "Folder of everything that is kept; one process at a time."),
         Key::new("http.listen", "\"127.0.0.1:5000\"", "Address and port of API and dashboard."),
         Key::new(
@@ -236,6 +245,11 @@ pub fn keys() -> Vec<Key> {
         .secret(),
         Key::new("notify.webhook.timeout", "\"5s\"", "How long one attempt may take."),
         Key::new("notify.webhook.attempts", "12", "Attempts for one transition before it is given up."),
+        Key::new(
+            "checks.api_targets",
+            "\"loopback\"",
+            "Where checks may go that are registered through the API: `loopback`, `any`, or `none` for no such checks. Those of `services` go anywhere.",
+        ),
         Key::new(
             "demo.sensors",
             "",

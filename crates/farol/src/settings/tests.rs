@@ -37,6 +37,20 @@ fn every_setting_of_the_schema_is_read_by_somebody() {
 }
 
 #[test]
+fn services_are_read_from_the_file_and_their_mistakes_have_a_place() {
+    let file = "[[services]]\nname = \"shop\"\nlabels = { team = \"web\" }\nchecks = [{ http = \"http://127.0.0.1:1/\", interval = \"2s\" }]\n\
+                [[services]]\nname = \"db\"\nchecks = [{ tcp = \"db:5432\" }]\n[checks]\napi_targets = \"any\"\n";
+    let (settings, _) = load(file, &[], vec![]).expect("no problems");
+    let names: Vec<_> = settings.services.0.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["shop", "db"]);
+    assert_eq!(settings.api_targets, ApiTargets::Any);
+    let problems = load("[[services]]\nname = \"shop\"\nchecks = [{ http = \"here\" }]\n", &[], vec![]);
+    let problems = problems.expect_err("no address");
+    assert!(problems.contains("farol.toml:1: services:"), "{problems}");
+    assert!(problems.contains("service `shop`: check 1: http: `here`"), "{problems}");
+}
+
+#[test]
 fn environment_wins_over_file_and_flag_over_environment() {
     let file = "[http]\nlisten = \"127.0.0.1:1\"\n[pipeline]\nworkers = 5\n[data]\ndir = \"a\"";
     let variables = [("FAROL_HTTP_LISTEN", "127.0.0.1:2"), ("FAROL_PIPELINE_WORKERS", "7")];

@@ -24,6 +24,8 @@ pub enum RawValue {
     Bool(bool),
     /// A TOML array.
     List(Vec<RawValue>),
+    /// A TOML table, in a place where settings have a table's worth of meaning of their own.
+    Table(toml::Table),
     /// Anything else TOML has, by its name.
     Other(&'static str),
 }
@@ -37,6 +39,7 @@ impl fmt::Display for RawValue {
             RawValue::Float(number) => write!(f, "{number}"),
             RawValue::Bool(value) => write!(f, "{value}"),
             RawValue::List(_) => f.write_str("a list"),
+            RawValue::Table(_) => f.write_str("a table"),
             RawValue::Other(kind) => write!(f, "a {kind}"),
         }
     }

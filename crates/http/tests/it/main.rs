@@ -9,3 +9,4 @@ mod queries;
 mod services;
 mod stream;
 mod support;
+mod watched;

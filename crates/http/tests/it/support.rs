@@ -18,9 +18,11 @@ use farol_http::control::{
 };
 use farol_http::{HttpDeps, HttpHandle, HttpSettings, serve};
 use farol_pipeline::{
-    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, TopicNames,
-    TopicOverride, ViewRetention, WorkerError, WorkerSettings, default_topics, ensure_topics,
+    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch,
+    ServiceWatchDeps, TopicNames, TopicOverride, ViewRetention, WorkerError, WorkerSettings, default_topics,
+    ensure_topics,
 };
+use farol_registry::{Catalogue, NetworkProber, Reach};
 use farol_view::{Store, StoreOptions};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -35,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 struct Parts {
     rules: Arc<RulesHandle>,
     pipeline: Arc<Pipeline>,
+    catalogue: Arc<Catalogue>,
+    _watch: ServiceWatch,
 }
 
 #[async_trait]
@@ -69,6 +73,10 @@ impl Control for Parts {
 
     fn log(&self) -> LogReport {
         LogReport::default()
+    }
+
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue)
     }
 
     fn views(&self) -> Vec<ViewReport> {
@@ -173,7 +181,16 @@ impl Farol {
         let deps =
             PipelineDeps { bus: Arc::clone(&dyn_bus), store: store.clone(), rules: Arc::clone(&rules) };
         let pipeline = Arc::new(Pipeline::start(settings, deps).await.unwrap());
-        let parts = Arc::new(Parts { rules, pipeline: Arc::clone(&pipeline) });
+        let catalogue = Arc::new(Catalogue::new(Some(Reach::Loopback)));
+        let watch = ServiceWatchDeps {
+            bus: Arc::clone(&dyn_bus),
+            events: pipeline.events().clone(),
+            prober: Arc::new(NetworkProber::default()),
+            catalogue: Arc::clone(&catalogue),
+            configured: Vec::new(),
+        };
+        let _watch = ServiceWatch::start(watch).await.unwrap();
+        let parts = Arc::new(Parts { rules, pipeline: Arc::clone(&pipeline), catalogue, _watch });
         let mut settings = HttpSettings::new("127.0.0.1:0".parse().unwrap());
         change(&mut settings);
         let shutdown = CancellationToken::new();

@@ -1,0 +1,153 @@
+//! Services that are watched, over the API.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::support::{Answer, Farol};
+
+async fn put(farol: &Farol, id: &str, body: &Value) -> Answer {
+    let path = format!("/api/services/{id}");
+    farol.request(Method::PUT, &path, &[("content-type", "application/json")], body.to_string()).await
+}
+
+async fn delete(farol: &Farol, path: &str) -> Answer {
+    farol.request(Method::DELETE, path, &[], "").await
+}
+
+/// The events of a service of these types, oldest first.
+async fn events(farol: &Farol, id: &str, types: &[&str]) -> Vec<Value> {
+    let answer = farol.get(&format!("/api/events?source={id}&limit=500")).await.json();
+    let mut events: Vec<Value> = answer["events"].as_array().unwrap().clone();
+    events.retain(|event| types.contains(&event["type"].as_str().unwrap()));
+    events.reverse();
+    events
+}
+
+async fn events_until(farol: &Farol, id: &str, types: &[&str], count: usize) -> Vec<Value> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = events(farol, id, types).await;
+        if found.len() >= count {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "only {found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_registered_service_is_checked_and_its_outage_is_told_once() {
+    let farol = Farol::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(async move {
+        let serve = async {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        };
+        tokio::select! { () = serve => {}, _ = stopped => {} }
+    });
+    let check = json!({"http": format!("http://{at}/health"), "interval": "100ms", "down_after": 2});
+    let answer = put(&farol, "shop", &json!({"labels": {"kind": "api"}, "checks": [check]})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let watched = answer.json();
+    assert_eq!((&watched["id"], &watched["origin"]), (&json!("shop"), &json!("api")));
+    assert_eq!(watched["checks"][0]["timeout"], "100ms", "what was left out is filled in");
+
+    let registered = events_until(&farol, "shop", &["servico_registrado"], 1).await;
+    assert_eq!(registered[0]["correlationid"], watched["correlation_id"]);
+    let changed = events_until(&farol, "shop", &["verificacao_alterada"], 1).await;
+    assert_eq!(changed[0]["data"]["to"], "up");
+    assert_eq!(changed[0]["data"]["kind"], "http");
+    let measured = events_until(&farol, "shop", &["metrica_coletada"], 2).await;
+    assert_eq!(measured[0]["data"]["nome"], "response_time_ms");
+    assert_eq!(measured[0]["data"]["tags"], json!({"check": "http"}));
+
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+    let told = events_until(&farol, "shop", &["sistema_indisponivel"], 1).await;
+    assert!(told[0]["data"]["reason"].as_str().unwrap().starts_with("http: can't connect"), "{told:?}");
+
+    let removed = delete(&farol, "/api/services/shop").await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let told = events_until(&farol, "shop", &["sistema_indisponivel", "sistema_recuperado"], 2).await;
+    let types: Vec<_> = told.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["sistema_indisponivel", "sistema_recuperado"], "one of each, in order");
+    delete(&farol, "/api/services/shop").await.problem(404);
+}
+
+#[tokio::test]
+async fn heartbeats_are_heard_and_missed() {
+    let farol = Farol::start().await;
+    assert_eq!(put(&farol, "job", &json!({"checks": [{"ttl": "600ms"}]})).await.status, 200);
+    let beat = farol.post_json("/api/services/job/heartbeat", "").await;
+    assert_eq!(beat.status, 200, "{beat:?}");
+    events_until(&farol, "job", &["sistema_indisponivel"], 1).await;
+    assert_eq!(farol.post_json("/api/services/job/heartbeat", "").await.status, 200);
+    let told = events_until(&farol, "job", &["sistema_recuperado"], 1).await;
+    assert_eq!(told.len(), 1);
+    farol.post_json("/api/services/nobody/heartbeat", "").await.problem(404);
+    put(&farol, "deaf", &json!({"checks": []})).await;
+    farol.post_json("/api/services/deaf/heartbeat", "").await.problem(409);
+}
+
+#[tokio::test]
+async fn maintenance_keeps_an_outage_quiet_until_it_ends() {
+    let farol = Farol::start().await;
+    put(&farol, "job", &json!({"checks": [{"ttl": "1s"}]})).await;
+    let begun = farol.post_json("/api/services/job/maintenance", r#"{"by":"ana","reason":"disk"}"#).await;
+    assert_eq!(begun.status, 200, "{begun:?}");
+    let changed = events_until(&farol, "job", &["verificacao_alterada"], 1).await;
+    assert_eq!(changed[0]["data"]["to"], "down", "the check goes on");
+    assert_eq!(events(&farol, "job", &["sistema_indisponivel"]).await, [] as [Value; 0]);
+    assert_eq!(delete(&farol, "/api/services/job/maintenance").await.status, 200);
+    events_until(&farol, "job", &["sistema_indisponivel"], 1).await;
+    let told = events(&farol, "job", &["servico_em_manutencao", "servico_em_operacao"]).await;
+    assert_eq!(told[0]["data"], json!({"reason": "disk", "by": "ana"}));
+    assert_eq!(told.len(), 2);
+    delete(&farol, "/api/services/job/maintenance").await.problem(409);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_or_goes_too_far_is_refused_with_the_reason() {
+    let farol = Farol::start().await;
+    let far = json!({"checks": [{"http": "http://169.254.169.254/latest/meta-data"}]});
+    assert!(put(&farol, "shop", &far).await.problem(400).contains("not on this machine's loopback"));
+    let bad = json!({"checks": [{"http": "http://127.0.0.1:1/", "interval": "1ms"}]});
+    assert!(put(&farol, "shop", &bad).await.problem(400).contains("check 1: interval"));
+    assert!(put(&farol, "a%20b", &json!({"checks": []})).await.problem(400).contains("not a name"));
+    assert!(put(&farol, "shop", &json!({"checks": [], "colour": 1})).await.problem(400).contains("colour"));
+    farol.post_json("/api/services/shop/maintenance", r#"{"by":"ana"}"#).await.problem(404);
+    put(&farol, "shop", &json!({"checks": []})).await;
+    farol.post_json("/api/services/shop/maintenance", r#"{"by":" "}"#).await.problem(400);
+}
+
+#[tokio::test]
+async fn only_simulated_services_are_simulated_otherwise() {
+    let farol = Farol::start().await;
+    put(&farol, "real", &json!({"checks": []})).await;
+    put(&farol, "play", &json!({"labels": {"simulated": "true"}})).await;
+    let patch = |id: &'static str, body: &'static str| {
+        let farol = &farol;
+        async move {
+            let path = format!("/api/services/{id}/simulation");
+            farol.request(Method::PATCH, &path, &[("content-type", "application/json")], body).await
+        }
+    };
+    patch("real", r#"{"down":true}"#).await.problem(409);
+    patch("play", r#"{"failure_rate":2}"#).await.problem(400);
+    patch("play", "{}").await.problem(400);
+    patch("nobody", r#"{"down":true}"#).await.problem(404);
+    let answer = patch("play", r#"{"failure_rate":0.5,"latency_ms":200}"#).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let told = events_until(&farol, "play", &["simulacao_alterada"], 1).await;
+    assert_eq!(told[0]["correlationid"], answer.json()["correlation_id"]);
+    assert_eq!(told[0]["data"], json!({"failure_rate": 0.5, "latency_ms": 200}));
+}
