@@ -10,9 +10,11 @@ use farol_simulate::load::Rate;
 
 mod events;
 pub mod kafka;
+pub mod service;
 
 pub use events::Events;
 pub use kafka::{Consume, Groups, Produce, Topics, Worker};
+pub use service::{Service, SimulateWhat};
 
 use crate::settings::layers::Flag;
 use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
@@ -73,12 +75,19 @@ pub enum Command {
         farol load --rate 20000 --batch 1 --connections 64")]
     Load(Load),
 
-    /// Send readings of simulated sensors to a running Farol, over HTTP or over the Kafka protocol
-    #[command(after_help = "Examples:\n  \
+    /// Send readings of simulated sensors to a running Farol, over HTTP or over the Kafka protocol, or simulate services
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  \
         farol simulate --sensors 20\n  \
         farol simulate --sensors 20 --brokers 127.0.0.1:9092\n  \
-        SENSOR_ID=temp-sensor-001 SENSOR_TYPE=temperature SAMPLING_INTERVAL=3.0 farol simulate")]
+        farol simulate services --count 3\n  \
+        SENSOR_ID=temp-sensor-001 SENSOR_TYPE=temperature SAMPLING_INTERVAL=3.0 farol simulate"
+    )]
     Simulate(Simulate),
+
+    /// Steer simulated services, and say what is known of watched ones
+    Service(Service),
 
     /// Run the rules in a process of its own, as a member of the workers' group
     #[command(after_help = "Examples:\n  \
@@ -320,6 +329,9 @@ pub struct Load {
 
 #[derive(Debug, Args)]
 pub struct Simulate {
+    #[command(subcommand)]
+    pub what: Option<SimulateWhat>,
+
     /// Number of sensors, of all types [default: the sensor of the settings, or a small plant]
     #[arg(long, value_name = "N")]
     pub sensors: Option<usize>,

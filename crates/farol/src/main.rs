@@ -14,6 +14,7 @@ mod kafka;
 mod paper;
 mod rules_check;
 mod run;
+mod services;
 mod settings;
 mod telemetry;
 mod terminal;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, RulesCommand, ViewCommand};
+use cli::{Cli, Command, RulesCommand, SimulateWhat, ViewCommand};
 use settings::listing::{Explanations, example, listing};
 use settings::problem::Problems;
 use settings::{Role, Settings, Sources};
@@ -68,8 +69,12 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments, &settings),
         Command::Replay(arguments) => client::replay(arguments, &settings),
         Command::Load(arguments) => client::load(arguments, &settings),
+        Command::Simulate(cli::Simulate { what: Some(SimulateWhat::Services(arguments)), .. }) => {
+            services::simulate(&arguments, &settings)
+        }
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
         Command::Events(arguments) => events::run(&arguments, &settings),
+        Command::Service(arguments) => services::command(arguments, &settings),
         Command::Topics(arguments) => kafka::topics::run(arguments, &settings),
         Command::Groups(arguments) => kafka::groups::run(arguments, &settings),
         Command::Consume(arguments) => kafka::consume::run(arguments, &settings),

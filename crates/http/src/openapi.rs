@@ -30,7 +30,6 @@ use crate::problem::ProblemDetails;
         (name = "sensors", description = "Sensors and their state"),
         (name = "services", description = "Services: their state, metrics, checks, and the resilience policies around them"),
         (name = "alerts", description = "What the rules found"),
-        (name = "services", description = "Services that are watched or simulated"),
         (name = "events", description = "CloudEvents of the system and of its users"),
         (name = "stream", description = "What happens, as it happens"),
         (name = "pipeline", description = "Consumers, producers, partitions"),

@@ -198,6 +198,32 @@ impl RequestTemplate {
         Ok(template)
     }
 
+    /// A request that sends a body to a path, by any method.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] if the path is none.
+    pub fn sending(
+        method: Method,
+        server: &ServerUrl,
+        path: &str,
+        content_type: &'static str,
+    ) -> Result<Self, ClientError> {
+        let mut template = Self::new(method, server, path)?;
+        template.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Ok(template)
+    }
+
+    /// With one more header.
+    ///
+    /// # Errors
+    /// [`ClientError::Request`] if the value can't stand in a header.
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Result<Self, ClientError> {
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| ClientError::Request(format!("the value of `{name}` can't stand in a header")))?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
     fn new(method: Method, server: &ServerUrl, path: &str) -> Result<Self, ClientError> {
         let mut headers = hyper::HeaderMap::new();
         let host = HeaderValue::from_str(&server.authority)

@@ -1,4 +1,4 @@
-//! Sensor simulators, replay of recorded series, and the load generator.
+//! Simulators of sensors and services, replay of recorded series, and the load generator.
 //!
 //! Three ways to make readings, with nothing of the server in them: the simulators publish through a
 //! [`farol_bus::Producer`] or over HTTP, replay and load speak HTTP to a running Farol like any other client.
@@ -9,6 +9,7 @@
 //! * [`simulator`]: one sensor's next reading, pure;
 //! * [`fleet`]: many sensors on one schedule, pure;
 //! * [`simulators`]: the running fleet, its heartbeats, and the [`sink`] that it writes to;
+//! * [`services`]: simulated services, that fail and recover as they are told;
 //! * [`series`]: a CSV file as a series of samples, pure;
 //! * [`mod@replay`]: a series sent to a server with its own timestamps;
 //! * [`mod@load`]: as many readings as wanted, measured;
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod replay;
 pub mod sensor;
 pub mod series;
+pub mod services;
 pub mod simulator;
 pub mod simulators;
 pub mod sink;
@@ -39,6 +41,7 @@ pub use load::{LoadError, LoadOptions, LoadSummary};
 pub use progress::{PlainProgress, Progress, SilentProgress, TerminalProgress};
 pub use replay::{ReplayError, ReplayOptions, ReplaySummary, Speed};
 pub use sensor::{SensorError, SensorSpec, demo_fleet, numbered_fleet};
+pub use services::{ServiceOptions, ServiceSimulators, ServicesError, service_names};
 pub use simulators::{SensorSimulators, SimulationError, SimulationSummary};
 pub use sink::{BusSink, HttpSink, Sink};
 

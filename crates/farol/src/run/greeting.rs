@@ -29,6 +29,10 @@ pub fn text(settings: &Settings, started: &Started, elapsed: Duration) -> String
     lines.push(String::new());
     if started.simulated_sensors > 0 {
         lines.push(format!("{} simulated sensors are sending.", started.simulated_sensors));
+        if !started.simulated_services.is_empty() {
+            let names = started.simulated_services.join(", ");
+            lines.push(format!("Simulated services: {names}; farol service set NAME --down --for 30s"));
+        }
     } else {
         lines.push("Send a reading:".to_owned());
         lines.push(curl(settings, &started.dashboard));

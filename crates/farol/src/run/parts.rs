@@ -19,7 +19,10 @@ use farol_pipeline::{
     WorkerSettings, default_topics, ensure_topics,
 };
 use farol_registry::{Catalogue, NetworkProber};
-use farol_simulate::{BusSink, SensorSimulators, Sink, demo_fleet, numbered_fleet};
+use farol_simulate::{
+    BusSink, SensorSimulators, ServerUrl, ServiceOptions, ServiceSimulators, Sink, demo_fleet,
+    numbered_fleet, service_names,
+};
 use farol_view::Store;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,8 +34,12 @@ use super::metrics::RunningNumbers;
 use super::rules_watch;
 use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
+use crate::services::a_seed;
 use crate::settings::Settings;
 use crate::terminal::with_causes;
+
+/// How many services the demonstration has.
+const DEMO_SERVICES: usize = 3;
 
 /// What the greeting tells of.
 pub struct Started {
@@ -52,6 +59,8 @@ pub struct Started {
     pub rules: usize,
     /// Simulated sensors.
     pub simulated_sensors: usize,
+    /// Names of simulated services.
+    pub simulated_services: Vec<String>,
 }
 
 /// Starts every part in order. Each one that started has put its stop into `stops`.
@@ -94,6 +103,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     let address = start_http(settings, demo, &dir, &bus, numbers, parts, stops).await?;
     watch_rules(&rules, events, stops)?;
     let simulated_sensors = if demo { start_simulators(settings, &bus, stops).await? } else { 0 };
+    let simulated_services = if demo { start_services(settings, address, stops).await? } else { Vec::new() };
 
     let cleared = if new_folder { &[] } else { store.cleared_at_open() };
     Ok(Started {
@@ -105,6 +115,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         cleared_views: cleared.iter().chain(&views_ahead).map(ToString::to_string).collect(),
         rules: rules.current().rules.len(),
         simulated_sensors,
+        simulated_services,
     })
 }
 
@@ -345,6 +356,35 @@ async fn start_simulators(
         }
     });
     Ok(sensors)
+}
+
+/// Starts the demonstration's services, which are clients like any other. One that isn't taken is not worth stopping for.
+async fn start_services(
+    settings: &Settings,
+    farol: SocketAddr,
+    stops: &mut Stops,
+) -> anyhow::Result<Vec<String>> {
+    if settings.api_targets.reach().is_none() {
+        return Ok(Vec::new());
+    }
+    let mut server: ServerUrl = format!("http://{farol}").parse()?;
+    if let Some(token) = &settings.http.token {
+        server = server.with_token(token)?;
+    }
+    let names = service_names(DEMO_SERVICES);
+    let options = ServiceOptions { outages: true, ..ServiceOptions::new(names.clone(), a_seed()) };
+    let simulators = ServiceSimulators::listen(options).await?;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(simulators.run(server, stop.clone()));
+    stops.push("simulated services", async move {
+        stop.cancel();
+        match running.await {
+            Ok(Ok(())) => Vec::new(),
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(error) => vec![error.to_string()],
+        }
+    });
+    Ok(names)
 }
 
 fn now() -> Timestamp {

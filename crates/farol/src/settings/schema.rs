@@ -70,7 +70,7 @@ impl Key {
 }
 
 /// The topics that Farol makes, with partitions and retention where they differ from each other.
-pub const TOPICS: [TopicDefaults; 7] = [
+pub const TOPICS: [TopicDefaults; 8] = [
     TopicDefaults {
         name: "sensor-data",
         renamed_by: Some(("SENSOR_TOPIC", "\"readings\"")),

@@ -18,7 +18,7 @@ fn every_default_can_be_read() {
     let (settings, given) = load("", &[], vec![]).expect("no problems");
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:5000");
     assert_eq!(settings.pipeline.workers.get(), 3);
-    assert_eq!(settings.topics.len(), 7);
+    assert_eq!(settings.topics.len(), 8);
     assert!(settings.webhook.is_none());
     assert!(given.is_empty());
 }
@@ -170,7 +170,8 @@ fn the_two_topics_of_the_founding_documents_can_have_other_names() {
     let (settings, _) = load("topics.alerts.name = \"alarms\"", &[("SENSOR_TOPIC", "readings")], vec![])
         .expect("no problems");
     let names: Vec<&str> = settings.topics.iter().map(|topic| topic.name.as_str()).collect();
-    let others = ["system-events", "dead-letters", "detector-state", "service-detector-state", "rules"];
+    let others =
+        ["system-events", "dead-letters", "detector-state", "service-detector-state", "rules", "services"];
     assert_eq!(names, [&["readings", "alarms"][..], &others].concat());
     let problems =
         load("", &[("SENSOR_TOPIC", "a b"), ("ALERT_TOPIC", "system-events")], vec![]).expect_err("refused");

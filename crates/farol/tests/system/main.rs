@@ -18,6 +18,7 @@ mod plant;
 mod readings;
 mod rules;
 mod running;
+mod services;
 mod views;
 mod worker_processes;
 mod workers;

@@ -1,0 +1,160 @@
+//! The commands about services: simulated ones and watched ones.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Subcommand, ValueHint};
+
+use super::Target;
+
+/// What else is simulated.
+#[derive(Debug, Subcommand)]
+pub enum SimulateWhat {
+    /// Services: HTTP servers on loopback that fail and are slow as they are told
+    #[command(after_help = "Examples:\n  \
+        farol simulate services --count 3\n  \
+        farol simulate services --name shop,db --failure-rate 0.2 --latency 50ms\n  \
+        farol simulate services --count 20 --outages random:42\n\n\
+        Steer them while they run: farol service set payments --failure-rate 0.5 --latency 200ms --for 30s")]
+    Services(SimulateServices),
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateServices {
+    /// Number of services
+    #[arg(long, value_name = "N", default_value_t = 3, conflicts_with = "name")]
+    pub count: usize,
+
+    /// Their names, with commas between
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub name: Vec<String>,
+
+    /// Share of requests to /work that fail, from 0 to 1
+    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    pub failure_rate: f64,
+
+    /// How long an answer takes
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = super::duration)]
+    pub latency: Duration,
+
+    /// By how much that varies, up and down
+    #[arg(long, value_name = "DURATION", default_value = "30ms", value_parser = super::duration)]
+    pub latency_variation: Duration,
+
+    /// Outages by themselves: none, random, or random:SEED
+    #[arg(long, value_name = "SCHEDULE", default_value = "none", value_parser = outages)]
+    pub outages: Outages,
+
+    /// Port of the first; the next ones follow [default: free ones]
+    #[arg(long, value_name = "PORT")]
+    pub port_base: Option<u16>,
+
+    /// How often Farol checks each
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = super::duration)]
+    pub check_interval: Duration,
+
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Whether services have outages by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outages {
+    /// They have none.
+    None,
+    /// Out of this seed, or any.
+    Random(Option<u64>),
+}
+
+fn outages(text: &str) -> Result<Outages, String> {
+    match text.split_once(':') {
+        None if text == "none" => Ok(Outages::None),
+        None if text == "random" => Ok(Outages::Random(None)),
+        Some(("random", seed)) => seed
+            .parse()
+            .map(|seed| Outages::Random(Some(seed)))
+            .map_err(|_| "the seed must be a whole number".into()),
+        _ => Err("it must be none, random or random:SEED".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "it must be a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("it must be from 0 to 1".into()) }
+}
+
+#[derive(Debug, Args)]
+pub struct Service {
+    /// Address of the running Farol [default: the settings' http.listen]
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+
+    #[command(subcommand)]
+    pub command: ServiceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Have a simulated service behave otherwise
+    #[command(after_help = "Examples:\n  \
+        farol service set payments --failure-rate 0.5 --latency 200ms\n  \
+        farol service set payments --down --for 30s")]
+    Set {
+        /// The service
+        name: String,
+
+        /// Share of requests to /work that fail, from 0 to 1
+        #[arg(long, value_name = "RATE", value_parser = rate)]
+        failure_rate: Option<f64>,
+
+        /// How long an answer takes
+        #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+        latency: Option<Duration>,
+
+        /// By how much that varies, up and down
+        #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+        latency_variation: Option<Duration>,
+
+        /// Let it be down
+        #[arg(long, action = ArgAction::SetTrue, conflicts_with = "up")]
+        down: bool,
+
+        /// Let it be up, whatever its schedule of outages says
+        #[arg(long, action = ArgAction::SetTrue)]
+        up: bool,
+
+        /// For how long; then everything is as the simulation began
+        #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+        lasts: Option<Duration>,
+    },
+
+    /// Say that a service with a `ttl` check lives
+    Heartbeat {
+        /// The service
+        name: String,
+    },
+
+    /// Begin maintenance of a watched service, or end it
+    #[command(after_help = "Examples:\n  \
+        farol service maintenance shop --by ana --reason \"new disk\" --for 30m\n  \
+        farol service maintenance shop --end")]
+    Maintenance {
+        /// The service
+        name: String,
+
+        /// Who says so
+        #[arg(long, value_name = "NAME", required_unless_present = "end")]
+        by: Option<String>,
+
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+
+        /// After which time it ends by itself
+        #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
+        lasts: Option<Duration>,
+
+        /// End it
+        #[arg(long, conflicts_with_all = ["by", "reason", "lasts"])]
+        end: bool,
+    },
+}

@@ -1,0 +1,141 @@
+//! Services that are watched and simulated, by the real binary.
+
+use std::net::TcpListener;
+use std::process::{Child, Stdio};
+
+use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::farol::{Farol, Lines, SOON, eventually, farol, folder, output, text, write};
+
+/// The events of a service of one type, oldest first.
+async fn events(farol: &Farol, service: &str, event_type: &str) -> Vec<Value> {
+    let found = farol.get(&format!("/api/events?source={service}&type={event_type}&limit=500")).await;
+    let mut found = found["events"].as_array().unwrap().clone();
+    found.reverse();
+    found
+}
+
+async fn until(farol: &Farol, service: &str, event_type: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually(SOON, &format!("{service}: {event_type}"), async || {
+        events(farol, service, event_type).await.into_iter().find(|event| wanted(event))
+    })
+    .await
+}
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn simulated_services_announce_themselves_obey_and_say_goodbye() {
+    let folder = folder();
+    let watching = Farol::start(folder.path(), &[]).await;
+    let mut command = farol(folder.path());
+    command.args(["simulate", "services", "--count", "2", "--check-interval", "200ms", "--url"]);
+    let mut simulator =
+        Ended(command.arg(&watching.address).stdout(Stdio::piped()).spawn().expect("farol can be run"));
+    let mut said = Lines::follow(simulator.0.stdout.take().unwrap());
+    until(&watching, "payments", "servico_iniciado", |_| true).await;
+    until(&watching, "inventory", "verificacao_alterada", |event| event["data"]["to"] == "up").await;
+    for metric in ["cpu_percent", "requests_per_second", "error_rate_percent", "uptime_seconds"] {
+        until(&watching, "payments", "metrica_coletada", |event| event["data"]["nome"] == metric).await;
+    }
+
+    let set = output(farol(folder.path()).args([
+        "service",
+        "set",
+        "payments",
+        "--down",
+        "--latency",
+        "5ms",
+        "--for",
+        "4s",
+        "--url",
+        &watching.address,
+    ]));
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    let told = until(&watching, "payments", "simulacao_alterada", |_| true).await;
+    let applied =
+        until(&watching, "payments", "simulacao_aplicada", |event| event["data"]["down"] == true).await;
+    assert_eq!(applied["correlationid"], told["correlationid"]);
+    assert_eq!(applied["data"]["latency_ms"], 5);
+    until(&watching, "payments", "sistema_indisponivel", |_| true).await;
+    until(&watching, "payments", "sistema_recuperado", |_| true).await;
+    let alone = until(&watching, "payments", "simulacao_aplicada", |event| {
+        event["data"]["down"] == false
+            && event["data"]["latency_ms"] == 100
+            && event["time"].as_str() > applied["time"].as_str()
+    })
+    .await;
+    assert_eq!(alone["correlationid"], Value::Null, "its time was up by itself");
+    assert_eq!(events(&watching, "payments", "sistema_indisponivel").await.len(), 1);
+    assert_eq!(events(&watching, "inventory", "sistema_indisponivel").await.len(), 0);
+
+    let refused =
+        output(farol(folder.path()).args(["service", "set", "nobody", "--up", "--url", &watching.address]));
+    assert!(text(&refused.stderr).contains("no watched service `nobody`"), "{}", text(&refused.stderr));
+
+    kill_process(Pid::from_child(&simulator.0), Signal::TERM).unwrap();
+    let ended = eventually(SOON, "the simulator ends", async || simulator.0.try_wait().unwrap()).await;
+    said.finish();
+    assert!(ended.success(), "{}", said.text());
+    until(&watching, "payments", "servico_parado", |_| true).await;
+    until(&watching, "inventory", "servico_removido", |_| true).await;
+    assert_eq!(
+        events(&watching, "inventory", "sistema_indisponivel").await.len(),
+        0,
+        "it stopped by intention"
+    );
+}
+
+#[tokio::test]
+async fn registrations_and_outages_survive_a_restart_and_nothing_is_told_twice() {
+    let folder = folder();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let check = json!({"tcp": free.to_string(), "interval": "100ms", "down_after": 2, "up_after": 2});
+    write(
+        folder.path(),
+        "farol.toml",
+        &format!("[[services]]\nname = \"filed\"\nchecks = [{{ tcp = \"{free}\", interval = \"100ms\" }}]\n"),
+    );
+    let first = Farol::start(folder.path(), &[]).await;
+    let put = json!({"checks": [check]}).to_string();
+    let answer = first.request(Method::PUT, "/api/services/shop", "application/json", put.clone()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let refused = first.request(Method::PUT, "/api/services/filed", "application/json", put).await;
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    until(&first, "shop", "sistema_indisponivel", |_| true).await;
+    until(&first, "filed", "sistema_indisponivel", |_| true).await;
+    first.kill();
+
+    let again = Farol::start(folder.path(), &[]).await;
+    // The port answers at last: only who remembers the outage can tell its end.
+    let listener = TcpListener::bind(free).unwrap();
+    for service in ["shop", "filed"] {
+        until(&again, service, "sistema_recuperado", |_| true).await;
+        assert_eq!(events(&again, service, "sistema_indisponivel").await.len(), 1, "{service}: told once");
+        assert_eq!(
+            events(&again, service, "servico_registrado").await.len(),
+            1,
+            "{service}: registered once"
+        );
+    }
+    let (status, _) = again.stop().await;
+    assert!(status.success());
+
+    // A service that leaves the file is not watched any more.
+    write(folder.path(), "farol.toml", "");
+    let third = Farol::start(folder.path(), &[]).await;
+    until(&third, "filed", "servico_removido", |_| true).await;
+    assert_eq!(events(&third, "shop", "servico_removido").await.len(), 0);
+    drop(listener);
+}

@@ -1,0 +1,259 @@
+//! What Farol is told of simulated services, and what it tells them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use farol_event::service::{Reason, ServiceDescription, SimulationApplied, SimulationChanged};
+use farol_event::{DurationText, Event, EventType};
+use hyper::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Listening, ServiceOptions, ServicesError};
+use crate::client::{Answer, ClientError, Connection, EndlessAnswer, RequestTemplate, ServerUrl};
+use crate::sse::SseParser;
+use crate::upload::problem_detail;
+
+/// How long one request to Farol may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait before a Farol that went away is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a command has ended.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) struct Reporter {
+    farol: ServerUrl,
+    services: Vec<Listening>,
+    options: ServiceOptions,
+}
+
+impl Reporter {
+    pub(super) fn new(farol: ServerUrl, services: Vec<Listening>, options: ServiceOptions) -> Self {
+        Self { farol, services, options }
+    }
+
+    /// Announces, reports and obeys until `shutdown`.
+    pub(super) async fn run(&self, shutdown: &CancellationToken) -> Result<(), ServicesError> {
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            outcome = self.obey() => outcome,
+            () = self.report() => Ok(()),
+        }
+    }
+
+    /// Ends only when Farol refuses a service.
+    async fn obey(&self) -> Result<(), ServicesError> {
+        let mut last_id: Option<String> = None;
+        let mut reached = true;
+        loop {
+            match self.follow(&mut last_id).await {
+                Ok(()) => reached = true,
+                Err(Failed::Refused(problem)) => return Err(ServicesError::Refused(problem)),
+                Err(Failed::Client(error)) if reached => {
+                    tracing::warn!(farol = %self.farol, %error, "Farol can't be reached; it is tried again");
+                    reached = false;
+                }
+                Err(Failed::Client(_)) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Announces every service, then obeys until the stream ends.
+    async fn follow(&self, last_id: &mut Option<String>) -> Result<(), Failed> {
+        // The stream first: a command that comes right behind the announcement must be heard.
+        let mut template =
+            RequestTemplate::get(&self.farol, "/api/stream?events=event&type=simulacao_alterada")?;
+        if let Some(id) = last_id {
+            template = template.with_header("last-event-id", id)?;
+        }
+        let mut stream = EndlessAnswer::open(&self.farol, &template, ANSWER_LIMIT).await?;
+        if stream.status != StatusCode::OK {
+            return Err(ClientError::Request(format!("the stream is answered with {}", stream.status)).into());
+        }
+        let first_time = last_id.is_none();
+        for service in &self.services {
+            self.announce(service).await?;
+        }
+        if first_time {
+            let started = self.services.iter().flat_map(|service| {
+                let address = Some(format!("http://{}", service.address));
+                let kind = Some("simulated".to_owned());
+                let description = ServiceDescription { address, kind, ..ServiceDescription::default() };
+                let applied = service.core.lock().applied(crate::now());
+                [
+                    event(service, EventType::SERVICE_STARTED, &description, None),
+                    event(service, EventType::SIMULATION_APPLIED, &applied, None),
+                ]
+            });
+            self.send(&started.collect::<Vec<_>>()).await?;
+        }
+        let mut parser = SseParser::default();
+        while let Some(bytes) = stream.next_chunk().await? {
+            for told in parser.push(&bytes) {
+                *last_id = told.id.or(last_id.take());
+                if let Ok(event) = Event::parse(told.data.as_bytes(), crate::now()) {
+                    self.take(&event).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, service: &Listening) -> Result<(), Failed> {
+        let interval = DurationText::new(self.options.check_interval);
+        let definition = json!({
+            "labels": { "simulated": "true", "kind": "simulated" },
+            "checks": [{ "http": format!("http://{}/health", service.address), "interval": interval }],
+        });
+        let answer = call(&self.farol, Method::PUT, &path(service, ""), &definition).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        if answer.status.is_server_error() {
+            return Err(ClientError::Request(problem_detail(&answer.body)).into());
+        }
+        Err(Failed::Refused(format!(
+            "Farol does not take `{}`: {}",
+            service.name,
+            problem_detail(&answer.body)
+        )))
+    }
+
+    /// Obeys an event, if it is a command to one of these services.
+    async fn take(&self, event: &Event) -> Result<(), Failed> {
+        let Some(service) = self.services.iter().find(|service| *service.name == *event.source) else {
+            return Ok(());
+        };
+        if event.event_type != EventType::SIMULATION_CHANGED {
+            return Ok(());
+        }
+        let change = match serde_json::from_value::<SimulationChanged>(event.data.clone().into()) {
+            Ok(change) if change.validate().is_ok() => change,
+            _ => {
+                tracing::warn!(service = %service.name, id = event.id, "a command that makes no sense is not obeyed");
+                return Ok(());
+            }
+        };
+        let applied = service.core.lock().command(&change, crate::now());
+        self.tell_applied(service, &applied, event.correlationid).await
+    }
+
+    async fn tell_applied(
+        &self,
+        service: &Listening,
+        applied: &SimulationApplied,
+        correlation_id: Option<Uuid>,
+    ) -> Result<(), Failed> {
+        self.send(&[event(service, EventType::SIMULATION_APPLIED, applied, correlation_id)]).await
+    }
+
+    /// Sends metrics, and what time alone changes. Never ends.
+    async fn report(&self) {
+        let mut next = tokio::time::Instant::now() + self.options.metrics_interval;
+        loop {
+            tokio::time::sleep(TICK).await;
+            let now = crate::now();
+            for service in &self.services {
+                let changed = service.core.lock().tick(now);
+                if let Some(applied) = changed {
+                    self.whatever(self.tell_applied(service, &applied, None).await);
+                }
+            }
+            if tokio::time::Instant::now() < next {
+                continue;
+            }
+            next += self.options.metrics_interval;
+            let metrics = self.services.iter().flat_map(|service| {
+                let metrics = service.core.lock().metrics(now);
+                metrics
+                    .into_iter()
+                    .map(|metric| event(service, EventType::METRIC_COLLECTED, &metric, None))
+                    .collect::<Vec<_>>()
+            });
+            let metrics: Vec<Event> = metrics.collect();
+            self.whatever(self.send(&metrics).await);
+        }
+    }
+
+    /// That Farol can't be reached is said where it is waited for.
+    fn whatever(&self, outcome: Result<(), Failed>) {
+        if let Err(error) = outcome {
+            tracing::debug!(farol = %self.farol, %error, "something of the simulated services was not told");
+        }
+    }
+
+    /// Says that they stop by intention, and ends the watch over them.
+    pub(super) async fn goodbye(&self) {
+        let reason = Reason { reason: Some("the simulation ends".to_owned()) };
+        let stopped: Vec<_> = self
+            .services
+            .iter()
+            .map(|service| event(service, EventType::SERVICE_STOPPED, &reason, None))
+            .collect();
+        for service in &self.services {
+            let deleted = call(&self.farol, Method::DELETE, &path(service, ""), &()).await;
+            self.whatever(deleted.map(drop).map_err(Failed::from));
+        }
+        self.whatever(self.send(&stopped).await);
+    }
+
+    async fn send(&self, events: &[Event]) -> Result<(), Failed> {
+        let body = serde_json::to_vec(events)
+            .map(Bytes::from)
+            .map_err(|error| ClientError::Request(error.to_string()))?;
+        let template = RequestTemplate::sending(
+            Method::POST,
+            &self.farol,
+            "/api/events",
+            "application/cloudevents-batch+json",
+        )?;
+        let mut connection = Connection::open(&self.farol).await?;
+        let answer = connection.exchange(&template, body, ANSWER_LIMIT).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(ClientError::Request(format!("{}: {}", answer.status, problem_detail(&answer.body))).into())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn path(service: &Listening, rest: &str) -> String {
+    format!("/api/services/{}{rest}", service.name)
+}
+
+fn event(
+    service: &Listening,
+    event_type: EventType,
+    data: &impl Serialize,
+    correlation_id: Option<Uuid>,
+) -> Event {
+    let mut event = Event::new(Uuid::now_v7(), crate::now(), event_type, &*service.name, data);
+    event.correlationid = correlation_id;
+    event
+}
+
+/// One request with a JSON body.
+pub(super) async fn call(
+    farol: &ServerUrl,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<Answer, ClientError> {
+    let template = RequestTemplate::sending(method.clone(), farol, path, "application/json")?;
+    let body = if method == Method::DELETE {
+        Bytes::new()
+    } else {
+        serde_json::to_vec(body).map(Bytes::from).map_err(|error| ClientError::Request(error.to_string()))?
+    };
+    Connection::open(farol).await?.exchange(&template, body, ANSWER_LIMIT).await
+}
