@@ -32,7 +32,7 @@ const PARTITIONS: i32 = 3;
 const VALUE_BYTES: usize = 150;
 const PACE: Duration = Duration::from_millis(1);
 /// How many records may be on their way at saturation.
-const WINDOW: u64 = 2000;
+const WINDOW: u64 = 3000;
 /// How many records are sent at once at saturation.
 const SATURATION_BATCH: usize = 200;
 
@@ -72,7 +72,7 @@ struct Crowd {
 impl Gauge {
     fn look_at(&mut self, record: &ConsumedRecord, now: u64) {
         let sent = u64::from_be_bytes(*record.value.as_ref().unwrap().first_chunk().unwrap());
-        self.delays.record(now.saturating_sub(sent)).unwrap();
+        self.delays.saturating_record(now.saturating_sub(sent));
     }
 
     fn now(&self) -> u64 {
@@ -95,7 +95,9 @@ async fn consume(mut consumer: Box<dyn Consumer>, gauge: Arc<Mutex<Gauge>>, hand
 
 impl Crowd {
     async fn gather(kind: Kind, bus: &Arc<EmbeddedBus>, epoch: Instant) -> Self {
-        let gauge = || Arc::new(Mutex::new(Gauge { epoch, delays: Histogram::new(3).unwrap() }));
+        // Small enough that a hundred of them don't push everything else out of the caches.
+        let delays = || Histogram::new_with_bounds(1_000, 60_000_000_000, 2).unwrap();
+        let gauge = || Arc::new(Mutex::new(Gauge { epoch, delays: delays() }));
         let gauges: Vec<_> = (0..HANDLERS).map(|_| gauge()).collect();
         let handled: Vec<_> = (0..HANDLERS).map(|_| Arc::new(AtomicU64::new(0))).collect();
         let mut crowd = Self { gauges, handled, consumers: Vec::new(), events: None };
@@ -193,7 +195,7 @@ async fn run(kind: Kind, load: Load, length: Duration, most: u64) {
             }
             Load::Saturation => {
                 while sent - crowd.slowest() > WINDOW {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(PACE).await;
                 }
                 SATURATION_BATCH
             }
