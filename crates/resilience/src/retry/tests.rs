@@ -7,6 +7,7 @@ use super::*;
 use std::time::SystemTime;
 
 use crate::clock::{Clock, ManualClock, TokioClock};
+use crate::random::SplitMix64;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
