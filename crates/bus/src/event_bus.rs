@@ -73,8 +73,8 @@
 //!   where it starts ([`settings::StartFrom`]): unless its queue overflows under a policy that loses some
 //!   ([`settings::Overflow`]), which is counted. Between partitions there is no order. A subscription lives as long as
 //!   the process; one whose place must outlive it is a consumer group.
-//! * One reader reads for all ([`reader`]); a record is read and parsed once and shared. A subscription that starts in the past,
-//!   or falls behind, reads for itself until it meets the reader, and changes over without a gap ([`registry`]).
+//! * One reader reads for all (`reader`); a record is read and parsed once and shared. A subscription that starts in the past,
+//!   or falls behind, reads for itself until it meets the reader, and changes over without a gap (`registry`).
 //! * An error or a panic of a handler, or of its predicate, is counted and logged, and the next record follows. What a handler
 //!   was in the middle of when it panicked is its own concern.
 //!
