@@ -1,11 +1,13 @@
 //! Services and the policies around them in a real browser: what is told by events is on the page without a reload.
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use thirtyfour::Key;
 
-use crate::farol::{Farol, folder};
+use crate::farol::{Farol, farol, folder};
 use crate::webdriver::Browser;
 
 /// How long a page may take to follow what was told, on a machine that does other things as well.
@@ -190,4 +192,74 @@ async fn the_story_of_a_breaker_begins_before_its_first_move_and_follows_a_progr
         ["y", [["closed", "before", 50]]],
     ]);
     assert_eq!(told.json(), &expected);
+}
+
+/// A `farol simulate services`. Killed when dropped.
+struct Simulator(Child);
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sliders_and_buttons_steer_a_simulated_service() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let mut command = farol(folder.path());
+    command.args([
+        "simulate",
+        "services",
+        "--name",
+        "shop",
+        "--failure-rate",
+        "0",
+        "--check-interval",
+        "200ms",
+        "--url",
+    ]);
+    command.arg(&server.address).stdout(Stdio::null()).stderr(Stdio::null());
+    let _simulator = Simulator(command.spawn().expect("farol can be run"));
+    let browser = Browser::start().await;
+    let page_is = |state: &str, down: bool| {
+        format!(
+            "return document.querySelector('[data-testid=service-detail]')?.dataset.state === '{state}'\
+             && document.querySelector('[data-testid=simulation-state]')?.dataset.down === '{down}'"
+        )
+    };
+
+    open(&browser, &server, "services/shop").await;
+    browser.until(SOON, "it is up and answers", &page_is("up", false)).await;
+    browser.element("slider-latency_ms").await.send_keys(Key::Right + "").await.unwrap();
+    browser
+        .until(
+            SOON,
+            "one step more is in force, as the simulator says",
+            "return document.querySelector('[data-testid=slider-latency_ms]').dataset.inForce === '150'",
+        )
+        .await;
+    browser.element("simulation-down").await.click().await.unwrap();
+    browser.element("confirm").await.click().await.unwrap();
+    browser.until(SOON, "it is down", &page_is("down", true)).await;
+    browser.element("simulation-up").await.click().await.unwrap();
+    browser.until(SOON, "it is up again", &page_is("up", false)).await;
+
+    // Maintenance begins with a name and ends with a click.
+    browser.element("maintenance").await.click().await.unwrap();
+    browser.element("maintenance-name").await.send_keys("Ana").await.unwrap();
+    browser.element("maintenance-submit").await.click().await.unwrap();
+    browser.until(SOON, "it is in maintenance", &page_is("maintenance", false)).await;
+    browser
+        .until(
+            SOON,
+            "the dialog is gone",
+            "return !document.querySelector('[data-testid=maintenance-dialog]')",
+        )
+        .await;
+    browser.element("maintenance").await.click().await.unwrap();
+    browser.until(SOON, "the maintenance is over", &page_is("up", false)).await;
+    was_not_loaded_anew(&browser).await;
 }

@@ -24,14 +24,36 @@ export function useMoves(resources, fits = () => true) {
   }, []);
 }
 
-/** Calls `take` with the metrics and measured policies of each frame. */
+/** Numbers that change more often than this can't be read, and a table of two hundred rows is drawn anew each time. */
+const MEASURED_MS = 400;
+/** So many different metrics and policies wait for their turn; the others come with the next answer of the API. */
+const WAITING_LIMIT = 5000;
+
+const seriesOf = ({ type, source, data }) => (type === "politica_medida" ? `${type} ${policyKey(data)}` : `${type} ${source} ${data.nome ?? data.name}`);
+
+/** Calls `take` now and then with the newest events of each metric and measured policy. */
 export function useMeasured(take) {
   const current = useRef(take);
   current.current = take;
-  useEffect(() => listen("event", (events) => {
-    const measured = events.filter((event) => MEASURED.has(event.type) && event.data);
-    if (measured.length) current.current(measured);
-  }), []);
+  useEffect(() => {
+    const waiting = new Map();
+    let timer = 0;
+    const hand = () => {
+      timer = 0;
+      const events = [...waiting.values()];
+      waiting.clear();
+      current.current(events);
+    };
+    const stop = listen("event", (events) => {
+      for (const event of events) {
+        if (!MEASURED.has(event.type) || !event.data) continue;
+        const series = seriesOf(event);
+        if (waiting.has(series) || waiting.size < WAITING_LIMIT) waiting.set(series, event);
+      }
+      if (waiting.size && !timer) timer = setTimeout(hand, MEASURED_MS);
+    });
+    return () => { stop(); clearTimeout(timer); };
+  }, []);
 }
 
 /** `service` after these events: its newest values. The API knows them all; it has what was sent in parts for other metrics too. */

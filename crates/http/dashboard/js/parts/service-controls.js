@@ -80,11 +80,12 @@ export function SimulationPanel({ service }) {
   }, [simulation]);
   const percent = (rate) => `${format.plain(Math.round(rate * 1000) / 10)}\u00a0%`;
   const slider = (field, max, step, text) => html`<${Slider} key=${field} field=${field} inForce=${simulation[field] ?? 0} wanted=${wanted.value[field]} max=${Math.max(max, simulation[field] ?? 0)} step=${step} text=${text} onAsk=${ask} />`;
+  // It may be down by its own schedule of outages, too: bringing it up ends either.
   const down = Boolean(simulation.down);
   return html`<${Panel} title=${t("simulation.title")} className="simulation" testid="simulation" end=${html`
       <span class="muted small" data-testid="simulation-state" data-down=${down} data-failure-rate=${simulation.failure_rate} data-latency=${simulation.latency_ms}>${t(Object.keys(wanted.value).length ? "simulation.applying" : down ? "simulation.isDown" : "simulation.isUp")}${simulation.until && html` · ${t("simulation.until")} <${Moment} at=${simulation.until} />`}</span>
-      ${down ? html`<button type="button" class="button" data-testid="simulation-up" onClick=${() => ask({ down: false })}><${Icon} name="start" />${t("simulation.up")}</button>`
-        : html`<button type="button" class="button" data-testid="simulation-down" onClick=${() => { asking.value = true; }}><${Icon} name="stop" />${t("simulation.down")}</button>`}`}>
+      ${(down || service.state === "down") && html`<button type="button" class="button" data-testid="simulation-up" onClick=${() => ask({ down: false })}><${Icon} name="start" />${t("simulation.up")}</button>`}
+      ${!down && html`<button type="button" class="button" data-testid="simulation-down" onClick=${() => { asking.value = true; }}><${Icon} name="stop" />${t("simulation.down")}</button>`}`}>
     <div class="sliders">${slider("failure_rate", 1, 0.05, percent)}${slider("latency_ms", SLIDER_MS, 50, format.duration)}${slider("latency_variation_ms", SLIDER_MS, 50, format.duration)}</div>
     ${asking.value && html`<${ConfirmDialog} title=${t("simulation.downTitle", { service: service.service })} text=${t("simulation.downText")} action=${t("simulation.down")} testid="simulation-dialog"
       onConfirm=${() => ask({ down: true })} onClose=${() => { asking.value = false; }} />`}
