@@ -64,9 +64,9 @@ pub use coordinator::{
 pub use error::{BrokerError, OpenError};
 pub use fetch::{FetchedBatches, Isolation, LocatedBatches, PartitionReader};
 pub use groups::{
-    CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest, MAX_HELD_BYTES,
-    MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS, Membership, OffsetCommit,
-    SyncRequest,
+    CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest,
+    MAX_GROUP_HELD_BYTES, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES,
+    MAX_PROTOCOLS, Membership, OffsetCommit, SMALL_BYTES, SyncRequest,
 };
 pub use member::{Member, MemberNews, MemberSettings};
 pub use partition::TopicPartition;
