@@ -137,10 +137,10 @@ impl<R> Fallback<R> {
         let (counter, result) = match result {
             Ok(value) => (&counters.successful, Ok(value)),
             Err(error) => {
-                let policy = error.policy().map(str::to_owned);
+                let refused = error.is_rejected();
                 match self.recover.recover(error) {
                     Ok(value) => {
-                        tracing::debug!(name = %self.shared.name, refused_by = policy, "answered for a failed call");
+                        tracing::debug!(name = %self.shared.name, refused, "answered for a failed call");
                         (&counters.answered, Ok(value))
                     }
                     Err(error) => (&counters.failed, Err(error)),

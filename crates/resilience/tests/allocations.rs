@@ -88,6 +88,7 @@ fn calls_through_the_other_policies_allocate_nothing() {
     assert_eq!(allocations(|| at_once(adaptive.call(ok)).unwrap()), 0);
     let fallback = Fallback::value("f", ());
     assert_eq!(allocations(|| at_once(fallback.call(ok)).unwrap()), 0);
+    assert_eq!(allocations(|| fallback.call_blocking(|| Err(())).unwrap()), 0);
 
     // Refusals, too.
     let full = Bulkhead::builder("b").max_concurrent(1).max_waiting(0).build();
