@@ -13,9 +13,11 @@
 //! * [`label`]: the labels by which alerts are selected;
 //! * [`silence`]: what nobody is told, until when, by whose will; [`inhibit`]: what graver alerts make needless;
 //! * [`route`]: who is told of which alerts, in which groups, how often; [`group`]: one group on its way to one receiver;
-//! * [`dispatch`]: all of that together: facts in, notifications that are due out.
+//! * [`dispatch`]: all of that together: facts in, notifications that are due out;
+//! * [`alertmanager`], [`mail`]: a notification in the words of Alertmanager's webhooks, and as an e-mail.
 
 pub mod acknowledge;
+pub mod alertmanager;
 pub mod book;
 pub mod dispatch;
 #[cfg(test)]
@@ -24,6 +26,7 @@ pub mod group;
 pub mod inhibit;
 pub mod label;
 pub mod lifecycle;
+pub mod mail;
 pub mod notification;
 pub mod record;
 pub mod route;
@@ -36,7 +39,8 @@ pub use group::{Notification, Suppression};
 pub use inhibit::{InhibitRule, Inhibitors};
 pub use lifecycle::{Folded, Illegal, as_of, fold};
 pub use notification::{
-    Attempt, DeliveryOutcome, DeliveryRecord, NotificationPayload, NotifyOn, RetrySchedule, classify,
+    Attempt, DeliveryOutcome, DeliveryRecord, NotificationPayload, NotifyOn, RetrySchedule, ToldTransition,
+    classify,
 };
 pub use record::{RecordError, from_event, to_event};
 pub use route::{GroupBy, GroupTiming, Route, Routes};

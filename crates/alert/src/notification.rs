@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-use farol_event::{Alert, AlertId, AlertTransition, Timestamp, TransitionKind};
+use farol_event::{Alert, AlertId, AlertStatus, AlertTransition, Timestamp, TransitionKind};
 use serde::{Deserialize, Serialize};
+
+use crate::group::Suppression;
 
 /// Which transitions are notified about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +105,18 @@ pub enum Attempt {
         /// How long the receiver asks to wait.
         retry_after: Option<Duration>,
     },
+    /// The mail server answered with this SMTP reply.
+    Replied {
+        /// Its code.
+        code: u16,
+        /// Its words.
+        text: String,
+    },
+    /// Not tried: the circuit breaker in front of the receiver is open.
+    Rejected {
+        /// When it lets somebody through again.
+        retry_after: Option<Duration>,
+    },
     /// No answer in time.
     TimedOut,
     /// No connection, or it broke.
@@ -126,15 +140,19 @@ pub enum Verdict {
 }
 
 /// What an attempt means. 2xx is delivered. 408, 429, 5xx, timeouts and broken connections pass, so they are tried again. Anything else (a redirect, too: a
-/// webhook's address is to be set right, not followed) says that the same request would fail in the same way.
+/// webhook's address is to be set right, not followed) says that the same request would fail in the same way. Of a mail server's replies,
+/// 2xx is delivered and 4xx passes (RFC 5321, 4.2.1).
 pub fn classify(attempt: &Attempt) -> Verdict {
     match attempt {
         Attempt::Answered { status: 200..=299, .. } => Verdict::Delivered,
         Attempt::Answered { status: 408 | 429 | 500..=599, retry_after } => {
             Verdict::Retry { not_before: retry_after.unwrap_or_default() }
         }
+        Attempt::Replied { code: 200..=299, .. } => Verdict::Delivered,
+        Attempt::Replied { code: 400..=499, .. } => Verdict::Retry { not_before: Duration::ZERO },
+        Attempt::Rejected { retry_after } => Verdict::Retry { not_before: retry_after.unwrap_or_default() },
         Attempt::TimedOut | Attempt::Unreachable(_) => Verdict::Retry { not_before: Duration::ZERO },
-        Attempt::Answered { .. } | Attempt::Impossible(_) => Verdict::GiveUp,
+        Attempt::Answered { .. } | Attempt::Replied { .. } | Attempt::Impossible(_) => Verdict::GiveUp,
     }
 }
 
@@ -199,6 +217,8 @@ pub enum DeliveryOutcome {
     Failed,
     /// It failed, and there will be none.
     GaveUp,
+    /// There was no attempt: a silence or a graver alert held it back.
+    HeldBack,
 }
 
 /// One attempt to deliver one notification: the `data` of a `notificacao_enviada` event.
@@ -210,7 +230,7 @@ pub struct DeliveryRecord {
     pub alert_id: AlertId,
     /// What was told about it.
     pub transition: TransitionKind,
-    /// The kind of target: `webhook`, `log`.
+    /// The receiver's name: `webhook`, `log`.
     pub channel: String,
     /// The target as it was configured, without secrets.
     pub target: String,
@@ -221,18 +241,33 @@ pub struct DeliveryRecord {
     /// The HTTP status, if there was an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What went wrong, if something did.
+    /// What went wrong, if something did; by what it was held back, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Other transitions that were told with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<ToldTransition>,
+}
+
+/// One transition of one alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ToldTransition {
+    /// The alert.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = Uuid))]
+    pub alert_id: AlertId,
+    /// What was told about it.
+    pub transition: TransitionKind,
 }
 
 /// The longest `error` in a record, in bytes.
 pub const MAX_ERROR_BYTES: usize = 512;
 
 impl DeliveryRecord {
-    /// The record of one attempt; `again` is whether there will be another.
+    /// The record of one attempt at telling a transition, and `others` with it; `again` is whether there will be another.
     pub fn new(
-        transition: &AlertTransition,
+        first: ToldTransition,
+        others: &[ToldTransition],
         (channel, target): (&str, &str),
         attempt: u32,
         came_to: &Attempt,
@@ -249,20 +284,62 @@ impl DeliveryRecord {
                     .then(|| format!("the receiver answered {status}"));
                 (Some(*status), error)
             }
+            Attempt::Replied { code, text } => {
+                let text = shortened(text);
+                let error = (outcome != DeliveryOutcome::Delivered)
+                    .then(|| format!("the mail server replied {code} {text}"));
+                (Some(*code), error)
+            }
+            Attempt::Rejected { .. } => {
+                (None, Some("not tried: the receiver's circuit breaker is open".to_owned()))
+            }
             Attempt::TimedOut => (None, Some("no answer in time".to_owned())),
             Attempt::Unreachable(problem) => (None, Some(format!("no connection: {}", shortened(problem)))),
             Attempt::Impossible(problem) => (None, Some(shortened(problem).to_owned())),
         };
         Self {
-            alert_id: transition.alert.id,
-            transition: transition.kind,
+            alert_id: first.alert_id,
+            transition: first.transition,
             channel: channel.to_owned(),
             target: target.to_owned(),
             attempt,
             outcome,
             status,
             error,
+            with: others.to_vec(),
         }
+    }
+}
+
+impl DeliveryRecord {
+    /// The record that a transition was not told, and why.
+    pub fn held_back(told: ToldTransition, channel: &str, suppression: &Suppression) -> Self {
+        Self {
+            alert_id: told.alert_id,
+            transition: told.transition,
+            channel: channel.to_owned(),
+            target: String::new(),
+            attempt: 0,
+            outcome: DeliveryOutcome::HeldBack,
+            status: None,
+            error: Some(shortened(&suppression.reason()).to_owned()),
+            with: Vec::new(),
+        }
+    }
+}
+
+impl ToldTransition {
+    /// What is told of an alert as it stands.
+    pub fn of(alert: &Alert) -> Self {
+        let fires = alert.status == AlertStatus::Firing;
+        let transition = if fires { TransitionKind::Fired } else { TransitionKind::Resolved };
+        Self { alert_id: alert.id, transition }
+    }
+}
+
+impl From<&AlertTransition> for ToldTransition {
+    fn from(transition: &AlertTransition) -> Self {
+        Self { alert_id: transition.alert.id, transition: transition.kind }
     }
 }
 

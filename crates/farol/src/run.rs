@@ -12,6 +12,7 @@ mod control;
 mod greeting;
 mod kafka;
 mod metrics;
+mod notify;
 mod open_files;
 mod parts;
 mod rules_watch;

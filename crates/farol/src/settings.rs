@@ -5,10 +5,11 @@
 //! The environment comes in as a map: nothing but `main` reads the process's own.
 //!
 //! Parts, in reading order: [`value`] (typed values), [`schema`] (every setting there is), [`layers`], [`problem`],
-//! [`services`] (watched services), [`listing`] (`farol settings`).
+//! [`services`] (watched services), [`notify`] (the lists of section `notify`), [`listing`] (`farol settings`).
 
 pub mod layers;
 pub mod listing;
+pub mod notify;
 pub mod problem;
 pub mod schema;
 pub mod services;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use farol_http::MAX_FACT_PARTITIONS;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
+use notify::NotifySettings;
 use problem::{Origin, Problem, Problems};
 use schema::Key;
 use services::{ApiTargets, Services};
@@ -54,6 +56,8 @@ pub struct Settings {
     pub views: ViewSettings,
     /// Section `rules`.
     pub rules: RulesSettings,
+    /// Section `notify`.
+    pub notify: NotifySettings,
     /// Section `notify.webhook`, if a URL is set.
     pub webhook: Option<WebhookSettings>,
     /// Section `demo`.
@@ -314,6 +318,37 @@ impl Settings {
         }
     }
 
+    /// Receivers have names of their own, and routes lead to some of them.
+    fn check_receivers(&self, origin: &dyn Fn(&str) -> Origin, problems: &mut Vec<Problem>) {
+        let notify = &self.notify;
+        let mut names = vec!["log"];
+        names.extend(self.webhook.as_ref().map(|_| "webhook"));
+        let webhooks = notify.webhooks.iter().map(|webhook| ("notify.webhooks", webhook.name.as_str()));
+        let emails = notify.emails.iter().map(|email| ("notify.email", email.name.as_str()));
+        for (key, name) in webhooks.chain(emails) {
+            if names.contains(&name) {
+                let message = format!("{key}: another receiver is called `{name}` too");
+                problems.push(Problem::new(origin(key), message));
+            }
+            names.push(name);
+        }
+        for name in notify.routes.iter().flat_map(|route| &route.receivers) {
+            if name == "log" || !names.contains(&name.as_str()) {
+                let shown: Vec<_> = names.iter().filter(|name| **name != "log").copied().collect();
+                let known = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
+                let message = format!("notify.route: there is no receiver `{name}`; there are: {known}");
+                problems.push(Problem::new(origin("notify.route"), message));
+            }
+        }
+        for email in &notify.emails {
+            if let Some(file) = email.ca.as_ref().filter(|file| !file.is_file()) {
+                let message =
+                    format!("notify.email: `{}`: there is no file `{}`", email.name, file.display());
+                problems.push(Problem::new(origin("notify.email"), message));
+            }
+        }
+    }
+
     /// What must hold between settings.
     fn check_relations(&self, role: Role, raw: &Raw, problems: &mut Vec<Problem>) {
         let origin = |name: &str| raw.get(name).map_or(Origin::Default, |value| value.origin.clone());
@@ -373,12 +408,15 @@ impl Settings {
             ("views.keep_readings", self.views.keep_readings),
             ("views.keep_history", Some(self.views.keep_history)),
             ("notify.webhook.timeout", self.webhook.as_ref().map(|webhook| webhook.timeout)),
+            ("notify.group_interval", Some(self.notify.group_interval)),
+            ("notify.repeat_interval", Some(self.notify.repeat_interval)),
             ("simulate.sampling_interval", self.simulate.sampling_interval),
         ] {
             if duration.is_some_and(|duration| duration.is_zero()) {
                 problems.push(Problem::new(origin(name), format!("{name}: it must be longer than nothing")));
             }
         }
+        self.check_receivers(&origin, problems);
         for (index, topic) in self.topics.iter().enumerate() {
             let key = format!("topics.{}.name", topic.key);
             let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -512,6 +550,7 @@ impl Resolver<'_> {
                 keep_history: self.value("views.keep_history"),
             },
             rules: RulesSettings { files: self.value("rules.files"), defaults: self.value("rules.defaults") },
+            notify: self.notify(),
             webhook: self.webhook(),
             demo: DemoSettings { sensors: self.optional("demo.sensors") },
             simulate: SimulateSettings {
@@ -542,6 +581,20 @@ impl Resolver<'_> {
             retention: retained.then(|| self.value(&key("retention"))),
             retention_size: if retained { self.optional(&key("retention_size")) } else { None },
             sync: self.optional(&key("sync")).unwrap_or(log_sync),
+        }
+    }
+
+    fn notify(&mut self) -> NotifySettings {
+        NotifySettings {
+            dashboard: self.optional("notify.dashboard"),
+            group_by: self.value("notify.group_by"),
+            group_wait: self.value("notify.group_wait"),
+            group_interval: self.value("notify.group_interval"),
+            repeat_interval: self.value("notify.repeat_interval"),
+            emails: self.value("notify.email"),
+            webhooks: self.value("notify.webhooks"),
+            routes: self.value("notify.route"),
+            inhibit: self.optional("notify.inhibit"),
         }
     }
 

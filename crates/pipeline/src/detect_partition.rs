@@ -334,7 +334,7 @@ fn series_key(series: &str) -> Bytes {
 }
 
 /// Reads records of one partition from `start` up to `end` (not included).
-async fn read_range(
+pub(crate) async fn read_range(
     bus: &dyn Bus,
     consumer: &mut dyn Consumer,
     partition: &TopicPartition,

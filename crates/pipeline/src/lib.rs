@@ -8,8 +8,8 @@
 //! * the **views** ([`view_runner`]) read topics and write a store, content and position in one transaction.
 //!
 //! Beside them: [`rules`] (the rules in force, replaced without a restart), [`published_rules`] (the same for workers in other
-//! processes), [`notifier`] (alerts to webhooks and the
-//! log, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
+//! processes), [`notifier`] (alerts to webhooks, e-mail and the
+//! log, by routes or at once, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
 //! the views), [`services`] (watched services: commands from the log, findings to it) and [`topics`].
 //!
 //! Nothing here decides: rules are evaluated in `farol-detect`, an alert's life and the retry schedule in
@@ -17,6 +17,7 @@
 
 mod detect_partition;
 pub mod detect_worker;
+pub mod email;
 mod heartbeat;
 pub mod housekeeping;
 mod intake;
@@ -36,20 +37,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farol_bus::{Bus, BusError};
+use farol_resilience::Registry;
 use farol_view::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use notifier::NotifierDeps;
+
 pub use detect_worker::{Member, Observer, WorkerNews, WorkerSettings};
+pub use email::{EmailSettings, SmtpTls};
 pub use housekeeping::ViewRetention;
-pub use notifier::NotifierSettings;
+pub use notifier::{NotifierSettings, ReceiverSettingsError};
 pub use published_rules::RulesFollower;
 pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
 pub use services::{ServiceWatch, ServiceWatchDeps};
 pub use system_events::SystemEvents;
 pub use topics::{TopicNames, TopicOverride, create_missing_topics, default_topics, ensure_topics};
 pub use view_runner::{ViewProgress, ViewsProgress};
-pub use webhook::{WebhookSettings, WebhookSettingsError};
+pub use webhook::WebhookSettings;
 pub use workers::{LoneWorker, WorkerError, WorkerState, WorkerStatus, Workers};
 
 /// How the pipeline runs.
@@ -73,6 +78,8 @@ pub struct PipelineDeps {
     pub store: Store,
     /// The rules in force.
     pub rules: Arc<RulesHandle>,
+    /// Where the policies of calls to others are registered.
+    pub outgoing: Registry,
 }
 
 /// Why the pipeline can't start.
@@ -81,9 +88,9 @@ pub enum StartError {
     /// The bus refuses.
     #[error("the pipeline can't use the bus: {0}")]
     Bus(#[from] BusError),
-    /// A webhook's settings are wrong.
+    /// A receiver's settings are wrong.
     #[error(transparent)]
-    Webhook(#[from] WebhookSettingsError),
+    Receiver(#[from] ReceiverSettingsError),
     /// A worker can't be started.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -104,9 +111,9 @@ impl Pipeline {
     /// Starts every part. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the bus refuses, a webhook's settings are wrong, or a worker gets no thread. What had started then stops.
+    /// When the bus refuses, a receiver's settings are wrong, or a worker gets no thread. What had started then stops.
     pub async fn start(settings: PipelineSettings, deps: PipelineDeps) -> Result<Self, StartError> {
-        let PipelineDeps { bus, store, rules } = deps;
+        let PipelineDeps { bus, store, rules, outgoing } = deps;
         let (followers, tasks, views) =
             (CancellationToken::new(), TaskTracker::new(), ViewsProgress::default());
         let stop_on_error = followers.clone().drop_guard();
@@ -132,7 +139,8 @@ impl Pipeline {
         }
         let (producer, published) = (Arc::clone(events.producer()), Arc::clone(&rules));
         tasks.spawn(published_rules::publish_rules(producer, published, followers.child_token()));
-        notifier::start(settings.notifier, &bus, &names, &events, &tasks, &followers)?;
+        let notifier_deps = NotifierDeps { bus: &bus, names: &names, events: &events, outgoing: &outgoing };
+        notifier::start(settings.notifier, &notifier_deps, &tasks, &followers)?;
         tasks.spawn(housekeeping::prune(store, settings.retention, followers.child_token()));
         let deps = detect_worker::WorkerDeps {
             bus,

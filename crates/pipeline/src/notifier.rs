@@ -1,40 +1,43 @@
-//! Alerts to people: each channel follows topic `alerts` in a consumer group of its own, delivers, and records what
-//! became of each attempt as an event.
+//! Alerts to people.
 //!
-//! A channel's position is committed once every notification before it is delivered or given up. After a crash the ones
-//! in between are delivered again, with the same `Idempotency-Key`: at least once. A new channel begins with the alerts
-//! that come after it. Channels don't share anything, so a dead webhook delays only its own deliveries; of those, at most
-//! [`IN_FLIGHT`] wait at a time, and the topic holds the rest.
+//! Two ways lead to a receiver:
+//!
+//! * **by routes**: one processor ([`dispatching`]) follows alerts and silences, groups alerts by the routes of the settings and tells
+//!   each group when that is due; its state commits with its offsets;
+//! * **at once** ([`direct`]): a webhook that no route names, and the program's own log, hear of every transition as it happens, each in
+//!   a consumer group of its own.
+//!
+//! Silences hold back both (the log excepted). E-mail that no route names is told of everything, in groups.
+//!
+//! Receivers share nothing: each has a number of notifications that it may have on their way, a circuit breaker and a schedule of
+//! retries ([`attempts`]), so a dead one delays nobody else. Every attempt is recorded as an event.
 
-use std::collections::BTreeMap;
+mod attempts;
+mod direct;
+mod dispatching;
+mod progress;
+mod receiver;
+mod silences;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use farol_alert::notification::Verdict;
-use farol_alert::{DeliveryRecord, NotificationPayload, NotifyOn, classify, from_event};
-use farol_bus::{
-    Bus, BusError, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled,
-    TopicPartition,
-};
-use farol_event::{AlertTransition, Event, EventType};
-use futures_util::StreamExt;
-use futures_util::stream;
-use parking_lot::Mutex;
+use farol_alert::dispatch::ReceiverRules;
+use farol_alert::{GroupBy, GroupTiming, InhibitRule, Route, Routes};
+use farol_bus::Bus;
+use farol_resilience::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::heartbeat::Heartbeat;
-use crate::supervision::caught;
+use crate::email::{Email, EmailSettings};
 use crate::system_events::SystemEvents;
 use crate::topics::TopicNames;
-use crate::webhook::{Webhook, WebhookSettings, WebhookSettingsError};
-
-/// How many notifications of one channel are on their way at a time.
-pub const IN_FLIGHT: usize = 8;
-/// How often a channel says that it lives, and how long a poll waits at most.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a failed channel waits before it starts again.
-const RESTART_PAUSE: Duration = Duration::from_secs(5);
+use crate::webhook::{Webhook, WebhookSettings};
+use attempts::Line;
+use direct::{Channel, Direct};
+use dispatching::Dispatching;
+use receiver::{Means, Receiver};
+pub(crate) use silences::SharedSilences;
 
 /// Where alerts are sent.
 #[derive(Debug, Clone)]
@@ -43,255 +46,145 @@ pub struct NotifierSettings {
     pub log: bool,
     /// Webhooks.
     pub webhooks: Vec<WebhookSettings>,
+    /// E-mail receivers.
+    pub emails: Vec<EmailSettings>,
+    /// Who is told of what.
+    pub routes: Routes,
+    /// How e-mail is grouped that no route names.
+    pub group_by: GroupBy,
+    /// And when it is due.
+    pub timing: GroupTiming,
+    /// Which alerts hold others back.
+    pub inhibit: Vec<InhibitRule>,
+    /// Where people reach the dashboard, for links.
+    pub dashboard: Option<String>,
 }
 
 impl Default for NotifierSettings {
     fn default() -> Self {
-        Self { log: true, webhooks: Vec::new() }
-    }
-}
-
-enum Channel {
-    Log,
-    Webhook(Box<Webhook>),
-}
-
-impl Channel {
-    fn name(&self) -> &str {
-        match self {
-            Channel::Log => "log",
-            Channel::Webhook(webhook) => &webhook.settings().name,
+        Self {
+            log: true,
+            webhooks: Vec::new(),
+            emails: Vec::new(),
+            routes: Routes::default(),
+            group_by: GroupBy::default(),
+            timing: GroupTiming::default(),
+            inhibit: InhibitRule::defaults(),
+            dashboard: None,
         }
     }
+}
+
+/// Why a receiver's settings can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("receiver `{name}`: {problem}")]
+pub struct ReceiverSettingsError {
+    /// Which receiver.
+    pub name: String,
+    /// What is wrong, and what to do.
+    pub problem: String,
+}
+
+impl ReceiverSettingsError {
+    pub(crate) fn new(name: &str, problem: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), problem: problem.into() }
+    }
+}
+
+/// What the notifier runs on.
+pub(crate) struct NotifierDeps<'a> {
+    pub(crate) bus: &'a Arc<dyn Bus>,
+    pub(crate) names: &'a TopicNames,
+    pub(crate) events: &'a SystemEvents,
+    /// Where the receivers' policies are registered.
+    pub(crate) outgoing: &'a Registry,
 }
 
 /// Starts every channel.
 pub(crate) fn start(
     settings: NotifierSettings,
-    bus: &Arc<dyn Bus>,
-    names: &TopicNames,
-    events: &SystemEvents,
+    deps: &NotifierDeps<'_>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(), WebhookSettingsError> {
-    let mut channels = Vec::new();
+) -> Result<(), ReceiverSettingsError> {
+    check_names(&settings)?;
+    let silences = SharedSilences::default();
+    let routed: BTreeSet<String> = settings.routes.all_receivers().map(str::to_owned).collect();
+    let (mut channels, mut receivers) = (Vec::new(), BTreeMap::new());
     if settings.log {
         channels.push(Channel::Log);
     }
     for webhook in settings.webhooks {
-        channels.push(Channel::Webhook(Box::new(Webhook::new(webhook)?)));
+        let line = Line::new(&webhook.name, webhook.retry, deps)?;
+        let (name, send_resolved) = (webhook.name.clone(), webhook.send_resolved);
+        let webhook = Box::new(Webhook::new(webhook)?);
+        if routed.contains(&name) {
+            let dashboard = settings.dashboard.clone();
+            receivers
+                .insert(name, Receiver { line, send_resolved, dashboard, means: Means::Webhook(webhook) });
+        } else {
+            channels.push(Channel::Webhook { webhook, line });
+        }
+    }
+    let mut unrouted = Vec::new();
+    for email in settings.emails {
+        let line = Line::new(&email.name, email.retry, deps)?;
+        let (name, send_resolved) = (email.name.clone(), email.send_resolved);
+        if !routed.contains(&name) {
+            unrouted.push(name.clone());
+        }
+        let means = Means::Email(Box::new(Email::new(email)?));
+        let dashboard = settings.dashboard.clone();
+        receivers.insert(name, Receiver { line, send_resolved, dashboard, means });
+    }
+    let mut routes = settings.routes;
+    if !unrouted.is_empty() {
+        let (group_by, timing) = (settings.group_by, settings.timing);
+        let everything =
+            Route { matchers: Default::default(), receivers: unrouted, goes_on: true, group_by, timing };
+        routes.0.insert(0, everything);
     }
     for channel in channels {
-        let notifier =
-            Notifier { bus: Arc::clone(bus), topic: names.alerts.clone(), events: events.clone(), channel };
-        tasks.spawn(notifier.run(stop.child_token()));
+        let direct = Direct {
+            bus: Arc::clone(deps.bus),
+            topic: deps.names.alerts.clone(),
+            events: deps.events.clone(),
+            silences: silences.clone(),
+            channel,
+        };
+        tasks.spawn(direct.run(stop.child_token()));
     }
+    let dispatching = Dispatching {
+        bus: Arc::clone(deps.bus),
+        alerts: deps.names.alerts.clone(),
+        events: deps.events.clone(),
+        silences,
+        routes,
+        inhibit: settings.inhibit,
+        rules: receivers
+            .iter()
+            .map(|(name, receiver)| (name.clone(), ReceiverRules { send_resolved: receiver.send_resolved }))
+            .collect(),
+        receivers: receivers.into_iter().map(|(name, receiver)| (name, Arc::new(receiver))).collect(),
+    };
+    tasks.spawn(dispatching.run(stop.child_token()));
     Ok(())
 }
 
-/// What a channel's heartbeat tells.
-#[derive(Default)]
-struct Seen {
-    lag: BTreeMap<TopicPartition, i64>,
-    processed: u64,
-}
-
-impl Seen {
-    fn gain(&mut self, partitions: &[(TopicPartition, i64)]) {
-        self.lag.extend(partitions.iter().map(|(partition, _)| (partition.clone(), 0)));
-    }
-
-    fn lose(&mut self, partitions: &[TopicPartition]) {
-        self.lag.retain(|partition, _| !partitions.contains(partition));
-    }
-
-    fn waiting(&mut self, batches: &[ConsumedBatch]) {
-        for batch in batches {
-            let first = batch.records.first().map_or(batch.next_offset, |record| record.offset);
-            self.lag.insert(batch.partition.clone(), batch.end_offset - first);
+/// Every receiver has a name of its own, and every route leads somewhere.
+fn check_names(settings: &NotifierSettings) -> Result<(), ReceiverSettingsError> {
+    let webhooks = settings.webhooks.iter().map(|webhook| webhook.name.as_str());
+    let emails = settings.emails.iter().map(|email| email.name.as_str());
+    let mut names = BTreeSet::from(["log"]);
+    for name in webhooks.chain(emails) {
+        if !names.insert(name) {
+            return Err(ReceiverSettingsError::new(name, "the name is taken by another receiver"));
         }
     }
-
-    fn done(&mut self, batches: &[ConsumedBatch]) {
-        for batch in batches {
-            self.lag.insert(batch.partition.clone(), batch.end_offset - batch.next_offset);
-            self.processed += batch.records.len() as u64;
+    match settings.routes.all_receivers().find(|name| *name == "log" || !names.contains(name)) {
+        Some(name) => {
+            Err(ReceiverSettingsError::new(name, "a route leads to it, and there is none of that name"))
         }
+        None => Ok(()),
     }
-
-    fn report(&self) -> (Vec<String>, u64, i64) {
-        (self.lag.keys().map(ToString::to_string).collect(), self.processed, self.lag.values().sum())
-    }
-}
-
-struct Notifier {
-    bus: Arc<dyn Bus>,
-    topic: String,
-    events: SystemEvents,
-    channel: Channel,
-}
-
-impl Notifier {
-    async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            match caught(self.follow(&stop)).await {
-                Ok(()) => return,
-                Err(BusError::Closed) if stop.is_cancelled() => return,
-                Err(error) => tracing::error!(
-                    channel = self.channel.name(), %error, retry_in = ?RESTART_PAUSE, "notifications are held up"
-                ),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RESTART_PAUSE) => {}
-            }
-        }
-    }
-
-    async fn follow(&self, stop: &CancellationToken) -> Result<(), BusError> {
-        let name = format!("notifier-{}", self.channel.name());
-        let mut consumer = self
-            .bus
-            .consumer(ConsumerSettings {
-                offset_reset: OffsetReset::Latest,
-                // A webhook that is down holds a poll up for as long as its retries take.
-                max_poll_interval: Duration::from_secs(24 * 3600),
-                max_bytes: 256 * 1024,
-                ..ConsumerSettings::member(&name, &name)
-            })
-            .await?;
-        consumer.subscribe(&[&self.topic]).await?;
-        let seen = Mutex::new(Seen::default());
-        // Beside the deliveries, because a webhook that is down holds them up for long.
-        let outcome = tokio::select! {
-            outcome = self.deliver_all(consumer.as_mut(), &seen, stop) => outcome,
-            () = self.keep_reporting(&name, &seen) => Ok(()),
-        };
-        let closed = consumer.close().await;
-        outcome.and(closed)
-    }
-
-    async fn deliver_all(
-        &self,
-        consumer: &mut dyn Consumer,
-        seen: &Mutex<Seen>,
-        stop: &CancellationToken,
-    ) -> Result<(), BusError> {
-        while !stop.is_cancelled() {
-            let polled = tokio::select! {
-                polled = consumer.poll(HEARTBEAT_INTERVAL) => polled?,
-                () = stop.cancelled() => return Ok(()),
-            };
-            let batches = match polled {
-                // Where a new channel begins is remembered at once: alerts that come while it is down are owed.
-                Polled::Assigned(assignment) => {
-                    seen.lock().gain(&assignment.partitions);
-                    consumer.commit(assignment.partitions.into_iter().collect()).await?;
-                    continue;
-                }
-                Polled::Revoked(lost) => {
-                    seen.lock().lose(&lost);
-                    continue;
-                }
-                Polled::Records(batches) => batches,
-            };
-            let offsets: BTreeMap<TopicPartition, i64> =
-                batches.iter().map(|b| (b.partition.clone(), b.next_offset)).collect();
-            if offsets.is_empty() {
-                continue;
-            }
-            seen.lock().waiting(&batches);
-            // One series' notifications go out one after the other: nobody is to hear of the end before the beginning.
-            let mut by_series: BTreeMap<String, Vec<AlertTransition>> = BTreeMap::new();
-            for record in batches.iter().flat_map(|b| b.records.iter()) {
-                if let Some(transition) = due(record) {
-                    by_series.entry(transition.alert.series.clone()).or_default().push(transition);
-                }
-            }
-            let series = stream::iter(by_series.into_values());
-            let all = series.for_each_concurrent(IN_FLIGHT, |transitions| async move {
-                for transition in &transitions {
-                    self.deliver(transition).await;
-                }
-            });
-            tokio::select! {
-                () = all => {
-                    consumer.commit(offsets).await?;
-                    seen.lock().done(&batches);
-                }
-                () = stop.cancelled() => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Never ends.
-    async fn keep_reporting(&self, name: &str, seen: &Mutex<Seen>) {
-        loop {
-            let (partitions, records_processed, lag_records) = seen.lock().report();
-            let heartbeat = Heartbeat {
-                group: name,
-                partitions,
-                records_processed,
-                records_per_s: 0.0,
-                lag_records,
-                lag_ms: 0,
-                errors: 0,
-            };
-            heartbeat.publish(&self.events, name).await;
-            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-        }
-    }
-
-    async fn deliver(&self, transition: &AlertTransition) {
-        match &self.channel {
-            Channel::Log => log(transition),
-            Channel::Webhook(webhook) => self.post(webhook, transition).await,
-        }
-    }
-
-    /// Posts until delivered or given up, and records every attempt.
-    async fn post(&self, webhook: &Webhook, transition: &AlertTransition) {
-        let settings = webhook.settings();
-        let payload = NotificationPayload::new(transition, None);
-        let (body, key) = (bytes::Bytes::from(payload.to_json()), payload.id.to_string());
-        let (target, began) = (settings.url_for_people(), tokio::time::Instant::now());
-        for attempt in 1.. {
-            let came_to = webhook.post(body.clone(), &key).await;
-            let delay = match classify(&came_to) {
-                Verdict::Retry { not_before } => {
-                    settings.retry.delay(attempt, began.elapsed(), not_before, rand::random())
-                }
-                Verdict::Delivered | Verdict::GiveUp => None,
-            };
-            let record = DeliveryRecord::new(
-                transition,
-                (&settings.name, &target),
-                attempt,
-                &came_to,
-                delay.is_some(),
-            );
-            self.events.announce(EventType::NOTIFICATION_ATTEMPTED, &transition.alert.series, &record).await;
-            match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => return,
-            }
-        }
-    }
-}
-
-/// The transition that a record tells of, if it is one to notify about.
-fn due(record: &ConsumedRecord) -> Option<AlertTransition> {
-    let event = Event::parse(record.value.as_deref()?, record.timestamp()).ok()?;
-    let transition = from_event(&event).ok()?;
-    NotifyOn::default().wants(transition.kind).then_some(transition)
-}
-
-fn log(transition: &AlertTransition) {
-    let alert = &transition.alert;
-    tracing::info!(
-        target: "farol::alert",
-        severity = %alert.severity, status = %alert.status, rule = %alert.rule, series = %alert.series,
-        at = %transition.at, "{}", alert.summary
-    );
 }

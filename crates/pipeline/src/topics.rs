@@ -16,6 +16,8 @@ pub const DEAD_LETTERS: &str = "dead-letters";
 pub const DETECTOR_STATE: &str = "detector-state";
 /// The state of the detect processor of services; partition for partition that of [`SYSTEM_EVENTS`].
 pub const SERVICE_DETECTOR_STATE: &str = "service-detector-state";
+/// What the notifier must not forget: alerts that fire, silences, what was told.
+pub const NOTIFIER_STATE: &str = "notifier-state";
 /// The rules in force, for workers in other processes; see [`crate::published_rules`].
 pub const RULES: &str = "rules";
 
@@ -66,6 +68,7 @@ pub fn default_topics(names: &TopicNames, overrides: &BTreeMap<String, TopicOver
         topic(DETECTOR_STATE, sensor_partitions, &[("cleanup.policy", "compact".into())]),
         topic(SERVICE_DETECTOR_STATE, event_partitions, &[("cleanup.policy", "compact".into())]),
         topic(SERVICES, 1, &[("cleanup.policy", "compact".into())]),
+        topic(NOTIFIER_STATE, 1, &[("cleanup.policy", "compact".into())]),
         topic(
             RULES,
             1,

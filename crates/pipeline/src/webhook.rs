@@ -12,6 +12,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use crate::notifier::ReceiverSettingsError;
+
 /// How much of a webhook's answer is read (so that its connection can be used again) before the connection is dropped.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 /// How long a webhook's answer is read after its status has come.
@@ -30,6 +32,8 @@ pub struct WebhookSettings {
     pub timeout: Duration,
     /// When to try again and when to give up.
     pub retry: farol_alert::RetrySchedule,
+    /// Whether it is told that alerts resolved, if a route leads to it. Without a route it always is.
+    pub send_resolved: bool,
 }
 
 impl std::fmt::Debug for WebhookSettings {
@@ -55,16 +59,6 @@ impl WebhookSettings {
     }
 }
 
-/// Why a webhook's settings can't be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("webhook `{name}`: {problem}")]
-pub struct WebhookSettingsError {
-    /// Which webhook.
-    pub name: String,
-    /// What is wrong, and what to do.
-    pub problem: String,
-}
-
 /// A client for one webhook, with connections of its own: a dead webhook holds up nobody else.
 pub(crate) struct Webhook {
     settings: WebhookSettings,
@@ -75,8 +69,8 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     /// Checks the settings and makes a client; connects to nothing yet.
-    pub(crate) fn new(settings: WebhookSettings) -> Result<Self, WebhookSettingsError> {
-        let refuse = |problem: String| WebhookSettingsError { name: settings.name.clone(), problem };
+    pub(crate) fn new(settings: WebhookSettings) -> Result<Self, ReceiverSettingsError> {
+        let refuse = |problem: String| ReceiverSettingsError::new(&settings.name, problem);
         let uri: hyper::Uri =
             settings.url.parse().map_err(|e| refuse(format!("`url` is not an address: {e}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {

@@ -59,6 +59,17 @@ fn outcomes_are_classified() {
     }
     let asked = Attempt::Answered { status: 429, retry_after: Some(Duration::from_secs(7)) };
     assert_eq!(classify(&asked), Verdict::Retry { not_before: Duration::from_secs(7) });
+    for (code, verdict) in [
+        (250, Verdict::Delivered),
+        (421, again),
+        (451, again),
+        (550, Verdict::GiveUp),
+        (354, Verdict::GiveUp),
+    ] {
+        assert_eq!(classify(&Attempt::Replied { code, text: String::new() }), verdict, "{code}");
+    }
+    let open = Attempt::Rejected { retry_after: Some(Duration::from_secs(9)) };
+    assert_eq!(classify(&open), Verdict::Retry { not_before: Duration::from_secs(9) });
     assert_eq!(classify(&Attempt::TimedOut), again);
     assert_eq!(classify(&Attempt::Unreachable("refused".into())), again);
     assert_eq!(classify(&Attempt::Impossible("no such scheme".into())), Verdict::GiveUp);
@@ -82,8 +93,9 @@ fn delays_double_up_to_a_bound_and_end() {
 #[test]
 fn attempts_are_recorded_in_words() {
     let fired = transition(TransitionKind::Fired, 0, 5);
-    let record =
-        |attempt: &Attempt, again| DeliveryRecord::new(&fired, ("webhook", "http://a/b"), 3, attempt, again);
+    let record = |attempt: &Attempt, again| {
+        DeliveryRecord::new((&fired).into(), &[], ("webhook", "http://a/b"), 3, attempt, again)
+    };
     let delivered = record(&Attempt::Answered { status: 200, retry_after: None }, false);
     assert_eq!(
         (delivered.outcome, delivered.status, delivered.error),
@@ -97,6 +109,16 @@ fn attempts_are_recorded_in_words() {
             "attempt": 3, "outcome": "failed", "status": 503, "error": "the receiver answered 503",
         })
     );
+    let refused = record(&Attempt::Replied { code: 550, text: "no such user".into() }, true);
+    assert_eq!(
+        (refused.outcome, refused.error.as_deref()),
+        (DeliveryOutcome::GaveUp, Some("the mail server replied 550 no such user"))
+    );
+    let silenced =
+        Suppression { silenced_by: vec![crate::SilenceId(uuid::Uuid::nil())], ..Default::default() };
+    let held = DeliveryRecord::held_back((&fired).into(), "ops", &silenced);
+    assert_eq!((held.outcome, held.attempt), (DeliveryOutcome::HeldBack, 0));
+    assert!(held.error.unwrap().starts_with("silenced by 0000"));
     let gone = record(&Attempt::Answered { status: 404, retry_after: None }, true);
     assert_eq!(gone.outcome, DeliveryOutcome::GaveUp, "whatever the schedule says");
     let late = record(&Attempt::TimedOut, false);

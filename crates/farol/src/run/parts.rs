@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use farol_alert::RetrySchedule;
 use farol_bus::Bus;
 use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_event::{EventType, Timestamp};
 use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
 use farol_http::{HttpDeps, ServeError};
 use farol_pipeline::{
-    NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch,
-    ServiceWatchDeps, SystemEvents, TopicNames, TopicOverride, ViewRetention, WebhookSettings,
-    WorkerSettings, default_topics, ensure_topics,
+    Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch, ServiceWatchDeps,
+    SystemEvents, TopicNames, TopicOverride, ViewRetention, WorkerSettings, default_topics, ensure_topics,
 };
 use farol_registry::{Catalogue, NetworkProber};
+use farol_resilience::Registry;
 use farol_simulate::{
     BusSink, SensorSimulators, ServerUrl, ServiceOptions, ServiceSimulators, Sink, demo_fleet,
     numbered_fleet, service_names,
@@ -180,17 +179,7 @@ async fn start_pipeline(
 ) -> anyhow::Result<Pipeline> {
     let workers = (1..=settings.pipeline.workers.get())
         .map(|number| format!("{}-{number}", settings.pipeline.consumer_id));
-    let webhooks = settings.webhook.iter().map(|webhook| WebhookSettings {
-        name: "webhook".to_owned(),
-        url: webhook.url.0.clone(),
-        headers: webhook
-            .authorization
-            .iter()
-            .map(|value| ("authorization".to_owned(), value.clone()))
-            .collect(),
-        timeout: webhook.timeout,
-        retry: RetrySchedule { max_attempts: webhook.attempts.get(), ..RetrySchedule::default() },
-    });
+    let notifier = super::notify::settings(settings)?;
     let settings = PipelineSettings {
         workers: workers.collect(),
         worker: WorkerSettings {
@@ -200,14 +189,15 @@ async fn start_pipeline(
             session_timeout: settings.pipeline.session_timeout,
             ..WorkerSettings::default()
         },
-        notifier: NotifierSettings { webhooks: webhooks.collect(), ..NotifierSettings::default() },
+        notifier,
         retention: ViewRetention {
             readings: settings.views.keep_readings,
             history: Some(settings.views.keep_history),
         },
     };
     let bus: Arc<dyn Bus> = bus.clone();
-    let deps = PipelineDeps { bus, store: store.clone(), rules: Arc::clone(rules) };
+    let outgoing = Registry::new();
+    let deps = PipelineDeps { bus, store: store.clone(), rules: Arc::clone(rules), outgoing };
     Ok(Pipeline::start(settings, deps).await?)
 }
 

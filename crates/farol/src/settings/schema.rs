@@ -70,7 +70,7 @@ impl Key {
 }
 
 /// The topics that Farol makes, with partitions and retention where they differ from each other.
-pub const TOPICS: [TopicDefaults; 8] = [
+pub const TOPICS: [TopicDefaults; 9] = [
     TopicDefaults {
         name: "sensor-data",
         renamed_by: Some(("SENSOR_TOPIC", "\"readings\"")),
@@ -87,6 +87,7 @@ pub const TOPICS: [TopicDefaults; 8] = [
     TopicDefaults { name: "dead-letters", renamed_by: None, partitions: "1", retention: "\"30d\"" },
     TopicDefaults { name: "detector-state", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "service-detector-state", renamed_by: None, partitions: "", retention: "" },
+    TopicDefaults { name: "notifier-state", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "rules", renamed_by: None, partitions: "", retention: "" },
     TopicDefaults { name: "services", renamed_by: None, partitions: "", retention: "" },
 ];
@@ -234,6 +235,47 @@ pub fn keys() -> Vec<Key> {
         ),
         Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
         Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
+        Key::new("notify.dashboard", "", "Where people reach the dashboard, for links in notifications.")
+            .example("\"https://farol.example.org\""),
+        Key::new(
+            "notify.group_by",
+            "[\"alertname\"]",
+            "Labels whose values make a group of alerts that are told together; `[\"...\"]` tells each alone, `[]` all in one.",
+        ),
+        Key::new("notify.group_wait", "\"30s\"", "How long a new group waits for more alerts before it is told."),
+        Key::new(
+            "notify.group_interval",
+            "\"5m\"",
+            "The least time between two notifications of a group that changes.",
+        ),
+        Key::new(
+            "notify.repeat_interval",
+            "\"4h\"",
+            "After how long a group is told again that fires unchanged and that nobody has acknowledged.",
+        ),
+        Key::new(
+            "notify.email",
+            "[]",
+            "E-mail receivers, each a [[notify.email]] table: name, host, from, to, and if need be port, tls (none, starttls, tls), ca, user, password, timeout, attempts, send_resolved.",
+        )
+        .secret(),
+        Key::new(
+            "notify.webhooks",
+            "[]",
+            "Further webhooks, each a [[notify.webhooks]] table: name, url, and if need be authorization, timeout, attempts, send_resolved.",
+        )
+        .secret(),
+        Key::new(
+            "notify.route",
+            "[]",
+            "Who is told of what, each a [[notify.route]] table: match, receivers, continue, group_by, group_wait, group_interval, repeat_interval. The first that matches is taken.",
+        ),
+        Key::new(
+            "notify.inhibit",
+            "",
+            "Which alerts hold others back, each a [[notify.inhibit]] table: source, target, equal. Without it, a critical alert holds back milder ones of its series and family of rules.",
+        )
+        .example("[{ source = '{severity=\"critical\"}', target = '{severity=\"warning\"}', equal = [\"machine_id\"] }]"),
         Key::new("notify.webhook.url", "", "Where alert transitions are posted.")
             .example("\"https://example.org/alerts\""),
         Key::new(

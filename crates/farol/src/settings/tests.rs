@@ -18,7 +18,7 @@ fn every_default_can_be_read() {
     let (settings, given) = load("", &[], vec![]).expect("no problems");
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:5000");
     assert_eq!(settings.pipeline.workers.get(), 3);
-    assert_eq!(settings.topics.len(), 8);
+    assert_eq!(settings.topics.len(), 9);
     assert!(settings.webhook.is_none());
     assert!(given.is_empty());
 }
@@ -170,8 +170,15 @@ fn the_two_topics_of_the_founding_documents_can_have_other_names() {
     let (settings, _) = load("topics.alerts.name = \"alarms\"", &[("SENSOR_TOPIC", "readings")], vec![])
         .expect("no problems");
     let names: Vec<&str> = settings.topics.iter().map(|topic| topic.name.as_str()).collect();
-    let others =
-        ["system-events", "dead-letters", "detector-state", "service-detector-state", "rules", "services"];
+    let others = [
+        "system-events",
+        "dead-letters",
+        "detector-state",
+        "service-detector-state",
+        "notifier-state",
+        "rules",
+        "services",
+    ];
     assert_eq!(names, [&["readings", "alarms"][..], &others].concat());
     let problems =
         load("", &[("SENSOR_TOPIC", "a b"), ("ALERT_TOPIC", "system-events")], vec![]).expect_err("refused");
@@ -272,4 +279,91 @@ proptest! {
         let _ = load(&text, &[], vec![]);
         let _ = load(&lines.join("\n"), &[], vec![]);
     }
+}
+
+#[test]
+fn receivers_and_routes_are_tables_in_the_file() {
+    let file = r#"
+[notify]
+group_by = ["..."]
+group_wait = "10s"
+
+[[notify.email]]
+name = "ops"
+host = "mail.example.org"
+from = "Farol <farol@example.org>"
+to = ["ana@example.org", "bo@example.org"]
+user = "farol"
+password = "hush-hush"
+
+[[notify.webhooks]]
+name = "pager"
+url = "https://example.org/page"
+
+[[notify.route]]
+match = '{severity="critical"}'
+receivers = ["pager", "ops"]
+repeat_interval = "1h"
+continue = true
+
+[[notify.route]]
+receivers = ["ops"]
+
+[[notify.inhibit]]
+source = 'alertname="power"'
+target = '{severity=~"warning|error"}'
+equal = ["machine_id"]
+"#;
+    let (settings, given) = load(file, &[], vec![]).expect("no problems");
+    let notify = &settings.notify;
+    let email = &notify.emails[0];
+    assert_eq!((email.port, email.tls, email.to.len(), email.attempts), (587, notify::Tls::StartTls, 2, 12));
+    assert!(notify.routes[0].goes_on && !notify.routes[1].goes_on && notify.routes[1].matchers.is_empty());
+    assert_eq!(notify.routes[0].repeat_interval, Some(Duration::from_secs(3600)));
+    assert_eq!(notify.inhibit.as_ref().map(Vec::len), Some(1));
+    assert_eq!(notify.group_wait, Duration::from_secs(10));
+    let shown = listing::listing(&given, listing::Explanations::Without);
+    assert!(!shown.contains("hush") && !format!("{settings:?}").contains("hush"), "{shown}");
+    assert!(shown.contains(r#"match = '{severity="critical"}', receivers"#), "{shown}");
+}
+
+#[test]
+fn what_is_wrong_with_a_receiver_or_a_route_is_told_without_its_password() {
+    let email = "name = \"ops\"\nhost = \"m\"\nfrom = \"a@b\"\nto = [\"c@d\"]\n";
+    for (file, said) in [
+        ("notify.email = 3".to_owned(), "notify.email: the value is not a list"),
+        ("[[notify.email]]\nname = \"ops\"".to_owned(), "is not one with a `host`"),
+        (format!("[[notify.email]]\n{email}pasword = \"hush\""), "one without `pasword`, which nobody knows"),
+        (format!("[[notify.email]]\n{email}password = \"hush\""), "both `user` and `password`"),
+        (format!("[[notify.email]]\n{email}user = \"u\"\npassword = \"hush\"\ntls = \"none\""), "over TLS"),
+        (
+            format!("[[notify.email]]\n{email}user = \"u\"\npassword = [\"hush\"]"),
+            "one whose `password` is a text",
+        ),
+        (
+            format!("[[notify.email]]\n{email}tls = \"ssl\""),
+            "one whose `tls` is \"none\", \"starttls\" or \"tls\"",
+        ),
+        (format!("[[notify.email]]\n{email}timeout = \"0s\""), "longer than nothing"),
+        (format!("[[notify.email]]\n{email}ca = \"/no/such\""), "there is no file `/no/such`"),
+        (
+            format!("[[notify.email]]\n{email}[[notify.email]]\n{email}"),
+            "another receiver is called `ops` too",
+        ),
+        ("[[notify.route]]\nreceivers = [\"ops\"]".to_owned(), "there is no receiver `ops`; there are: none"),
+        (
+            format!("[[notify.email]]\n{email}[[notify.route]]\nreceivers = [\"log\"]"),
+            "there is no receiver `log`; there are: ops",
+        ),
+        (
+            "[[notify.route]]\nmatch = \"{a=\"\nreceivers = []".to_owned(),
+            "one whose `match` is matchers such as",
+        ),
+        ("[[notify.inhibit]]\nsource = \"a=b\"".to_owned(), "one with a `target`"),
+    ] {
+        let problems = load(&file, &[], vec![]).expect_err(&file);
+        assert!(problems.contains(said) && !problems.contains("hush"), "{file}\n{problems}");
+    }
+    let problems = load("", &[("FAROL_NOTIFY_EMAIL", "ops@example.org")], vec![]).expect_err("a list");
+    assert!(problems.contains("[[notify.email]] table"), "{problems}");
 }

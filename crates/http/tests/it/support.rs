@@ -23,6 +23,7 @@ use farol_pipeline::{
     ensure_topics,
 };
 use farol_registry::{Catalogue, NetworkProber, Reach};
+use farol_resilience::Registry;
 use farol_view::{Store, StoreOptions};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -178,8 +179,12 @@ impl Farol {
             notifier: NotifierSettings::default(),
             retention: ViewRetention::default(),
         };
-        let deps =
-            PipelineDeps { bus: Arc::clone(&dyn_bus), store: store.clone(), rules: Arc::clone(&rules) };
+        let deps = PipelineDeps {
+            bus: Arc::clone(&dyn_bus),
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            outgoing: Registry::new(),
+        };
         let pipeline = Arc::new(Pipeline::start(settings, deps).await.unwrap());
         let catalogue = Arc::new(Catalogue::new(Some(Reach::Loopback)));
         let watch = ServiceWatchDeps {

@@ -16,6 +16,7 @@ use farol_pipeline::{
     NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, TopicNames,
     ViewRetention, WorkerSettings, WorkerState, default_topics, ensure_topics,
 };
+use farol_resilience::Registry;
 use farol_view::query::alerts::{AlertFilter, Delivery};
 use farol_view::query::readings::ReadingFilter;
 use farol_view::{Store, StoreOptions, ViewName};
@@ -47,6 +48,7 @@ pub struct Plant {
     producer: Arc<dyn Producer>,
     pipeline: Pipeline,
     workers: usize,
+    outgoing: Registry,
 }
 
 impl Plant {
@@ -76,12 +78,38 @@ impl Plant {
         Self::open(dir, 1, Some(file), notifier).await
     }
 
+    /// Why a plant with this notifier doesn't start.
+    pub async fn refused(notifier: NotifierSettings) -> String {
+        let opened = Self::try_open(TempDir::new().unwrap(), 0, None, notifier).await;
+        opened.map(|_| ()).unwrap_err().to_string()
+    }
+
+    /// Whether the notifier has committed every fact about silences.
+    pub async fn notifier_knows_the_silences(&self) -> bool {
+        let committed = self.bus.committed("notifier").await.unwrap();
+        let silences = self.records("system-events").await;
+        let newest = silences.iter().filter(|(_, r)| r.key.as_deref() == Some(b"silences"));
+        let read = |(partition, record): &(TopicPartition, farol_bus::ConsumedRecord)| {
+            committed.get(partition).is_some_and(|next| *next > record.offset)
+        };
+        newest.clone().count() > 0 && newest.clone().all(read)
+    }
+
     async fn open(
         dir: TempDir,
         workers: usize,
         rules_file: Option<PathBuf>,
         notifier: NotifierSettings,
     ) -> Self {
+        Self::try_open(dir, workers, rules_file, notifier).await.unwrap()
+    }
+
+    async fn try_open(
+        dir: TempDir,
+        workers: usize,
+        rules_file: Option<PathBuf>,
+        notifier: NotifierSettings,
+    ) -> Result<Self, farol_pipeline::StartError> {
         let (bus, _) = EmbeddedBus::open(EmbeddedOptions::new(dir.path().join("log"))).unwrap();
         let store = Store::open(dir.path().join("views.sqlite"), StoreOptions::default()).unwrap();
         let sources = RuleSources { defaults: true, files: rules_file.clone().into_iter().collect() };
@@ -94,10 +122,16 @@ impl Plant {
             notifier,
             retention: ViewRetention::default(),
         };
-        let deps = PipelineDeps { bus: bus.clone(), store: store.clone(), rules: Arc::clone(&rules) };
-        let pipeline = Pipeline::start(settings, deps).await.unwrap();
+        let outgoing = Registry::new();
+        let deps = PipelineDeps {
+            bus: bus.clone(),
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            outgoing: outgoing.clone(),
+        };
+        let pipeline = Pipeline::start(settings, deps).await?;
         let producer = bus.producer("test").await.unwrap();
-        Self { dir, bus, store, rules, rules_file, producer, pipeline, workers }
+        Ok(Self { dir, bus, store, rules, rules_file, producer, pipeline, workers, outgoing })
     }
 
     pub async fn stop(self) -> TempDir {
@@ -105,6 +139,24 @@ impl Plant {
         self.store.close().await;
         self.bus.close().await.unwrap();
         self.dir
+    }
+
+    /// The policies of calls to others.
+    pub fn outgoing(&self) -> &Registry {
+        &self.outgoing
+    }
+
+    pub async fn restart_with(self, notifier: NotifierSettings) -> Self {
+        let (workers, rules_file) = (self.workers, self.rules_file.clone());
+        let dir = self.stop().await;
+        Self::open(dir, workers, rules_file, notifier).await
+    }
+
+    /// Appends a fact about silences, as the API does.
+    pub async fn append_silence(&self, fact: &farol_alert::SilenceFact) {
+        let event = fact.to_event(uuid::Uuid::now_v7(), now());
+        let record = ProducerRecord::new(event.source.clone().into_bytes(), event.to_json(), now());
+        self.producer.send("system-events", vec![record]).await.unwrap();
     }
 
     pub async fn restart(self) -> Self {

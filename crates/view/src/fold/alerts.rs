@@ -5,7 +5,7 @@
 //! follow what went before is skipped and counted. The transitions of an alert share a partition, because they share the
 //! key, so their order is the log's.
 
-use farol_alert::{DeliveryOutcome, DeliveryRecord, Folded};
+use farol_alert::{DeliveryOutcome, DeliveryRecord, Folded, ToldTransition};
 use farol_event::{Alert, AlertId, AlertTransition, EventType, TransitionKind};
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -194,18 +194,19 @@ fn delivery(
     let Ok(delivery) = serde_json::from_value::<DeliveryRecord>(data) else {
         return Ok(Err("not a delivery"));
     };
-    transaction
-        .prepare_cached(
-            "INSERT INTO deliveries
-                 (alert_id, partition, offset, at, transition, channel, target, attempt, outcome, status, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?
-        .execute(params![
-            delivery.alert_id.to_string(),
+    let first = ToldTransition { alert_id: delivery.alert_id, transition: delivery.transition };
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO deliveries
+             (alert_id, partition, offset, at, transition, channel, target, attempt, outcome, status, error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    for told in std::iter::once(&first).chain(&delivery.with) {
+        insert.execute(params![
+            told.alert_id.to_string(),
             record.partition,
             record.offset,
             record.event.time.as_micros(),
-            kind_word(delivery.transition),
+            kind_word(told.transition),
             delivery.channel,
             delivery.target,
             delivery.attempt,
@@ -213,6 +214,7 @@ fn delivery(
             delivery.status,
             delivery.error,
         ])?;
+    }
     Ok(Ok(()))
 }
 
@@ -232,5 +234,6 @@ fn outcome_word(outcome: DeliveryOutcome) -> &'static str {
         DeliveryOutcome::Delivered => "delivered",
         DeliveryOutcome::Failed => "failed",
         DeliveryOutcome::GaveUp => "gave_up",
+        DeliveryOutcome::HeldBack => "held_back",
     }
 }
