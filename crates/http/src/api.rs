@@ -9,6 +9,7 @@ use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove}
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::alertmanager;
 use crate::app::App;
 use crate::dashboard;
 use crate::docs;
@@ -17,7 +18,7 @@ use crate::ingest::{events as new_events, readings as new_readings};
 use crate::openapi;
 use crate::read::{
     alerts, commands, events, groups, pipeline, probes, readings, resilience, rules, sensors, services,
-    status,
+    silences, status,
 };
 use crate::stream::session;
 use crate::watched;
@@ -41,6 +42,8 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(alerts::get_alert))
         .routes(routes!(commands::acknowledge_alert))
         .routes(routes!(alerts::recent_alerts))
+        .routes(routes!(silences::list_silences, silences::create_silence))
+        .routes(routes!(silences::get_silence, silences::expire_silence))
         .routes(routes!(rules::list_rules))
         .routes(routes!(events::list_events, new_events::post_events))
         .routes(routes!(session::stream))
@@ -74,6 +77,7 @@ pub(crate) fn router(app: App) -> Router {
         .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_FROM_BYTES)));
     api.layer(compression)
         .merge(docs::router(description))
+        .merge(alertmanager::router())
         .route("/", get(dashboard::index))
         .fallback(dashboard::file_or_nothing)
         .method_not_allowed_fallback(gate::no_such_method)

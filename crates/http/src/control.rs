@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use farol_alert::{InhibitRule, Routes};
 use farol_detect::RuleSet;
 use farol_event::Timestamp;
 use farol_registry::Catalogue;
@@ -34,6 +35,26 @@ pub trait Control: Send + Sync + 'static {
 
     /// How far each view has come.
     fn views(&self) -> Vec<ViewReport>;
+
+    /// Who is told of what, and what holds alerts back.
+    fn notifying(&self) -> Arc<Notifying> {
+        Arc::default()
+    }
+}
+
+/// Who is told of what, and what holds alerts back.
+#[derive(Debug, Clone, Default)]
+pub struct Notifying {
+    /// Every receiver, by name.
+    pub receivers: Vec<String>,
+    /// The routes in force.
+    pub routes: Routes,
+    /// Receivers that no route names, which hear of every alert at once.
+    pub at_once: Vec<String>,
+    /// Which alerts hold others back.
+    pub inhibit: Vec<InhibitRule>,
+    /// Where people reach the dashboard.
+    pub dashboard: Option<String>,
 }
 
 /// The rules in force and where they come from.

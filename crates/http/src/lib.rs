@@ -17,6 +17,7 @@
 //! * [`metrics`], `rates`, `process`, `unread`: numbers;
 //! * `dashboard`, `docs`: files from the binary.
 
+mod alertmanager;
 mod api;
 mod app;
 pub mod control;

@@ -224,12 +224,12 @@ pub(crate) struct NewEvent {
     #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     id: String,
     /// What happened. Types by which Farol keeps account of itself (`consumidor_…`, `produtor_pulsou`,
-    /// `particoes_reatribuidas`, `regra_alterada`, `notificacao_enviada`, `alerta_reconhecido`) are refused.
+    /// `particoes_reatribuidas`, `regra_alterada`, `notificacao_enviada`, `alerta_reconhecido`, `silencio_…`) are refused.
     #[serde(rename = "type")]
     #[schema(
         min_length = 1,
         max_length = 1024,
-        pattern = "^(?!(consumidor_(entrou|saiu|pulsou)|produtor_pulsou|particoes_reatribuidas|regra_alterada|notificacao_enviada|alerta_reconhecido)$)[^\\x00-\\x1f\\x7f-\\x9f]+$"
+        pattern = "^(?!(consumidor_(entrou|saiu|pulsou)|produtor_pulsou|particoes_reatribuidas|regra_alterada|notificacao_enviada|alerta_reconhecido|silencio_(criado|expirado))$)[^\\x00-\\x1f\\x7f-\\x9f]+$"
     )]
     event_type: String,
     /// The service, sensor or component that it is about.

@@ -19,7 +19,9 @@ pub mod resilience;
 pub mod rules;
 pub mod sensors;
 pub mod services;
+pub mod silences;
 pub mod status;
+pub(crate) mod suppression;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};

@@ -80,7 +80,7 @@ pub(crate) struct Email {
 
 impl Email {
     /// Checks the settings; connects to nothing yet.
-    pub(crate) fn new(settings: EmailSettings) -> Result<Self, ReceiverSettingsError> {
+    pub(crate) fn new(settings: &EmailSettings) -> Result<Self, ReceiverSettingsError> {
         let refuse = |problem: String| ReceiverSettingsError::new(&settings.name, problem);
         let mailbox = |text: &str| {
             text.parse::<Mailbox>()

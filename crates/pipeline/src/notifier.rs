@@ -25,6 +25,7 @@ use std::sync::Arc;
 use farol_alert::dispatch::ReceiverRules;
 use farol_alert::{GroupBy, GroupTiming, InhibitRule, Route, Routes};
 use farol_bus::Bus;
+use farol_matcher::Matchers;
 use farol_resilience::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +76,36 @@ impl Default for NotifierSettings {
     }
 }
 
+impl NotifierSettings {
+    /// The routes of the settings, and before them one of everything to the e-mail receivers that none of them names.
+    pub fn routes_in_force(&self) -> Routes {
+        let unrouted = self.emails.iter().map(|email| &email.name).filter(|name| !self.is_routed(name));
+        let receivers: Vec<String> = unrouted.cloned().collect();
+        let mut routes = self.routes.clone();
+        if !receivers.is_empty() {
+            let everything = Route {
+                matchers: Matchers::default(),
+                receivers,
+                goes_on: true,
+                group_by: self.group_by.clone(),
+                timing: self.timing,
+            };
+            routes.0.insert(0, everything);
+        }
+        routes
+    }
+
+    /// The webhooks that no route names.
+    pub fn told_at_once(&self) -> Vec<String> {
+        let names = self.webhooks.iter().map(|webhook| &webhook.name);
+        names.filter(|name| !self.is_routed(name)).cloned().collect()
+    }
+
+    fn is_routed(&self, name: &str) -> bool {
+        self.routes.all_receivers().any(|receiver| receiver == name)
+    }
+}
+
 /// Why a receiver's settings can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("receiver `{name}`: {problem}")]
@@ -109,7 +140,7 @@ pub(crate) fn start(
 ) -> Result<(), ReceiverSettingsError> {
     check_names(&settings)?;
     let silences = SharedSilences::default();
-    let routed: BTreeSet<String> = settings.routes.all_receivers().map(str::to_owned).collect();
+    let (routes, at_once) = (settings.routes_in_force(), settings.told_at_once());
     let (mut channels, mut receivers) = (Vec::new(), BTreeMap::new());
     if settings.log {
         channels.push(Channel::Log);
@@ -118,7 +149,7 @@ pub(crate) fn start(
         let line = Line::new(&webhook.name, webhook.retry, deps)?;
         let (name, send_resolved) = (webhook.name.clone(), webhook.send_resolved);
         let webhook = Box::new(Webhook::new(webhook)?);
-        if routed.contains(&name) {
+        if !at_once.contains(&name) {
             let dashboard = settings.dashboard.clone();
             receivers
                 .insert(name, Receiver { line, send_resolved, dashboard, means: Means::Webhook(webhook) });
@@ -126,23 +157,12 @@ pub(crate) fn start(
             channels.push(Channel::Webhook { webhook, line });
         }
     }
-    let mut unrouted = Vec::new();
     for email in settings.emails {
         let line = Line::new(&email.name, email.retry, deps)?;
         let (name, send_resolved) = (email.name.clone(), email.send_resolved);
-        if !routed.contains(&name) {
-            unrouted.push(name.clone());
-        }
-        let means = Means::Email(Box::new(Email::new(email)?));
+        let means = Means::Email(Box::new(Email::new(&email)?));
         let dashboard = settings.dashboard.clone();
         receivers.insert(name, Receiver { line, send_resolved, dashboard, means });
-    }
-    let mut routes = settings.routes;
-    if !unrouted.is_empty() {
-        let (group_by, timing) = (settings.group_by, settings.timing);
-        let everything =
-            Route { matchers: Default::default(), receivers: unrouted, goes_on: true, group_by, timing };
-        routes.0.insert(0, everything);
     }
     for channel in channels {
         let direct = Direct {

@@ -38,7 +38,7 @@ const READINGS_PACE: Duration = Duration::from_millis(250);
 /// The views that run together.
 pub(crate) const RUNS: [&[ViewName]; 2] = [
     &[ViewName::Readings, ViewName::Sensors],
-    &[ViewName::Alerts, ViewName::Events, ViewName::Pipeline, ViewName::Services],
+    &[ViewName::Alerts, ViewName::Events, ViewName::Pipeline, ViewName::Services, ViewName::Silences],
 ];
 
 /// Where one view stands, as seen by its run.
@@ -266,5 +266,6 @@ pub(crate) fn alone(view: ViewName) -> &'static [ViewName] {
         ViewName::Events => &[ViewName::Events],
         ViewName::Pipeline => &[ViewName::Pipeline],
         ViewName::Services => &[ViewName::Services],
+        ViewName::Silences => &[ViewName::Silences],
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod pipeline;
 pub(crate) mod readings;
 pub(crate) mod sensors;
 pub(crate) mod services;
+pub(crate) mod silences;
 
 /// What the folds remember between transactions, all of it only to save look-ups.
 #[derive(Default)]
@@ -47,6 +48,7 @@ impl Folds {
             ViewName::Events => events::apply(transaction, decoded, starts, tally),
             ViewName::Pipeline => pipeline::apply(transaction, decoded, starts, tally),
             ViewName::Services => services::apply(transaction, decoded, starts, tally),
+            ViewName::Silences => silences::apply(transaction, decoded, starts, tally),
         }
     }
 
@@ -93,6 +95,7 @@ pub(crate) fn version(view: ViewName) -> i64 {
         ViewName::Events => 1,
         ViewName::Pipeline => 3,
         ViewName::Services => 1,
+        ViewName::Silences => 1,
     }
 }
 
@@ -105,6 +108,7 @@ pub(crate) fn create_tables(view: ViewName) -> &'static str {
         ViewName::Events => events::CREATE,
         ViewName::Pipeline => pipeline::CREATE,
         ViewName::Services => services::CREATE,
+        ViewName::Silences => silences::CREATE,
     }
 }
 
@@ -117,6 +121,7 @@ pub(crate) fn drop_tables(view: ViewName) -> &'static str {
         ViewName::Events => events::DROP,
         ViewName::Pipeline => pipeline::DROP,
         ViewName::Services => services::DROP,
+        ViewName::Silences => silences::DROP,
     }
 }
 

@@ -38,6 +38,7 @@ impl ViewTopics {
             ViewName::Alerts | ViewName::Events => vec![&self.alerts, &self.system_events],
             ViewName::Pipeline => vec![&self.system_events, &self.dead_letters],
             ViewName::Services => vec![&self.system_events],
+            ViewName::Silences => vec![&self.system_events],
         };
         topics.into_iter().cloned().collect()
     }
@@ -80,17 +81,20 @@ pub enum ViewName {
     Pipeline,
     /// Services with their state, metrics and checks, and resilience policies.
     Services,
+    /// Silences: what nobody is told, until when.
+    Silences,
 }
 
 impl ViewName {
     /// Every view.
-    pub const ALL: [ViewName; 6] = [
+    pub const ALL: [ViewName; 7] = [
         ViewName::Readings,
         ViewName::Sensors,
         ViewName::Alerts,
         ViewName::Events,
         ViewName::Pipeline,
         ViewName::Services,
+        ViewName::Silences,
     ];
 
     /// The name in tables, settings and on the command line.
@@ -102,6 +106,7 @@ impl ViewName {
             ViewName::Events => "events",
             ViewName::Pipeline => "pipeline",
             ViewName::Services => "services",
+            ViewName::Silences => "silences",
         }
     }
 
@@ -114,6 +119,7 @@ impl ViewName {
             }
             ViewName::Pipeline => matches!(content, TopicContent::SystemEvents | TopicContent::DeadLetters),
             ViewName::Services => content == TopicContent::SystemEvents,
+            ViewName::Silences => content == TopicContent::SystemEvents,
         }
     }
 }
@@ -126,7 +132,9 @@ impl fmt::Display for ViewName {
 
 /// There is no view of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no view `{0}`; the views are readings, sensors, alerts, events, pipeline and services")]
+#[error(
+    "there is no view `{0}`; the views are readings, sensors, alerts, events, pipeline, services and silences"
+)]
 pub struct UnknownView(pub String);
 
 impl FromStr for ViewName {

@@ -29,6 +29,7 @@ pub mod readings;
 pub mod rebalances;
 pub mod sensors;
 pub mod services;
+pub mod silences;
 mod stored;
 
 /// The views as one reader sees them: one consistent state for as long as it lives. Made by [`crate::Store::query`].

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_detect::RuleSet;
 use farol_http::control::{
-    Control, LogReport, RecoveryReport, RulesReport, TopicReport, ViewReport, WorkerRefusal, WorkerState,
-    WorkerStatus,
+    Control, LogReport, Notifying, RecoveryReport, RulesReport, TopicReport, ViewReport, WorkerRefusal,
+    WorkerState, WorkerStatus,
 };
 use farol_pipeline::{RulesHandle, ViewsProgress, WorkerError, Workers};
 use farol_registry::Catalogue;
@@ -20,6 +20,7 @@ pub struct RunningParts {
     pub workers: Arc<Workers>,
     pub views: ViewsProgress,
     pub catalogue: Arc<Catalogue>,
+    pub notifying: Arc<Notifying>,
 }
 
 #[async_trait]
@@ -52,6 +53,10 @@ impl Control for RunningParts {
 
     async fn start_worker(&self, consumer_id: &str) -> Result<(), WorkerRefusal> {
         self.workers.start(consumer_id).map_err(refusal)
+    }
+
+    fn notifying(&self) -> Arc<Notifying> {
+        Arc::clone(&self.notifying)
     }
 
     fn log(&self) -> LogReport {

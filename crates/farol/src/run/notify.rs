@@ -2,10 +2,11 @@
 
 use anyhow::Context as _;
 use farol_alert::{GroupBy, GroupTiming, InhibitRule, RetrySchedule, Route, Routes};
+use farol_http::control::Notifying;
 use farol_pipeline::{EmailSettings, NotifierSettings, SmtpTls, WebhookSettings};
 
 use crate::settings::Settings;
-use crate::settings::notify::{EmailEntry, InhibitEntry, RouteEntry, Tls, WebhookEntry};
+use crate::settings::notify::{EmailEntry, InhibitEntry, Protection, RouteEntry, WebhookEntry};
 
 /// What a list of labels to group by says to make each alert a group of its own, as in Alertmanager.
 const EVERY_ALERT: &str = "...";
@@ -31,8 +32,22 @@ pub fn settings(settings: &Settings) -> anyhow::Result<NotifierSettings> {
     })
 }
 
+/// What the API tells of it.
+pub fn notifying(settings: &Settings) -> anyhow::Result<Notifying> {
+    let notifier = self::settings(settings)?;
+    let webhooks = notifier.webhooks.iter().map(|webhook| webhook.name.clone());
+    let emails = notifier.emails.iter().map(|email| email.name.clone());
+    Ok(Notifying {
+        receivers: webhooks.chain(emails).collect(),
+        at_once: notifier.told_at_once(),
+        routes: notifier.routes_in_force(),
+        inhibit: notifier.inhibit,
+        dashboard: notifier.dashboard,
+    })
+}
+
 /// Which alerts hold others back.
-pub fn inhibit(settings: &Settings) -> Vec<InhibitRule> {
+fn inhibit(settings: &Settings) -> Vec<InhibitRule> {
     let rule = |entry: &InhibitEntry| InhibitRule {
         source: entry.source.clone(),
         target: entry.target.clone(),
@@ -84,9 +99,9 @@ fn email(entry: &EmailEntry) -> anyhow::Result<EmailSettings> {
         host: entry.host.clone(),
         port: entry.port,
         tls: match entry.tls {
-            Tls::None => SmtpTls::None,
-            Tls::StartTls => SmtpTls::StartTls,
-            Tls::Tls => SmtpTls::Tls,
+            Protection::None => SmtpTls::None,
+            Protection::StartTls => SmtpTls::StartTls,
+            Protection::Tls => SmtpTls::Tls,
         },
         trusted: trusted.transpose()?,
         credentials: entry.user.clone().zip(entry.password.clone()),

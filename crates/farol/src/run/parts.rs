@@ -90,6 +90,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         workers,
         views,
         catalogue,
+        notifying: Arc::new(super::notify::notifying(settings)?),
     };
 
     let kafka = kafka::start(settings, &bus, stops).await?;

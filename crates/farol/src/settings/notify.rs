@@ -54,7 +54,7 @@ pub struct EmailEntry {
     /// Its port.
     pub port: u16,
     /// How the connection is protected.
-    pub tls: Tls,
+    pub tls: Protection,
     /// PEM file of certificates to trust beside the system's.
     pub ca: Option<PathBuf>,
     /// The user, if the server asks for one.
@@ -81,7 +81,7 @@ impl std::fmt::Debug for EmailEntry {
 
 /// How a connection to a mail server is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
+pub enum Protection {
     /// Not at all.
     None,
     /// By STARTTLS.
@@ -210,11 +210,11 @@ fn raw_value(value: &toml::Value) -> RawValue {
 impl SettingValue for EmailEntry {
     fn from_raw(raw: &RawValue) -> Result<Self, Refusal> {
         let mut table = Table::of(raw, "a list of e-mail receivers, each a [[notify.email]] table")?;
-        let tls = table.or("tls", Tls::StartTls)?;
+        let tls = table.or("tls", Protection::StartTls)?;
         let usual_port = match tls {
-            Tls::None => 25,
-            Tls::StartTls => 587,
-            Tls::Tls => 465,
+            Protection::None => 25,
+            Protection::StartTls => 587,
+            Protection::Tls => 465,
         };
         let port: Option<Count<65535>> = table.optional("port")?;
         let email = Self {
@@ -236,7 +236,7 @@ impl SettingValue for EmailEntry {
             (Some(_), None) | (None, Some(_)) => {
                 Err("one with both `user` and `password`, or neither".into())
             }
-            (Some(_), Some(_)) if email.tls == Tls::None && !is_loopback(&email.host) => {
+            (Some(_), Some(_)) if email.tls == Protection::None && !is_loopback(&email.host) => {
                 Err("one that sends its password over TLS, or to this machine".into())
             }
             _ => Ok(email),
@@ -252,13 +252,13 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-impl SettingValue for Tls {
+impl SettingValue for Protection {
     fn from_raw(raw: &RawValue) -> Result<Self, Refusal> {
         match raw {
             RawValue::Bare(text) | RawValue::Text(text) => match text.as_str() {
-                "none" => Ok(Tls::None),
-                "starttls" => Ok(Tls::StartTls),
-                "tls" => Ok(Tls::Tls),
+                "none" => Ok(Protection::None),
+                "starttls" => Ok(Protection::StartTls),
+                "tls" => Ok(Protection::Tls),
                 _ => Err("\"none\", \"starttls\" or \"tls\"".into()),
             },
             _ => Err("\"none\", \"starttls\" or \"tls\"".into()),
@@ -267,9 +267,9 @@ impl SettingValue for Tls {
 
     fn to_toml(&self) -> String {
         let text = match self {
-            Tls::None => "none",
-            Tls::StartTls => "starttls",
-            Tls::Tls => "tls",
+            Protection::None => "none",
+            Protection::StartTls => "starttls",
+            Protection::Tls => "tls",
         };
         text.to_owned().to_toml()
     }

@@ -317,7 +317,10 @@ equal = ["machine_id"]
     let (settings, given) = load(file, &[], vec![]).expect("no problems");
     let notify = &settings.notify;
     let email = &notify.emails[0];
-    assert_eq!((email.port, email.tls, email.to.len(), email.attempts), (587, notify::Tls::StartTls, 2, 12));
+    assert_eq!(
+        (email.port, email.tls, email.to.len(), email.attempts),
+        (587, notify::Protection::StartTls, 2, 12)
+    );
     assert!(notify.routes[0].goes_on && !notify.routes[1].goes_on && notify.routes[1].matchers.is_empty());
     assert_eq!(notify.routes[0].repeat_interval, Some(Duration::from_secs(3600)));
     assert_eq!(notify.inhibit.as_ref().map(Vec::len), Some(1));

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
+mod amtool;
 mod command_line;
 mod crash;
 mod crowd;
@@ -14,6 +15,8 @@ mod kafka_commands;
 mod kafka_crash;
 mod kafka_transactions;
 mod lifecycle;
+mod mail;
+mod mail_server;
 mod plant;
 mod readings;
 mod rules;

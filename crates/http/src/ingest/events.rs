@@ -116,6 +116,8 @@ pub fn is_reserved(event_type: &EventType) -> bool {
         EventType::RULES_CHANGED,
         EventType::NOTIFICATION_ATTEMPTED,
         EventType::ALERT_ACKNOWLEDGED,
+        EventType::SILENCE_CREATED,
+        EventType::SILENCE_EXPIRED,
     ]
     .contains(event_type)
 }

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use axum::extract::State;
 use axum::response::Response;
+use farol_alert::SilenceId;
 use farol_event::{Alert, AlertId, AlertStatus, Severity, Timestamp};
-use farol_view::query::alerts::{AlertDetail, AlertFilter, AlertPage};
+use farol_view::query::alerts::{AlertDetail, AlertFilter};
 use farol_view::query::rebalances::Rebalance;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -16,6 +17,7 @@ use crate::extract::{Parameters, Path};
 use crate::openapi::{GetProblems, ItemProblems};
 use crate::problem::Problem;
 use crate::read;
+use crate::read::suppression::{ListedAlert, Suppressions};
 
 /// How many alerts and rebalances `GET /api/recent-alerts` has.
 pub const RECENT: usize = 20;
@@ -61,13 +63,24 @@ pub struct AlertsQuery {
     cursor: Option<String>,
 }
 
+/// A page of alerts, newest beginning first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertList {
+    /// The alerts, each with what holds it back at present. As they stood at an instant (`at`), nothing holds them back.
+    pub alerts: Vec<ListedAlert>,
+    /// How many fit the filter, on all pages.
+    pub total: u64,
+    /// Where the next page starts; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
 /// List alerts, newest beginning first.
 #[utoipa::path(
     get,
     path = "/api/alerts",
     tag = "alerts",
     params(AlertsQuery),
-    responses((status = 200, description = "A page of alerts", body = AlertPage), GetProblems)
+    responses((status = 200, description = "A page of alerts", body = AlertList), GetProblems)
 )]
 pub async fn list_alerts(
     State(app): State<App>,
@@ -96,11 +109,36 @@ pub async fn list_alerts(
         limit: query.limit,
         cursor: read::cursor(query.cursor),
     };
-    read::ask(&app, move |queries| queries.alerts(&filter)).await
+    let notifying = app.control().notifying();
+    let now = app.now();
+    read::ask(&app, move |queries| {
+        let page = queries.alerts(&filter)?;
+        let suppressions = match filter.at {
+            None => Suppressions::now(queries, &notifying, now)?,
+            Some(_) => Suppressions::none(&notifying, now),
+        };
+        let alerts = suppressions.of_all(page.alerts);
+        Ok(AlertList { alerts, total: page.total, next_cursor: page.next_cursor })
+    })
+    .await
 }
 
 fn list_of<T>(text: Option<&str>, parse: impl Fn(&str) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
     text.map_or_else(|| Ok(Vec::new()), |list| list.split(',').map(|part| parse(part.trim())).collect())
+}
+
+/// One alert with its whole story, and what holds it back at present.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AlertStory {
+    /// Its story.
+    #[serde(flatten)]
+    pub detail: AlertDetail,
+    /// Silences that hold for it.
+    #[schema(value_type = Vec<Uuid>)]
+    pub silenced_by: Vec<SilenceId>,
+    /// Firing alerts that say it all.
+    #[schema(value_type = Vec<Uuid>)]
+    pub inhibited_by: Vec<AlertId>,
 }
 
 /// Show one alert with its whole story.
@@ -109,10 +147,19 @@ fn list_of<T>(text: Option<&str>, parse: impl Fn(&str) -> Result<T, Problem>) ->
     path = "/api/alerts/{id}",
     tag = "alerts",
     params(("id" = Uuid, Path, description = "The alert's id")),
-    responses((status = 200, description = "The alert", body = AlertDetail), ItemProblems)
+    responses((status = 200, description = "The alert", body = AlertStory), ItemProblems)
 )]
 pub async fn get_alert(State(app): State<App>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
-    let found = read::ask_for(&app, move |queries| queries.alert_detail(AlertId(id))).await?;
+    let (notifying, now) = (app.control().notifying(), app.now());
+    let found = read::ask_for(&app, move |queries| {
+        let Some(detail) = queries.alert_detail(AlertId(id))? else { return Ok(None) };
+        let suppressions = Suppressions::now(queries, &notifying, now)?;
+        let listed = suppressions.of_all(vec![detail.alert.clone()]).pop();
+        let (silenced_by, inhibited_by) =
+            listed.map(|listed| (listed.silenced_by, listed.inhibited_by)).unwrap_or_default();
+        Ok(Some(AlertStory { detail, silenced_by, inhibited_by }))
+    })
+    .await?;
     found.ok_or_else(|| no_such_alert(id))
 }
 
