@@ -43,14 +43,19 @@ export function ServicePage({ id }) {
     if (resource.error?.status === 404) return resource.reload();
     resource.mutate((data) => ({ ...data, service: withMetrics(data.service, mine), policies: withMeasured(data.policies, mine) }));
   });
+  const changes = newestFirst([...(about.data?.changes ?? []), ...(own.data?.changes ?? [])]);
+  const complete = !about.data?.next_cursor && !own.data?.next_cursor;
+  // A service may be called by others, under policies that they tell of, and have told nothing of itself.
+  const unknown = resource.error?.status === 404;
+  const guards = useResource(unknown ? "/api/resilience" : null, { query: { service: id }, every: 10000 });
   const back = html`<a class="back" href="#/services">${t("nav.services")}</a><span class="muted" aria-hidden="true">/</span>`;
   if (!resource.data) {
     return html`<div class="page"><${PageHead} title=${id} before=${back} />
-      ${resource.error?.status === 404 ? html`<p class="banner info" data-testid="not-found">${t("service.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
+      ${unknown ? html`<p class="banner info" data-testid="not-found">${t("service.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
+      ${unknown && html`<${Guards} policies=${guards.data?.policies ?? []} changes=${changes} complete=${complete} />`}
       ${resource.loading && html`<${Waiting} />`}</div>`;
   }
   const { service, checks, metrics, policies, events, alerts } = resource.data;
-  const changes = newestFirst([...(about.data?.changes ?? []), ...(own.data?.changes ?? [])]);
   return html`<div class="page service" data-testid="service-detail" data-service=${service.service} data-state=${service.state}>
     <${PageHead} title=${service.service} before=${back}><${ServiceState} state=${service.state} /><span class="end"><${MaintenanceControl} service=${service} onDone=${resource.reload} /></span><//>
     <${Failure} resource=${resource} />
@@ -58,8 +63,7 @@ export function ServicePage({ id }) {
     <${Headline} service=${service} />
     ${service.simulation && html`<${SimulationPanel} service=${service} />`}
     <${Charts} id=${id} alerts=${alerts} metrics=${metrics} />
-    ${(policies.length > 0 || changes.length > 0) && html`<${Panel} title=${t("service.policies")} flush testid="service-policies" end=${html`<a href="#/resilience">${t("nav.resilience")}</a>`}>
-      <${Policies} policies=${policies} changes=${changes} complete=${!about.data?.next_cursor && !own.data?.next_cursor} caption=${t("service.policies")} /><//>`}
+    <${Guards} policies=${policies} changes=${changes} complete=${complete} />
     <div class="two-columns">
       <div class="stack">
         <${Panel} title=${t("service.alerts")} flush testid="service-alerts" end=${html`<a href=${link(["alerts"], { service: id })}>${t("overview.all")}</a>`}>
@@ -70,6 +74,12 @@ export function ServicePage({ id }) {
       <div class="stack"><${Checks} checks=${checks} /><${Events} id=${id} events=${events} /></div>
     </div>
   </div>`;
+}
+
+function Guards({ policies, changes, complete }) {
+  if (policies.length === 0 && changes.length === 0) return null;
+  return html`<${Panel} title=${t("service.policies")} flush testid="service-policies" end=${html`<a href="#/resilience">${t("nav.resilience")}</a>`}>
+    <${Policies} policies=${policies} changes=${changes} complete=${complete} caption=${t("service.policies")} /><//>`;
 }
 
 function newestFirst(changes) {
