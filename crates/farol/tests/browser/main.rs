@@ -9,5 +9,6 @@ mod dashboard;
 mod farol;
 mod rebalance;
 mod services;
+mod silences;
 mod story;
 mod webdriver;
