@@ -80,7 +80,7 @@ function newChart(element, width, height, { live, count, write, tell }) {
   const line = (i) => ({ stroke: token(alone ? "--chart-line" : `--owner-${i}`), width: 1.5, dash: alone ? undefined : DASHES[i], spanGaps: !alone, points: { show: (u, at) => u.data[at].length < 3 } });
   const extreme = () => ({ stroke: "transparent", points: { show: false } });
   return new uPlot({
-    width, height, ms: 1, legend: { show: false }, padding: [8, 8, 0, 0],
+    width, height, ms: 1, legend: { show: false }, padding: [8, 16, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 }, sync: { key: "service" } },
     scales: { x: { time: true, auto: false }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max((high ?? 0) * 1.12, 1e-3)] } },
     axes: [timeAxis(), { ...valueAxis(write), space: 32 }],

@@ -14,8 +14,8 @@ const COLUMNS = {
   summary: { key: "summary", className: "lead summary-cell", render: (alert) => html`<a class="break" href=${link(["alerts", alert.id])}>${summaryOf(alert)}</a>` },
   status: { key: "status", className: "bare", render: (alert) => html`<span class="cell-line"><${AlertStatus} alert=${alert} /><${HeldBack} alert=${alert} /></span>` },
   severity: { key: "severity", className: "bare", render: (alert) => html`<${Level} level=${alert.severity} testid="alert-severity" />` },
-  series: { key: "series", render: (alert) => html`<a class="id" title=${alert.series} href=${subjectOf(alert)}>${alert.series}</a>` },
-  rule: { key: "rule", className: "low mid", render: (alert) => html`<span class="id" title=${alert.rule}>${alert.rule}</span>` },
+  series: { key: "series", render: (alert) => html`<a class="id" title=${alert.series} href=${subjectOf(alert)}>${isService(alert) ? alert.labels.service : alert.series}</a>` },
+  rule: { key: "rule", className: "low far", render: (alert) => html`<span class="id" title=${alert.rule}>${alert.rule}</span>` },
   value: { key: "value", num: true, className: "low mid", render: (alert) => quantity(alert.value, alert.labels?.unit) },
   began: { key: "began", render: (alert) => html`<${Moment} at=${alert.began_at} />` },
   beganAgo: { key: "began", num: true, render: (alert) => html`<${Ago} at=${alert.began_at} />` },
@@ -27,10 +27,10 @@ const COLUMNS = {
   },
 };
 
+const isService = ({ labels }) => Boolean(labels?.service && !labels.sensor_id);
+
 /** The page of what an alert is about: a sensor, or the service that its labels name. */
-export function subjectOf({ series, labels }) {
-  return labels?.service && !labels.sensor_id ? link(["services", labels.service]) : link(["sensors", series]);
-}
+export const subjectOf = (alert) => (isService(alert) ? link(["services", alert.labels.service]) : link(["sensors", alert.series]));
 
 export function AlertRows({ alerts, columns, caption, fresh, testid }) {
   const shown = columns.map((name) => ({ ...COLUMNS[name], label: t(`alerts.col.${COLUMNS[name].key}`) }));
