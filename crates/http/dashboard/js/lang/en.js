@@ -291,6 +291,8 @@ export default {
   "resilience.moves": "Newest changes",
   "resilience.opened.one": "Opened {n} time in this span",
   "resilience.opened.other": "Opened {n} times in this span",
+  "resilience.more.one": "{n} more policy is not shown.",
+  "resilience.more.other": "{n} more policies are not shown.",
   "resilience.useOf": "{used} of {of}",
   "resilience.what": "What these words mean",
   "resilience.col.policy": "Policy",

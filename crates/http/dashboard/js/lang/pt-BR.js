@@ -291,6 +291,8 @@ export default {
   "resilience.moves": "Mudanças mais recentes",
   "resilience.opened.one": "Abriu {n} vez neste período",
   "resilience.opened.other": "Abriu {n} vezes neste período",
+  "resilience.more.one": "{n} política a mais não é exibida.",
+  "resilience.more.other": "{n} políticas a mais não são exibidas.",
   "resilience.useOf": "{used} de {of}",
   "resilience.what": "O que estas palavras significam",
   "resilience.col.policy": "Política",

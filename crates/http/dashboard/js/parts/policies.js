@@ -17,6 +17,9 @@ export const KINDS = ["circuit_breaker", "retry", "retry_budget", "bulkhead", "r
 const MARK = { closed: "normal", half_open: "warning", open: "critical", forced_open: "critical", full: "warning" };
 /** Moves that are listed below the picture. */
 const MOVES_SHOWN = 8;
+/** So many breakers are drawn, those that are not closed first, and so many other policies are listed. */
+const LANE_LIMIT = 48;
+const ROW_LIMIT = 200;
 const SETTINGS_SHOWN = 16;
 const NUMBERS_SHOWN = 12;
 
@@ -49,7 +52,11 @@ function Breakers({ breakers, changes, complete }) {
   const known = complete || changes.length === 0 ? -Infinity : Date.parse(changes.at(-1).at);
   const stories = breakerStories(changes, breakers, now);
   const standing = new Map(breakers.map((each) => [breakerKey(each), each]));
-  const keys = [...new Set([...standing.keys(), ...stories.keys()])].sort();
+  const closed = (key) => (stories.get(key)?.at(-1)?.state ?? "closed") === "closed";
+  const all = [...new Set([...standing.keys(), ...stories.keys()])].sort();
+  // While all fit they keep their places; otherwise none that matters may be left out.
+  if (all.length > LANE_LIMIT) all.sort((a, b) => closed(a) - closed(b));
+  const keys = all.slice(0, LANE_LIMIT);
   const place = (ms) => `${(100 * (ms - from)) / (now - from)}%`;
   const callers = new Set(keys.map((key) => key.split("\n")[0]));
   const recent = changes.slice(0, MOVES_SHOWN);
@@ -60,6 +67,7 @@ function Breakers({ breakers, changes, complete }) {
     <div class="lane-row"><span></span><span></span><span class="lane-now now-head small muted" aria-hidden="true"><span>${t("sensors.col.state")}</span><span>${t("counter.failed")}</span><span>${t("counter.not_permitted_calls")}</span></span></div>
     <ul class="swim">${keys.map((key) => html`<${BreakerLane} key=${key} id=${key} policy=${standing.get(key)} segments=${stories.get(key) ?? []} from=${Math.max(from, known)} to=${now} place=${place} withCaller=${callers.size > 1} />`)}</ul>
     <${Axis} from=${from} to=${now} place=${place} />
+    <${More} n=${all.length - keys.length} />
     ${recent.length > 0 && html`<details class="moves-list"><summary class="small">${t("resilience.moves")}</summary>
       <ol>${recent.map((each) => html`<li key=${`${breakerKey(each)} ${each.at}`} class="small" data-testid="breaker-change" data-to=${each.to}><span class="n"><${Moment} at=${each.at} /></span> <span class="strong">${each.name}</span>
         <span>${word("policy.state", each.from)} → ${word("policy.state", each.to)}</span> ${each.cause && html`<span class="muted" lang="en">${each.cause}</span>`}</li>`)}</ol></details>`}
@@ -86,6 +94,10 @@ function BreakerLane({ id, policy, segments, from, to, place, withCaller }) {
     <span class="lane-now"><${PolicyState} state=${state} /><span class="n">${format.compact(counters.failed ?? counters.failures)}</span><span class=${`n ${rejected ? "strong" : "muted"}`}>${format.compact(rejected)}</span></span></li>`;
 }
 
+function More({ n }) {
+  return n > 0 ? html`<p class="small muted more" data-testid="more-policies">${tn("resilience.more", n, format.integer(n))}</p>` : null;
+}
+
 function Others({ policies, caption }) {
   const columns = [
     { key: "policy", className: "lead", render: (p) => html`<span class="break">${p.name}</span> <span class="muted small">${word("policy", p.kind)}</span>` },
@@ -95,8 +107,9 @@ function Others({ policies, caption }) {
     { key: "numbers", className: "wide", render: (p) => html`<${Numbers} policy=${p} />` },
     { key: "settings", className: "wide low", render: (p) => html`<${Settings} settings=${p.settings} />` },
   ].filter(({ key }) => key !== "caller" || new Set(policies.map((each) => each.caller)).size > 1).map((column) => ({ ...column, label: t(`resilience.col.${column.key}`) }));
-  return html`<${Table} caption=${caption} columns=${columns} rows=${policies} rowKey=${policyKey}
-    rowProps=${(p) => ({ "data-testid": "policy-row", "data-caller": p.caller, "data-name": p.name, "data-kind": p.kind, "data-state": p.state ?? "" })} />`;
+  return html`<${Table} caption=${caption} columns=${columns} rows=${policies.slice(0, ROW_LIMIT)} rowKey=${policyKey}
+    rowProps=${(p) => ({ "data-testid": "policy-row", "data-caller": p.caller, "data-name": p.name, "data-kind": p.kind, "data-state": p.state ?? "" })} />
+    <${More} n=${policies.length - ROW_LIMIT} />`;
 }
 
 const firstOf = (names, ...objects) => {
