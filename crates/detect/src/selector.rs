@@ -17,16 +17,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use farol_event::Reading;
-use regex::{Regex, RegexBuilder};
+use farol_matcher::syntax::{self, Quoted};
+use farol_matcher::{Dialect, Pattern, SyntaxError};
 
-mod parse;
+pub use farol_matcher::{MAX_COMPILED_REGEX_BYTES, MAX_MATCHERS};
 
 /// The longest selector, in bytes.
-pub const MAX_SELECTOR_BYTES: usize = 4096;
-/// How many matchers one selector may have.
-pub const MAX_MATCHERS: usize = 16;
-/// The largest compiled regular expression, in bytes.
-pub const MAX_COMPILED_REGEX_BYTES: usize = 256 * 1024;
+pub const MAX_SELECTOR_BYTES: usize = farol_matcher::MAX_BYTES;
 
 /// A label that every series of a sensor has (empty if the sender gave nothing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -202,7 +199,7 @@ impl Label {
 enum Test {
     Equal(Box<str>),
     /// The anchored expression and its text as it was written.
-    Regex(Regex, Box<str>),
+    Regex(Pattern, Box<str>),
 }
 
 /// Why a text is no selector.
@@ -259,7 +256,7 @@ impl Selector {
                 let value = matcher.label.value(labels);
                 let holds = match &matcher.test {
                     Test::Equal(text) => value == text.as_ref(),
-                    Test::Regex(regex, _) => regex.is_match(value),
+                    Test::Regex(pattern, _) => pattern.matches(value),
                 };
                 holds != matcher.negated
             })
@@ -287,13 +284,13 @@ impl FromStr for Selector {
             return Err(SelectorError::TooLong(text.len()));
         }
         let mut matchers = Vec::new();
-        let parsed = parse::matchers(text)?;
-        let about_services = parsed.iter().any(|matcher| matches!(matcher.label, SERVICE | METRIC));
+        let parsed = syntax::matchers(text, Dialect::PromQl)?;
+        let about_services = parsed.iter().any(|matcher| matches!(&*matcher.label, SERVICE | METRIC));
         for parsed in parsed {
             let label = if about_services {
-                Label::of_service(parsed.label)
+                Label::of_service(&parsed.label)
             } else {
-                LabelName::of(parsed.label).map(Label::Known).ok_or_else(|| SelectorError::UnknownLabel {
+                LabelName::of(&parsed.label).map(Label::Known).ok_or_else(|| SelectorError::UnknownLabel {
                     at: parsed.label_at,
                     name: parsed.label.chars().take(64).collect(),
                 })?
@@ -310,17 +307,18 @@ impl FromStr for Selector {
 }
 
 /// Compiles `pattern` to match whole values only.
-fn compile(pattern: &str, at: usize) -> Result<Regex, SelectorError> {
-    let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED_REGEX_BYTES).build();
-    // The pattern has to stand on its own first: `a)|(b` would otherwise become valid by the anchors around it.
-    build(pattern).and_then(|_| build(&format!("^(?s:{pattern})$"))).map_err(|e| {
-        let problem = match e {
-            regex::Error::Syntax(text) => text.lines().last().unwrap_or("syntax error").trim().to_owned(),
-            regex::Error::CompiledTooBig(limit) => format!("needs more than {limit} bytes compiled"),
-            other => other.to_string(),
-        };
-        SelectorError::Regex { at, problem }
-    })
+fn compile(pattern: &str, at: usize) -> Result<Pattern, SelectorError> {
+    Pattern::new(pattern).map_err(|error| SelectorError::Regex { at, problem: error.to_string() })
+}
+
+impl From<SyntaxError> for SelectorError {
+    fn from(error: SyntaxError) -> Self {
+        match error {
+            SyntaxError::TooManyMatchers => SelectorError::TooManyMatchers,
+            SyntaxError::Expected { at, expected } => SelectorError::Expected { at, expected },
+            SyntaxError::Escape { at } => SelectorError::Escape { at },
+        }
+    }
 }
 
 impl fmt::Display for Selector {
@@ -334,7 +332,7 @@ impl fmt::Display for Selector {
                 (Test::Regex(_, text), true) => ("!~", text),
             };
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{}{operator}{}", matcher.label.as_str(), parse::Quoted(value))?;
+            write!(f, "{comma}{}{operator}{}", matcher.label.as_str(), Quoted(value))?;
         }
         f.write_str("}")
     }

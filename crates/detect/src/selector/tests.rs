@@ -95,7 +95,7 @@ proptest! {
 
     #[test]
     fn every_value_can_be_written_and_parses_back(value in ".{0,40}", operator in prop::sample::select(vec!["=", "!="])) {
-        let text = format!("{{zone{operator}{}}}", parse::Quoted(&value));
+        let text = format!("{{zone{operator}{}}}", Quoted(&value));
         let selector: Selector = text.parse().unwrap();
         prop_assert_eq!(selector.to_string(), text);
         let labels = SeriesLabels { zone: &value, ..Default::default() };
