@@ -119,8 +119,9 @@ fn accessors(function: &ItemFn, policies: &[Policy]) -> TokenStream {
             #(#conditions)*
             #[doc = #doc]
             #visibility fn #name() -> &'static #type_name {
-                static POLICY: ::std::sync::LazyLock<#type_name> = ::std::sync::LazyLock::new(|| #construction);
-                &POLICY
+                // A name that the construction, which is written outside, doesn't mean by chance.
+                static __FAROL_RESILIENCE_POLICY: ::std::sync::LazyLock<#type_name> = ::std::sync::LazyLock::new(|| #construction);
+                &__FAROL_RESILIENCE_POLICY
             }
         }
     });

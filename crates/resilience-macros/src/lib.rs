@@ -62,6 +62,8 @@
 //!   be `&self`.
 //! * In an `impl` block the function must have a `self` or mention `Self`: nothing else tells a macro that it isn't a free
 //!   function. In an `impl` of a trait the attributes don't work, because the function beside it isn't the trait's.
+//! * Without `name`, a policy is named after module and function. Methods of one name on two types of a module need names: a
+//!   macro doesn't see the type, and a registry takes each name once.
 //! * All instances of a generic function share one policy. Predicates (`when`, `when_error`, `not_idempotent`,
 //!   `failure_if`) can't be used if the result's type is generic, nor if they capture anything.
 //!

@@ -97,3 +97,19 @@ async fn a_dropped_call_frees_its_probe() {
     breaker.try_acquire().unwrap().success();
     assert_eq!(breaker.state(), State::Closed);
 }
+
+#[tokio::test]
+async fn a_call_whose_panic_is_caught_outside_of_the_layer_counts_as_failed() {
+    let (breaker, _clock) = breaker();
+    let panics =
+        service_fn(|(): ()| async { if true { panic!("a bug") } else { Ok::<(), &'static str>(()) } });
+    let mut service = ServiceBuilder::new().layer(breaker.layer()).service(panics);
+    let mut call = Box::pin(service.ready().await.unwrap().call(()));
+    let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+    }));
+    assert!(polled.is_err());
+    drop(call);
+    assert_eq!(breaker.snapshot().count("failed"), Some(1));
+    assert_eq!(breaker.snapshot().count("cancelled"), Some(0));
+}

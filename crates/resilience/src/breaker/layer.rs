@@ -102,6 +102,19 @@ pin_project! {
     }
 }
 
+/// Settles a call that panics while it panics. Who catches the panic outside of this future drops it only later, when
+/// nothing tells it from a call that was given up.
+struct FailsOnUnwind<'a>(&'a mut Option<Permit<'static>>);
+
+impl Drop for FailsOnUnwind<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.take());
+        }
+    }
+}
+
 impl<F, C, T, E> Future for ResponseFuture<F, C>
 where
     F: Future<Output = Result<T, E>>,
@@ -112,7 +125,10 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().inner.project() {
             InnerProjection::Admitted { call, permit, classify } => {
-                let result = ready!(call.poll(context));
+                let result = {
+                    let _settles = FailsOnUnwind(permit);
+                    ready!(call.poll(context))
+                };
                 if let Some(permit) = permit.take() {
                     permit.settle(classify.classify(&result));
                 }

@@ -223,6 +223,21 @@ const COUNT_BITS: u32 = 20;
 /// A slice counts this many calls; the calls after are not counted, which leaves the ratio as it is.
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
+/// By how many slices a call may be late and still be told from one that begins a slice anew. Numbers come round after 2^24
+/// slices, so an older word can look newer; the fewer are taken for newer, the less likely that is.
+const LATE_SLICES: u64 = 1024;
+
+/// The word to count on for a call in the slice of this number: the one that is there, a new one if that is of an older
+/// slice, or none if it is of a newer one: the caller was held up since it read the clock, and its slice is gone.
+fn counted_in(word: u64, number: u64) -> Option<u64> {
+    let number = number & NUMBER_MASK;
+    match (word >> NUMBER_SHIFT).wrapping_sub(number) & NUMBER_MASK {
+        0 => Some(word),
+        ahead if ahead <= LATE_SLICES && word != 0 => None,
+        _ => Some(number << NUMBER_SHIFT),
+    }
+}
+
 impl TimeWindow {
     pub(crate) fn new(span: Duration) -> Self {
         let slice_nanos = (crate::clock::nanos(span) / SLICES as u64).max(1);
@@ -239,16 +254,14 @@ impl TimeWindow {
         let Some(slice) = self.slices.get(usize::try_from(number % SLICES as u64).unwrap_or(0)) else {
             return;
         };
-        let tag = (number & NUMBER_MASK) << NUMBER_SHIFT;
         let calls = slice.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let counted = if word >> NUMBER_SHIFT == number & NUMBER_MASK { word } else { tag };
+            let counted = counted_in(word, number)?;
             let total = counted >> COUNT_BITS & COUNT_MAX;
             (total < COUNT_MAX).then(|| counted + (1 << COUNT_BITS) + u64::from(failed))
         });
         if slow && calls.is_ok() {
             let _ = slice.slow.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                let counted = if word >> NUMBER_SHIFT == number & NUMBER_MASK { word } else { tag };
-                Some(counted + 1)
+                Some(counted_in(word, number)? + 1)
             });
         }
     }

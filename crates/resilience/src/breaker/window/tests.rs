@@ -160,3 +160,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_call_that_was_held_up_for_a_whole_window_wipes_no_newer_slice() {
+    // Slices of one millisecond; ten of them are the window.
+    let window = TimeWindow::new(Duration::from_millis(SLICES as u64));
+    let (late, now) = (at(5), at(5 + SLICES as u64));
+    window.record(true, true, now);
+    window.record(false, true, late);
+    assert_eq!(window.counts(now), count([(true, true)]));
+    // Numbers of slices come round: a word from that long ago is old all the same.
+    let around = at(6 + (1 << 24) - 2048);
+    window.record(true, false, around);
+    assert_eq!(window.counts(around), count([(true, false)]));
+}
