@@ -10,7 +10,8 @@
 //! Beside them: [`rules`] (the rules in force, replaced without a restart), [`published_rules`] (the same for workers in other
 //! processes), [`notifier`] (alerts to webhooks, e-mail and the
 //! log, by routes or at once, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
-//! the views), [`services`] (watched services: commands from the log, findings to it) and [`topics`].
+//! the views), [`services`] (watched services: commands from the log, findings to it), [`outgoing`] (the policies of Farol's own
+//! calls, as events) and [`topics`].
 //!
 //! Nothing here decides: rules are evaluated in `farol-detect`, an alert's life and the retry schedule in
 //! `farol-alert`. These are the shells that poll, commit and deliver.
@@ -22,6 +23,7 @@ mod heartbeat;
 pub mod housekeeping;
 mod intake;
 pub mod notifier;
+pub mod outgoing;
 pub mod published_rules;
 pub mod rebalances;
 pub mod rules;

@@ -13,6 +13,8 @@
 
 mod publish;
 
+pub use publish::event;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use farol_event::{Event, EventType, Timestamp};
 use farol_registry::definition::NamedService;
 use farol_registry::record::{Content, Replay, TOPIC};
 use farol_registry::{Catalogue, Command, Origin, Prober, Record, ServiceId, Watch, WatchDeps};
+use farol_resilience::Registry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +51,8 @@ pub struct ServiceWatchDeps {
     pub bus: Arc<dyn Bus>,
     /// Publishes events.
     pub events: SystemEvents,
+    /// The registry of Farol's own calls; see [`crate::outgoing`].
+    pub policies: Registry,
     /// Who asks.
     pub prober: Arc<dyn Prober>,
     /// Where others see what is watched.
@@ -68,7 +73,7 @@ impl ServiceWatch {
     /// # Errors
     /// When the bus can't be read.
     pub async fn start(deps: ServiceWatchDeps) -> Result<Self, BusError> {
-        let ServiceWatchDeps { bus, events, prober, catalogue, configured } = deps;
+        let ServiceWatchDeps { bus, events, policies, prober, catalogue, configured } = deps;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let stop_on_error = stop.clone().drop_guard();
         let (findings, found) = mpsc::channel(FINDINGS);
@@ -76,6 +81,7 @@ impl ServiceWatch {
             WatchDeps {
                 prober,
                 clock: Arc::new(system_events::now),
+                policies,
                 catalogue: Arc::clone(&catalogue),
                 findings,
             },

@@ -5,25 +5,30 @@
 //! interval whose phase comes from its name, so that checks don't ask all at once, neither at the start nor later; a turn that
 //! comes while the last question is still under way is left out. One task owns the book and takes commands, answers and time.
 //!
+//! Each question goes through policies of `farol-resilience`: a timeout around everything, a bulkhead for each service.
+//!
 //! Bounds: [`MAX_SERVICES`](crate::MAX_SERVICES) times [`MAX_CHECKS`](crate::definition::MAX_CHECKS) tasks; of one service at most
 //! [`MAX_CALLS`] questions at a time. Whoever receives the findings holds everything up when he is slow: nothing is told out of
 //! order, nothing is dropped.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farol_event::Timestamp;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use farol_resilience::pipeline::Stack;
+use farol_resilience::{Bulkhead, Error, Pipeline, PolicyKind, Registry, Timeout};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::book::{Book, Command};
 use crate::catalogue::{Catalogue, Entry};
-use crate::definition::{CheckDefinition, ServiceDefinition};
+use crate::definition::{CheckDefinition, MAX_CHECKS, MAX_TIMEOUT, ServiceDefinition};
 use crate::id::{CheckName, ServiceId};
 use crate::probe::{Failure, ProbeAnswer, Prober, Reach};
 use crate::service::{Finding, FindingKind, Service};
@@ -51,6 +56,8 @@ pub struct WatchDeps {
     pub clock: Clock,
     /// Where others see what is watched.
     pub catalogue: Arc<Catalogue>,
+    /// Where the policies of its calls are registered, `check:SERVICE` the bulkhead and `check:SERVICE/CHECK` the timeouts.
+    pub policies: Registry,
     /// Where findings go, in the order in which they were made.
     pub findings: mpsc::Sender<Vec<Finding>>,
 }
@@ -120,6 +127,31 @@ struct Asked {
     reach: Reach,
     generation: u64,
     _stop: DropGuard,
+    _policies: Registered,
+}
+
+/// The policies of one service's checks, registered for as long as it is asked like this.
+struct Registered {
+    registry: Registry,
+    names: Vec<(PolicyKind, String)>,
+}
+
+impl Registered {
+    fn add(&mut self, kind: PolicyKind, name: String, policy: impl farol_resilience::Policy) {
+        match self.registry.register(policy) {
+            Ok(()) => self.names.push((kind, name)),
+            // It works all the same; it is only not seen.
+            Err(error) => tracing::warn!(%name, %error, "a policy of a check is not shown"),
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        for (kind, name) in &self.names {
+            self.registry.remove(*kind, name);
+        }
+    }
 }
 
 impl Watcher {
@@ -180,20 +212,34 @@ impl Watcher {
         if self.asked.get(id).is_some_and(|asked| asked.definition == definition && asked.reach == reach) {
             return;
         }
+        // The policies of the old definition give their names back.
+        self.asked.remove(id);
         self.generation += 1;
         let stop = self.stop.child_token();
-        let permits = Arc::new(Semaphore::new(MAX_CALLS));
+        let mut policies = Registered { registry: self.deps.policies.clone(), names: Vec::new() };
+        let name = format!("check:{id}");
+        // Who waits for a place is bounded by the check's own timeout, which stands around the bulkhead.
+        let bulkhead = Bulkhead::builder(name.as_str())
+            .max_concurrent(MAX_CALLS)
+            .max_waiting(MAX_CHECKS)
+            .max_wait(MAX_TIMEOUT)
+            .build();
+        policies.add(PolicyKind::Bulkhead, name, bulkhead.clone());
         for check in &definition.checks {
             if matches!(check.target, Target::Heartbeat) {
                 continue;
             }
+            let name = format!("check:{id}/{}", check.name);
+            let timeout = Timeout::new(name.as_str(), check.timeout);
+            policies.add(PolicyKind::Timeout, name, timeout.clone());
+            let calls = Pipeline::outermost(timeout).then(bulkhead.clone());
             let task = CheckTask {
                 service: id.clone(),
                 generation: self.generation,
                 check: check.clone(),
                 reach,
                 prober: Arc::clone(&self.deps.prober),
-                permits: Arc::clone(&permits),
+                calls,
                 answers: self.answers.clone(),
             };
             let stop = stop.clone();
@@ -204,7 +250,13 @@ impl Watcher {
                 }
             });
         }
-        let asked = Asked { definition, reach, generation: self.generation, _stop: stop.drop_guard() };
+        let asked = Asked {
+            definition,
+            reach,
+            generation: self.generation,
+            _stop: stop.drop_guard(),
+            _policies: policies,
+        };
         self.asked.insert(id.clone(), asked);
     }
 
@@ -238,7 +290,7 @@ struct CheckTask {
     check: CheckDefinition,
     reach: Reach,
     prober: Arc<dyn Prober>,
-    permits: Arc<Semaphore>,
+    calls: Pipeline<Stack<Timeout, Bulkhead>>,
     answers: mpsc::Sender<Answered>,
 }
 
@@ -248,28 +300,33 @@ impl CheckTask {
         let mut turn = Instant::now() + phase(&self.service, &self.check.name, interval.min(START_SPREAD));
         loop {
             tokio::time::sleep_until(turn).await;
-            let answer = self.ask().await;
-            let answered = Answered {
-                service: self.service.clone(),
-                generation: self.generation,
-                check: self.check.name.clone(),
-                answer,
-            };
-            if self.answers.send(answered).await.is_err() {
-                return;
+            if let Some(answer) = self.ask().await {
+                let answered = Answered {
+                    service: self.service.clone(),
+                    generation: self.generation,
+                    check: self.check.name.clone(),
+                    answer,
+                };
+                if self.answers.send(answered).await.is_err() {
+                    return;
+                }
             }
             turn = next_turn(turn, interval, Instant::now());
         }
     }
 
-    async fn ask(&self) -> ProbeAnswer {
-        let asking = async {
-            let _permit = self.permits.acquire().await;
-            self.prober.probe(&self.check.target, self.reach).await
-        };
-        tokio::time::timeout(self.check.timeout, asking)
-            .await
-            .unwrap_or_else(|_| ProbeAnswer::none(Failure::TimedOut(self.check.timeout)))
+    /// The answer; none if the question was not asked, which says nothing about the service.
+    async fn ask(&self) -> Option<ProbeAnswer> {
+        let asking =
+            || async { Ok::<_, Infallible>(self.prober.probe(&self.check.target, self.reach).await) };
+        match self.calls.call_once(asking).await {
+            Ok(answer) => Some(answer),
+            Err(Error::TimedOut { after, .. }) => Some(ProbeAnswer::none(Failure::TimedOut(after))),
+            Err(refused) => {
+                tracing::debug!(service = %self.service, check = %self.check.name, %refused, "a check was not asked");
+                None
+            }
+        }
     }
 }
 

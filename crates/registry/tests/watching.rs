@@ -58,6 +58,7 @@ fn start() -> Watching {
         prober: Arc::new(ByPort { began, asked: Arc::clone(&asked) }),
         clock: Arc::new(move || Timestamp::EPOCH.saturating_add(began.elapsed())),
         catalogue: Arc::clone(&catalogue),
+        policies: farol_resilience::Registry::new(),
         findings,
     };
     let watch = Watch::start(deps, &tasks, stop.clone());

@@ -9,6 +9,7 @@ use farol_event::Timestamp;
 use farol_http::{MetricsSource, Sample, SampleValue};
 use farol_log::SYNC_BUCKETS;
 use farol_pipeline::ViewsProgress;
+use farol_resilience::Registry;
 use farol_view::Store;
 
 /// What is running, as numbers.
@@ -18,6 +19,8 @@ pub struct RunningNumbers {
     pub views: ViewsProgress,
     /// The server for Kafka clients, if it is there.
     pub kafka: Option<Arc<dyn Fn() -> KafkaStats + Send + Sync>>,
+    /// The policies of Farol's own calls.
+    pub policies: Registry,
 }
 
 impl MetricsSource for RunningNumbers {
@@ -29,6 +32,7 @@ impl MetricsSource for RunningNumbers {
         samples.extend(self.group_lag_seconds(&stats));
         samples.extend(producers(&stats));
         samples.extend(self.view_samples());
+        samples.extend(policies(&self.policies));
         samples.extend(self.kafka.iter().flat_map(|numbers| kafka(&numbers())));
         samples
     }
@@ -250,6 +254,32 @@ fn groups(stats: &BrokerStats) -> Vec<Sample> {
         .with("group", &group.group)
     });
     lag.chain(generations).collect()
+}
+
+/// The policies of Farol's own calls: what they counted, how they stand.
+fn policies(policies: &Registry) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for policy in policies.snapshots() {
+        let of = |sample: Sample| sample.with("kind", policy.kind.as_str()).with("policy", &policy.name);
+        for counter in &policy.counters {
+            let value = SampleValue::Counter(counter.value);
+            let help = "What the policies of Farol's own calls have counted";
+            samples.push(of(sample("farol_outgoing_calls", help, value)).with("outcome", counter.name()));
+        }
+        for gauge in &policy.gauges {
+            let help = "How the policies of Farol's own calls stand";
+            let value = SampleValue::Gauge(gauge.value);
+            samples.push(of(sample("farol_outgoing_policy", help, value)).with("measure", gauge.name));
+        }
+        for state in policy.states {
+            let help = "1 for the state that a policy of Farol's own calls is in, 0 for the others";
+            let value = SampleValue::Gauge(if policy.state == Some(*state) { 1.0 } else { 0.0 });
+            samples.push(of(sample("farol_outgoing_state", help, value)).with("state", state));
+        }
+    }
+    // The format wants the samples of one name together.
+    samples.sort_by_key(|sample| sample.name);
+    samples
 }
 
 fn sample(name: &'static str, help: &'static str, value: SampleValue) -> Sample {

@@ -12,6 +12,7 @@ use farol_bus::embedded::{EmbeddedBus, RecoverySummary};
 use farol_event::{EventType, Timestamp};
 use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
 use farol_http::{HttpDeps, ServeError};
+use farol_pipeline::outgoing;
 use farol_pipeline::{
     Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch, ServiceWatchDeps,
     SystemEvents, TopicNames, TopicOverride, ViewRetention, WorkerSettings, default_topics, ensure_topics,
@@ -76,13 +77,16 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     let DataFolder { dir, bus, recovery } = folder;
 
     let rules = start_rules(settings)?;
-    let pipeline = start_pipeline(settings, names, &bus, &store, &rules).await?;
+    // Of all of Farol's own calls: the notifier's and the checks'.
+    let policies = outgoing::registry();
+    let pipeline = start_pipeline(settings, names, &bus, &store, &rules, &policies).await?;
     let views_ahead: Vec<_> = pipeline.views_ahead_of_log().to_vec();
     let (events, workers, views) =
         (pipeline.events().clone(), Arc::clone(pipeline.workers()), pipeline.views().clone());
     stop_pipeline(pipeline, stops);
     announce(&events, stops).await;
-    let catalogue = watch_services(settings, &bus, &events, stops).await?;
+    publish_policies(&policies, &events, stops);
+    let catalogue = watch_services(settings, &bus, &events, &policies, stops).await?;
     let parts = RunningParts {
         bus: Arc::clone(&bus),
         recovery: recovery.clone(),
@@ -99,6 +103,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         store: store.clone(),
         views: parts.views.clone(),
         kafka: kafka.as_ref().map(|kafka| Arc::clone(&kafka.numbers)),
+        policies,
     });
     let address = start_http(settings, demo, &dir, &bus, numbers, parts, stops).await?;
     watch_rules(&rules, events, stops)?;
@@ -177,6 +182,7 @@ async fn start_pipeline(
     bus: &Arc<EmbeddedBus>,
     store: &Store,
     rules: &Arc<RulesHandle>,
+    policies: &Registry,
 ) -> anyhow::Result<Pipeline> {
     let workers = (1..=settings.pipeline.workers.get())
         .map(|number| format!("{}-{number}", settings.pipeline.consumer_id));
@@ -197,8 +203,8 @@ async fn start_pipeline(
         },
     };
     let bus: Arc<dyn Bus> = bus.clone();
-    let outgoing = Registry::new();
-    let deps = PipelineDeps { bus, store: store.clone(), rules: Arc::clone(rules), outgoing };
+    let (rules, outgoing) = (Arc::clone(rules), policies.clone());
+    let deps = PipelineDeps { bus, store: store.clone(), rules, outgoing };
     Ok(Pipeline::start(settings, deps).await?)
 }
 
@@ -226,17 +232,29 @@ async fn announce(events: &SystemEvents, stops: &mut Stops) {
     });
 }
 
+/// From now on the policies of Farol's own calls are told as events.
+fn publish_policies(policies: &Registry, events: &SystemEvents, stops: &mut Stops) {
+    let stop = CancellationToken::new();
+    let publishing = tokio::spawn(outgoing::publish(policies.clone(), events.clone(), stop.clone()));
+    stops.push("policies of outgoing calls", async move {
+        stop.cancel();
+        publishing.await.err().map(|error| error.to_string()).into_iter().collect()
+    });
+}
+
 /// Starts the checks of services. They stop before the pipeline, whose workers and views take what they find.
 async fn watch_services(
     settings: &Settings,
     bus: &Arc<EmbeddedBus>,
     events: &SystemEvents,
+    policies: &Registry,
     stops: &mut Stops,
 ) -> anyhow::Result<Arc<Catalogue>> {
     let catalogue = Arc::new(Catalogue::new(settings.api_targets.reach()));
     let deps = ServiceWatchDeps {
         bus: bus.clone(),
         events: events.clone(),
+        policies: policies.clone(),
         prober: Arc::new(NetworkProber::default()),
         catalogue: Arc::clone(&catalogue),
         configured: settings.services.0.clone(),

@@ -190,6 +190,7 @@ impl Farol {
         let watch = ServiceWatchDeps {
             bus: Arc::clone(&dyn_bus),
             events: pipeline.events().clone(),
+            policies: farol_pipeline::outgoing::registry(),
             prober: Arc::new(NetworkProber::default()),
             catalogue: Arc::clone(&catalogue),
             configured: Vec::new(),

@@ -93,51 +93,56 @@ impl Publisher {
 
 impl Out {
     fn add(&mut self, finding: &Finding) {
-        match &finding.kind {
-            FindingKind::CheckChanged { check, from, to, reason, doing, critical } => {
-                let changed = CheckChanged {
-                    check: check.to_string(),
-                    from: *from,
-                    to: *to,
-                    reason: reason.clone(),
-                    kind: Some(*doing),
-                    critical: *critical,
-                    response_time_ms: None,
-                };
-                self.event(finding, EventType::CHECK_CHANGED, &changed);
-            }
-            FindingKind::Measured { check, response_time } => {
-                let ms = response_time.as_secs_f64() * 1000.0;
-                let metric = Metric::new(names::RESPONSE_TIME_MS, ms, "ms").with_tag("check", check.as_str());
-                self.event(finding, EventType::METRIC_COLLECTED, &metric);
-            }
-            FindingKind::Unavailable { outage, reason } => {
-                let reason = Reason { reason: Some(format!("{}: {reason}", outage.check)) };
-                self.event(finding, EventType::SYSTEM_UNAVAILABLE, &reason);
-                self.keep(finding, Content::Outage(Some(outage.clone())));
-            }
-            FindingKind::Recovered { outage, reason } => {
-                let lasted = finding.at.since(outage.since).as_secs_f64();
-                let text = reason.map_or_else(|| format!("after {lasted:.1} s"), str::to_owned);
-                self.event(finding, EventType::SYSTEM_RECOVERED, &Reason { reason: Some(text) });
-                self.keep(finding, Content::Outage(None));
-            }
-            FindingKind::MaintenanceEnded => {
-                let reason = Reason { reason: Some("its time was up".to_owned()) };
-                self.event(finding, EventType::MAINTENANCE_ENDED, &reason);
-                self.keep(finding, Content::Maintenance(None));
-            }
-        }
-    }
-
-    fn event(&mut self, finding: &Finding, event_type: EventType, data: &impl Serialize) {
-        let event = Event::new(Uuid::now_v7(), finding.at, event_type, finding.service.as_str(), data);
+        let event = event(finding);
         let key = Bytes::copy_from_slice(finding.service.as_str().as_bytes());
         self.events.push(ProducerRecord::new(key, event.to_json(), event.time));
-    }
-
-    fn keep(&mut self, finding: &Finding, content: Content) {
+        let content = match &finding.kind {
+            FindingKind::CheckChanged { .. } | FindingKind::Measured { .. } => return,
+            FindingKind::Unavailable { outage, .. } => Content::Outage(Some(outage.clone())),
+            FindingKind::Recovered { .. } => Content::Outage(None),
+            FindingKind::MaintenanceEnded => Content::Maintenance(None),
+        };
         let record = Record { service: finding.service.clone(), content };
         self.kept.push(to_bus(&record, finding.at));
     }
+}
+
+/// What a finding is told as.
+pub fn event(finding: &Finding) -> Event {
+    match &finding.kind {
+        FindingKind::CheckChanged { check, from, to, reason, doing, critical } => {
+            let changed = CheckChanged {
+                check: check.to_string(),
+                from: *from,
+                to: *to,
+                reason: reason.clone(),
+                kind: Some(*doing),
+                critical: *critical,
+                response_time_ms: None,
+            };
+            told(finding, EventType::CHECK_CHANGED, &changed)
+        }
+        FindingKind::Measured { check, response_time } => {
+            let ms = response_time.as_secs_f64() * 1000.0;
+            let metric = Metric::new(names::RESPONSE_TIME_MS, ms, "ms").with_tag("check", check.as_str());
+            told(finding, EventType::METRIC_COLLECTED, &metric)
+        }
+        FindingKind::Unavailable { outage, reason } => {
+            let reason = Reason { reason: Some(format!("{}: {reason}", outage.check)) };
+            told(finding, EventType::SYSTEM_UNAVAILABLE, &reason)
+        }
+        FindingKind::Recovered { outage, reason } => {
+            let lasted = finding.at.since(outage.since).as_secs_f64();
+            let text = reason.map_or_else(|| format!("after {lasted:.1} s"), str::to_owned);
+            told(finding, EventType::SYSTEM_RECOVERED, &Reason { reason: Some(text) })
+        }
+        FindingKind::MaintenanceEnded => {
+            let reason = Reason { reason: Some("its time was up".to_owned()) };
+            told(finding, EventType::MAINTENANCE_ENDED, &reason)
+        }
+    }
+}
+
+fn told(finding: &Finding, event_type: EventType, data: &impl Serialize) -> Event {
+    Event::new(Uuid::now_v7(), finding.at, event_type, finding.service.as_str(), data)
 }
