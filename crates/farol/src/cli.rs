@@ -14,7 +14,7 @@ pub mod service;
 
 pub use events::Events;
 pub use kafka::{Consume, Groups, Produce, Topics, Worker};
-pub use service::{Service, SimulateWhat};
+pub use service::{Demo, Service, SimulateWhat};
 
 use crate::settings::layers::Flag;
 use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
@@ -88,6 +88,10 @@ pub enum Command {
 
     /// Steer simulated services, and say what is known of watched ones
     Service(Service),
+
+    /// Play a demonstration, on the terminal and on the dashboard
+    #[command(subcommand)]
+    Demo(Demo),
 
     /// Run the rules in a process of its own, as a member of the workers' group
     #[command(after_help = "Examples:\n  \

@@ -9,6 +9,7 @@
 mod cli;
 mod client;
 mod data_folder;
+mod demo;
 mod events;
 mod kafka;
 mod paper;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, RulesCommand, SimulateWhat, ViewCommand};
+use cli::{Cli, Command, Demo, RulesCommand, SimulateWhat, ViewCommand};
 use settings::listing::{Explanations, example, listing};
 use settings::problem::Problems;
 use settings::{Role, Settings, Sources};
@@ -75,6 +76,7 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
         Command::Events(arguments) => events::run(&arguments, &settings),
         Command::Service(arguments) => services::command(arguments, &settings),
+        Command::Demo(Demo::Resilience(arguments)) => demo::run(&arguments, &settings),
         Command::Topics(arguments) => kafka::topics::run(arguments, &settings),
         Command::Groups(arguments) => kafka::groups::run(arguments, &settings),
         Command::Consume(arguments) => kafka::consume::run(arguments, &settings),

@@ -14,9 +14,9 @@ mod kafka;
 mod metrics;
 mod notify;
 mod open_files;
-mod parts;
+pub mod parts;
 mod rules_watch;
-mod stops;
+pub mod stops;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

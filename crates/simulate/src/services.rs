@@ -90,7 +90,7 @@ pub fn service_names(count: usize) -> Vec<String> {
     (0..count).map(name).collect()
 }
 
-/// One request to a Farol, with a JSON body (none for a DELETE), on a connection of its own.
+/// One request to a Farol, with a JSON body (none for a GET and a DELETE), on a connection of its own.
 ///
 /// # Errors
 /// See [`ClientError`].

@@ -1,4 +1,4 @@
-//! The commands about services: simulated ones and watched ones.
+//! The commands about services: simulated ones, watched ones, and the demonstration.
 
 use std::time::Duration;
 
@@ -157,4 +157,25 @@ pub enum ServiceCommand {
         #[arg(long, conflicts_with_all = ["by", "reason", "lasts"])]
         end: bool,
     },
+}
+
+/// What is demonstrated.
+#[derive(Debug, Subcommand)]
+pub enum Demo {
+    /// Breakers, bulkheads, retries and events at work on simulated services, about a minute
+    #[command(after_help = "Examples:\n  \
+        farol demo resilience                                  with a Farol of its own, on a temporary folder\n  \
+        farol demo resilience --server http://127.0.0.1:5000   on the dashboard of one that runs")]
+    Resilience(DemoResilience),
+}
+
+#[derive(Debug, Args)]
+pub struct DemoResilience {
+    /// Address of a running Farol [default: one of its own is started]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub server: Option<String>,
+
+    /// Shorter waits, for tests
+    #[arg(long)]
+    pub fast: bool,
 }

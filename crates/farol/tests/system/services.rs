@@ -139,3 +139,35 @@ async fn registrations_and_outages_survive_a_restart_and_nothing_is_told_twice()
     assert_eq!(events(&third, "shop", "servico_removido").await.len(), 0);
     drop(listener);
 }
+
+#[tokio::test]
+async fn the_demonstration_shows_all_five_and_leaves_nothing_behind() {
+    let folder = folder();
+    let temporary = folder.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = farol(folder.path());
+    command.args(["demo", "resilience", "--fast"]).env("TMPDIR", &temporary);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("farol can be run");
+    let mut playing = Ended(child);
+    let mut said = Lines::follow(playing.0.stdout.take().unwrap());
+    let mut errors = Lines::follow(playing.0.stderr.take().unwrap());
+    let ended = eventually(SOON * 4, "the demonstration ends", async || playing.0.try_wait().unwrap()).await;
+    said.finish();
+    errors.finish();
+    let (said, errors) = (said.text(), errors.text());
+    assert!(ended.success(), "{said}\n{errors}");
+    for line in [
+        "payments: servico_iniciado",
+        "the breaker opened within the 5th failing call",
+        "the breaker closed",
+        "sistema_recuperado, once",
+        "come back together, instead of",
+        "the slow service holds up nobody",
+        "by type pedido_criado: 30",
+        "What was seen",
+    ] {
+        assert!(said.contains(line), "`{line}` is missing in\n{said}");
+    }
+    assert!(!said.contains('\u{1b}'), "colours only on a terminal");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the temporary folder is gone");
+}

@@ -250,7 +250,7 @@ pub(super) async fn call(
     body: &impl Serialize,
 ) -> Result<Answer, ClientError> {
     let template = RequestTemplate::sending(method.clone(), farol, path, "application/json")?;
-    let body = if method == Method::DELETE {
+    let body = if matches!(method, Method::GET | Method::DELETE) {
         Bytes::new()
     } else {
         serde_json::to_vec(body).map(Bytes::from).map_err(|error| ClientError::Request(error.to_string()))?

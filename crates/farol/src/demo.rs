@@ -1,0 +1,155 @@
+//! `farol demo resilience`: the founding document's five demonstrations, live on the terminal and, through events, on the
+//! dashboard.
+//!
+//! Three simulated services (real HTTP servers on loopback) report to a Farol: one of its own on a temporary folder, or the one
+//! that `--server` names. The demonstration is their client: it calls `/work` through the policies of `farol-resilience` and tells
+//! the Farol what the policies did, as any other program would. Each scene says what it expects and checks it; what does not come
+//! true fails the demonstration, with exit code 1.
+//!
+//! Bounds: every wait has one ([`scenes::PATIENCE`]), and the whole has [`LIMIT`].
+
+mod scenes;
+mod screen;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use farol_event::service::SimulationApplied;
+use farol_simulate::{ServerUrl, ServiceOptions, ServiceSimulators};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::service::DemoResilience;
+use crate::client::{server, until_interrupted};
+use crate::run::parts;
+use crate::run::stops::{PART_LIMIT, Stops};
+use crate::services::a_seed;
+use crate::settings::Settings;
+use crate::settings::services::{ApiTargets, Services};
+use crate::settings::value::{ListenAddress, ListenOrOff};
+use crate::terminal::{say, with_causes};
+use screen::Screen;
+use world::World;
+
+/// How long the whole may take.
+const LIMIT: Duration = Duration::from_secs(180);
+/// The services that play.
+const NAMES: [&str; 3] = ["payments", "inventory", "orders"];
+
+/// Plays it.
+pub fn run(arguments: &DemoResilience, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let (url, fast) = (arguments.server.clone(), arguments.fast);
+    until_interrupted(|shutdown| async move {
+        let mut stops = Stops::new(PART_LIMIT);
+        let folder = TemporaryFolder::make()?;
+        let played = tokio::select! {
+            played = play(url.as_deref(), settings, &folder, fast, &mut stops) => played,
+            () = tokio::time::sleep(LIMIT) => Err(anyhow::anyhow!("the demonstration took longer than {LIMIT:?}")),
+            () = shutdown.cancelled() => Err(anyhow::anyhow!("interrupted")),
+        };
+        stops.stop_all().await;
+        played
+    })
+}
+
+async fn play(
+    url: Option<&str>,
+    settings: &Settings,
+    folder: &TemporaryFolder,
+    fast: bool,
+    stops: &mut Stops,
+) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let farol = match url {
+        Some(url) => server(Some(url), settings)?,
+        None => {
+            own_farol(settings, folder, stops).await.context("can't start a Farol for the demonstration")?
+        }
+    };
+    let mut screen = Screen::new();
+    screen.title(&farol.to_string());
+    let simulators = ServiceSimulators::listen(options(fast)).await?;
+    let world = World::new(farol.clone(), simulators.services(), fast);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(simulators.run(farol, stop.clone()));
+    stops.push("simulated services", async move {
+        stop.cancel();
+        match running.await {
+            Ok(Ok(())) => Vec::new(),
+            Ok(Err(error)) => vec![with_causes(&error)],
+            Err(error) => vec![error.to_string()],
+        }
+    });
+    let mut failed = Vec::new();
+    let mut lines = Vec::new();
+    for number in 1..=scenes::COUNT {
+        match scenes::play(number, &world, &mut screen).await {
+            Ok(summary) => lines.push(format!("{number}. {summary}")),
+            Err(error) => {
+                screen.wrong(&format!("{error:#}"));
+                failed.push(number);
+                lines.push(format!("{number}. FAILED: {error:#}"));
+            }
+        }
+    }
+    screen.summary(&lines, began.elapsed());
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format_args!("{} of {} demonstrations failed", failed.len(), scenes::COUNT));
+    Ok(ExitCode::FAILURE)
+}
+
+fn options(fast: bool) -> ServiceOptions {
+    let names = NAMES.map(str::to_owned).to_vec();
+    let pace = |usual_ms: u64, fast_ms: u64| Duration::from_millis(if fast { fast_ms } else { usual_ms });
+    ServiceOptions {
+        behaviour: SimulationApplied {
+            failure_rate: 0.0,
+            latency_ms: 20,
+            latency_variation_ms: 10,
+            down: false,
+            until: None,
+        },
+        check_interval: pace(500, 200),
+        metrics_interval: pace(1000, 300),
+        ..ServiceOptions::new(names, a_seed())
+    }
+}
+
+/// A Farol in this process, on free ports and a folder that goes with it.
+async fn own_farol(
+    settings: &Settings,
+    folder: &TemporaryFolder,
+    stops: &mut Stops,
+) -> anyhow::Result<ServerUrl> {
+    let mut settings = settings.clone();
+    settings.data.dir = folder.0.clone();
+    settings.http.listen = ListenAddress { host: "127.0.0.1".to_owned(), port: 0 };
+    settings.http.token = None;
+    settings.kafka.listen = ListenOrOff::Off;
+    settings.services = Services::default();
+    settings.api_targets = ApiTargets::Loopback;
+    let started = parts::start(&settings, false, stops).await?;
+    Ok(started.dashboard.parse()?)
+}
+
+/// A folder that is removed when it is dropped.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn make() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("farol-demo-{}-{}", std::process::id(), a_seed()));
+        std::fs::create_dir(&path).with_context(|| format!("can't make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // What can't be removed is in the system's folder for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,134 @@
+//! Who plays: the Farol, the simulated services, and this program as their client.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use farol_event::{Event, Timestamp};
+use farol_pipeline::outgoing;
+use farol_resilience::{Registry, StateChange};
+use farol_simulate::ServerUrl;
+use farol_simulate::services::{self, Listening, Method};
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+/// Who makes the calls, as the dashboard names it.
+pub const CALLER: &str = "demo";
+/// How long one call to a service may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What stands at a place in JSON; null if there is nothing.
+pub fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// Who plays.
+pub struct World {
+    /// The Farol.
+    pub farol: ServerUrl,
+    /// Shorter waits.
+    pub fast: bool,
+    services: BTreeMap<String, ServerUrl>,
+}
+
+impl World {
+    /// These services, and this Farol.
+    pub fn new(farol: ServerUrl, services: &[Listening], fast: bool) -> Self {
+        let services = services
+            .iter()
+            .filter_map(|service| {
+                Some((service.name.to_string(), format!("http://{}", service.address).parse().ok()?))
+            })
+            .collect();
+        Self { farol, fast, services }
+    }
+
+    /// The services' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.services.keys().map(String::as_str)
+    }
+
+    /// A shorter time in tests.
+    pub fn pace(&self, usual: Duration) -> Duration {
+        if self.fast { usual / 4 } else { usual }
+    }
+
+    /// One call to a service; an error unless the work was done.
+    pub async fn work(&self, service: &str) -> Result<(), String> {
+        let Some(server) = self.services.get(service) else { return Err(format!("no service `{service}`")) };
+        let answering = services::call(server, Method::GET, "/work", &());
+        match tokio::time::timeout(CALL_LIMIT, answering).await {
+            Ok(Ok(answer)) if answer.status.is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(answer.status.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {CALL_LIMIT:?}")),
+        }
+    }
+
+    /// Has a service behave otherwise, and waits until it says that it does.
+    pub async fn set(&self, service: &str, change: &Value) -> anyhow::Result<()> {
+        let path = format!("/api/services/{service}/simulation");
+        let answer = services::call(&self.farol, Method::PATCH, &path, change).await?;
+        if !answer.status.is_success() {
+            bail!("{service}: {}", services::problem_of(&answer));
+        }
+        let told: Value = serde_json::from_slice(&answer.body)?;
+        let id = at(&told, "/correlation_id").as_str().context("the answer names no command")?.to_owned();
+        self.event(&format!("type=simulacao_aplicada&correlation_id={id}"), |_| true).await?;
+        Ok(())
+    }
+
+    /// A `GET` of JSON.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = services::call(&self.farol, Method::GET, path, &()).await?;
+        if !answer.status.is_success() {
+            bail!("{path}: {}", services::problem_of(&answer));
+        }
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// Waits for an event that fits.
+    pub async fn event(&self, query: &str, fits: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let path = format!("/api/events?limit=200&{query}");
+        let deadline = Instant::now() + super::scenes::PATIENCE;
+        loop {
+            let found = self.get(&path).await?;
+            let events = at(&found, "/events").as_array().cloned().unwrap_or_default();
+            if let Some(event) = events.into_iter().find(&fits) {
+                return Ok(event);
+            }
+            if Instant::now() >= deadline {
+                bail!("no event came that fits {query}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Tells the Farol of policies: moves that have happened, and how all of them stand.
+    pub async fn tell(
+        &self,
+        policies: &Registry,
+        service: &str,
+        moves: &mut broadcast::Receiver<StateChange>,
+    ) -> anyhow::Result<()> {
+        let mut events = Vec::new();
+        while let Ok(change) = moves.try_recv() {
+            events.extend(outgoing::moved(CALLER, Some(service), &change));
+        }
+        let now = Timestamp::from_system_time(std::time::SystemTime::now());
+        events.extend(
+            policies.snapshots().iter().map(|policy| outgoing::measured(CALLER, Some(service), policy, now)),
+        );
+        self.publish(&events).await
+    }
+
+    /// Publishes events.
+    pub async fn publish(&self, events: &[Event]) -> anyhow::Result<()> {
+        let answer = services::call(&self.farol, Method::POST, "/api/events", &events).await?;
+        if !answer.status.is_success() {
+            bail!("the events were not taken: {}", services::problem_of(&answer));
+        }
+        Ok(())
+    }
+}
