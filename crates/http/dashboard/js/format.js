@@ -16,13 +16,19 @@ function formatter(Kind, options) {
 const missing = "–";
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
+/** From here on all digits of a number would say less than its exponent, and stretch whatever holds them. */
+const HUGE = 1e15;
+const scientific = (value) => formatter(Intl.NumberFormat, { notation: "scientific", maximumSignificantDigits: 5 }).format(value);
+
 export function integer(value) {
+  if (isNumber(value) && Math.abs(value) >= HUGE) return scientific(value);
   return isNumber(value) ? formatter(Intl.NumberFormat, { maximumFractionDigits: 0 }).format(value) : missing;
 }
 
 /** A rate per second: a decimal only while it is small enough to matter. */
 export function rate(value) {
   if (!isNumber(value)) return missing;
+  if (Math.abs(value) >= HUGE) return scientific(value);
   return formatter(Intl.NumberFormat, { maximumFractionDigits: value !== 0 && Math.abs(value) < 100 ? 1 : 0 }).format(value);
 }
 
@@ -30,7 +36,7 @@ export function rate(value) {
 export function measure(value) {
   if (!isNumber(value)) return missing;
   const size = Math.abs(value);
-  if (size >= 1e7 || (size > 0 && size < 1e-3)) return formatter(Intl.NumberFormat, { notation: "scientific", maximumSignificantDigits: 5 }).format(value);
+  if (size >= 1e7 || (size > 0 && size < 1e-3)) return scientific(value);
   const digits = size >= 10000 ? 0 : size >= 1000 ? 1 : size >= 1 ? 2 : 4;
   const fewest = size >= 1 && size < 1000 ? Math.min(digits, 2) : 0;
   return formatter(Intl.NumberFormat, { minimumFractionDigits: fewest, maximumFractionDigits: digits }).format(value);
@@ -38,6 +44,7 @@ export function measure(value) {
 
 /** A value that somebody wrote down, a threshold say: its own digits and no more. */
 export function plain(value) {
+  if (isNumber(value) && Math.abs(value) >= HUGE) return scientific(value);
   return isNumber(value) ? formatter(Intl.NumberFormat, { maximumFractionDigits: 6 }).format(value) : missing;
 }
 
@@ -53,12 +60,14 @@ export function quantity(value, unit) {
 export function compact(value) {
   if (!isNumber(value)) return missing;
   if (Math.abs(value) < 100000) return integer(value);
+  if (Math.abs(value) >= HUGE) return scientific(value);
   return formatter(Intl.NumberFormat, { notation: "compact", maximumFractionDigits: 1 }).format(value);
 }
 
 const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"];
 export function bytes(value) {
   if (!isNumber(value)) return missing;
+  if (Math.abs(value) >= HUGE * 1e3) return `${scientific(value)}\u00a0B`;
   let size = value;
   let unit = 0;
   while (Math.abs(size) >= 1000 && unit < BYTE_UNITS.length - 1) {

@@ -56,13 +56,16 @@ export function useMeasured(take) {
   }, []);
 }
 
+/** The metrics that are fields of a service in the API. A metric may have any name, so that of no other field counts. */
+const METRIC_FIELDS = new Set(["response_time_ms", "error_rate_percent", "requests_per_second", "cpu_percent", "memory_percent", "memory_bytes", "uptime_seconds"]);
+
 /** `service` after these events: its newest values. The API knows them all; it has what was sent in parts for other metrics too. */
 export function withMetrics(service, events) {
   let after = service;
   for (const { type, source, data, time } of events) {
     const name = data.nome ?? data.name;
     const value = data.valor ?? data.value;
-    if (type !== "metrica_coletada" || source !== service.service || !(name in service) || typeof value !== "number") continue;
+    if (type !== "metrica_coletada" || source !== service.service || !METRIC_FIELDS.has(name) || typeof value !== "number") continue;
     after = { ...after, [name]: value, last_seen: time };
   }
   return after;
