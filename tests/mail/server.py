@@ -1,6 +1,6 @@
 """A real mail server (aiosmtpd) for tests: prints its port, then each message that it took as a line of JSON.
 
---auth USER:PASSWORD asks for them, --refuse ADDRESS refuses that recipient for good, --port takes a certain port,
+--auth USER:PASSWORD asks for them, --refuse ADDRESS refuses that recipient for good, --defer ADDRESS for now (always), --port takes a certain port,
 --tls CERTIFICATE KEY offers STARTTLS and takes no mail without it.
 """
 
@@ -13,12 +13,15 @@ from aiosmtpd.smtp import SMTP, AuthResult
 
 
 class Handler:
-    def __init__(self, refused):
+    def __init__(self, refused, deferred):
         self.refused = refused
+        self.deferred = deferred
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address in self.refused:
             return "550 no such user here"
+        if address in self.deferred:
+            return "451 try again later"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
@@ -38,6 +41,7 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--auth")
     parser.add_argument("--refuse", action="append", default=[])
+    parser.add_argument("--defer", action="append", default=[])
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", nargs=2)
     arguments = parser.parse_args()
@@ -56,7 +60,7 @@ async def main():
         context.load_cert_chain(*arguments.tls)
         options |= {"tls_context": context, "require_starttls": True}
 
-    handler = Handler(arguments.refuse)
+    handler = Handler(arguments.refuse, arguments.defer)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(handler, **options), "127.0.0.1", arguments.port)
     print(server.sockets[0].getsockname()[1], flush=True)

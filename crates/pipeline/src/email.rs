@@ -112,11 +112,17 @@ impl Email {
         if let Some((user, password)) = &settings.credentials {
             transport = transport.credentials(Credentials::new(user.clone(), password.clone()));
         }
-        let recipients = to.iter().map(|mailbox| mailbox.email.clone()).collect();
+        let mut recipients: Vec<Address> = Vec::with_capacity(to.len());
+        for mailbox in &to {
+            // Named twice, somebody gets one message all the same.
+            if !recipients.contains(&mailbox.email) {
+                recipients.push(mailbox.email.clone());
+            }
+        }
         Ok(Self { from, to, recipients, timeout: settings.timeout, transport: transport.build() })
     }
 
-    /// Who is told.
+    /// Who is told, each once.
     pub(crate) fn recipients(&self) -> &[Address] {
         &self.recipients
     }

@@ -9,7 +9,7 @@
 //!
 //! Silences hold back both (the log excepted). E-mail that no route names is told of everything, in groups.
 //!
-//! Receivers share nothing: each has a number of notifications that it may have on their way, a circuit breaker and a schedule of
+//! Receivers share nothing, the recipients of one e-mail receiver neither: each has a number of notifications that it may have on their way, a circuit breaker and a schedule of
 //! retries ([`attempts`]), so a dead one delays nobody else. Every attempt is recorded as an event.
 
 mod attempts;
@@ -37,7 +37,7 @@ use crate::webhook::{Webhook, WebhookSettings};
 use attempts::Line;
 use direct::{Channel, Direct};
 use dispatching::Dispatching;
-use receiver::{Means, Receiver};
+use receiver::{Means, Receiver, recipient_name};
 pub(crate) use silences::SharedSilences;
 
 /// Where alerts are sent.
@@ -142,11 +142,12 @@ pub(crate) fn start(
     let silences = SharedSilences::default();
     let (routes, at_once) = (settings.routes_in_force(), settings.told_at_once());
     let (mut channels, mut receivers) = (Vec::new(), BTreeMap::new());
+    let mut recipients: BTreeMap<String, Vec<String>> = BTreeMap::new();
     if settings.log {
         channels.push(Channel::Log);
     }
     for webhook in settings.webhooks {
-        let line = Line::new(&webhook.name, webhook.retry, deps)?;
+        let line = Line::new(&webhook.name, &webhook.name, webhook.retry, deps)?;
         let (name, send_resolved) = (webhook.name.clone(), webhook.send_resolved);
         let webhook = Box::new(Webhook::new(webhook)?);
         if !at_once.contains(&name) {
@@ -157,12 +158,16 @@ pub(crate) fn start(
             channels.push(Channel::Webhook { webhook, line });
         }
     }
-    for email in settings.emails {
-        let line = Line::new(&email.name, email.retry, deps)?;
-        let (name, send_resolved) = (email.name.clone(), email.send_resolved);
-        let means = Means::Email(Box::new(Email::new(&email)?));
-        let dashboard = settings.dashboard.clone();
-        receivers.insert(name, Receiver { line, send_resolved, dashboard, means });
+    for settings_of in settings.emails {
+        let email = Arc::new(Email::new(&settings_of)?);
+        for recipient in email.recipients() {
+            let name = recipient_name(&settings_of.name, recipient);
+            let line = Line::new(&settings_of.name, &name, settings_of.retry, deps)?;
+            let means = Means::Email { email: Arc::clone(&email), recipient: recipient.clone() };
+            let (dashboard, send_resolved) = (settings.dashboard.clone(), settings_of.send_resolved);
+            recipients.entry(settings_of.name.clone()).or_default().push(name.clone());
+            receivers.insert(name, Receiver { line, send_resolved, dashboard, means });
+        }
     }
     for channel in channels {
         let direct = Direct {
@@ -179,7 +184,7 @@ pub(crate) fn start(
         alerts: deps.names.alerts.clone(),
         events: deps.events.clone(),
         silences,
-        routes,
+        routes: to_each(routes, &recipients),
         inhibit: settings.inhibit,
         rules: receivers
             .iter()
@@ -189,6 +194,15 @@ pub(crate) fn start(
     };
     tasks.spawn(dispatching.run(stop.child_token()));
     Ok(())
+}
+
+/// Routes that lead to receivers with recipients lead to each of these.
+fn to_each(mut routes: Routes, recipients: &BTreeMap<String, Vec<String>>) -> Routes {
+    for route in &mut routes.0 {
+        let each = |name: String| recipients.get(&name).cloned().unwrap_or_else(|| vec![name]);
+        route.receivers = std::mem::take(&mut route.receivers).into_iter().flat_map(each).collect();
+    }
+    routes
 }
 
 /// Every receiver has a name of its own, and every route leads somewhere.

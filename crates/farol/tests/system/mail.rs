@@ -108,6 +108,49 @@ async fn refused_recipient_is_given_up_and_recorded_and_the_others_get_the_messa
     assert!(policies.clone().count() == 1, "{recorded:?}");
 }
 
+/// The state of one of the policies of Farol's own calls, as the API tells it.
+async fn policy_state(farol: &Farol, name: &str) -> Option<String> {
+    let shown = farol.get("/api/resilience?caller=farol").await;
+    let policies = shown["policies"].as_array().unwrap_or_else(|| panic!("{shown}")).clone();
+    let policy = policies.into_iter().find(|policy| policy["name"] == name)?;
+    policy["state"].as_str().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn mailbox_that_takes_nothing_for_now_keeps_the_other_recipients_of_its_receiver_told() {
+    let (folder, server) = (folder(), MailServer::start(&["--defer", "bob@example.org"]).await);
+    let to = "to = [\"bob@example.org\", \"ana@example.org\", \"ana@example.org\"]\ntls = \"none\"\n";
+    settings(folder.path(), server.port, "", to);
+    let farol = Farol::start(folder.path(), &[]).await;
+    let told = |sensor: &'static str, word: &'static str| {
+        move |taken: &[crate::mail_server::Taken]| {
+            taken.iter().any(|mail| mail.data.contains(sensor) && mail.data.contains(word))
+        }
+    };
+    farol.temperature("t-1", 50.0).await;
+    server.has_taken("the first alert is told", told("t-1", "firing")).await;
+    eventually(SOON, "bob's mailbox was tried", async || {
+        let deliveries = deliveries(&farol, "t-1").await;
+        let deferred = |delivery: &&serde_json::Value| delivery["target"] == "bob@example.org";
+        let tried = deliveries.iter().find(deferred)?;
+        assert_eq!((tried["outcome"].as_str(), tried["status"].as_u64()), (Some("failed"), Some(451)));
+        Some(())
+    })
+    .await;
+    farol.temperature("t-2", 50.0).await;
+    server.has_taken("another alert of the group is told", told("t-2", "firing")).await;
+    farol.temperature("t-1", 20.0).await;
+    let taken = server.has_taken("the end is told", told("t-1", "resolved")).await;
+    assert!(taken.iter().all(|mail| mail.to == "ana@example.org"));
+    let ids: BTreeSet<_> = taken.iter().map(|mail| mail.header("Message-ID")).collect();
+    assert_eq!(ids.len(), taken.len(), "nobody is told twice, however often they are named");
+    eventually(SOON * 2, "only bob's breaker opens", async || {
+        (policy_state(&farol, "notify-ops/bob@example.org").await? == "open").then_some(())
+    })
+    .await;
+    assert_eq!(policy_state(&farol, "notify-ops/ana@example.org").await.as_deref(), Some("closed"));
+}
+
 #[tokio::test]
 async fn mail_goes_over_starttls_to_a_server_whose_certificate_is_trusted() {
     let folder = folder();

@@ -47,14 +47,16 @@ pub(super) struct Telling<'a> {
 }
 
 impl Line {
-    /// A line with a breaker of its own, registered among the outgoing policies.
+    /// A line of the receiver `name` with a breaker of its own, registered among the outgoing policies as `notify-` and `guarded`: the
+    /// receiver, or the one of its recipients that the line leads to.
     pub(super) fn new(
         name: &str,
+        guarded: &str,
         retry: RetrySchedule,
         deps: &NotifierDeps<'_>,
     ) -> Result<Self, ReceiverSettingsError> {
         let refuse = |problem: String| ReceiverSettingsError::new(name, problem);
-        let breaker = CircuitBreaker::builder(format!("notify-{name}"))
+        let breaker = CircuitBreaker::builder(format!("notify-{guarded}"))
             .open_for(OPEN_FOR)
             .build()
             .map_err(|error| refuse(error.to_string()))?;

@@ -213,8 +213,11 @@ impl Run<'_> {
             });
         }
         for held in due.held_back {
+            let Some(receiver) = self.of.receivers.get(&held.receiver) else { continue };
+            let (channel, target) = receiver.channel_and_target();
             let told = ToldTransition::of(&held.alert);
-            let record = DeliveryRecord::held_back(told, &held.receiver, &held.suppression);
+            let record =
+                DeliveryRecord { target, ..DeliveryRecord::held_back(told, channel, &held.suppression) };
             self.of.events.announce(EventType::NOTIFICATION_ATTEMPTED, &held.alert.series, &record).await;
         }
         if self.last_forgetting.elapsed() >= FORGETTING_INTERVAL {

@@ -1,4 +1,9 @@
 //! A receiver that routes lead to: one notification of a group on its way.
+//!
+//! Each recipient of an e-mail receiver is a receiver of its own ([`recipient_name`]), with groups, breaker and retries of its own: a
+//! mailbox that takes nothing for an hour keeps nobody else waiting, and is told by itself when it takes mail again.
+
+use std::sync::Arc;
 
 use farol_alert::Notification;
 use farol_alert::alertmanager::{GroupPayload, MAX_LISTED_ALERTS};
@@ -6,7 +11,7 @@ use farol_alert::group::Ended;
 use farol_alert::mail::Mail;
 use farol_alert::notification::ToldTransition;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use lettre::Address;
 
 use super::attempts::{Line, Telling};
 use crate::email::Email;
@@ -18,7 +23,12 @@ pub(super) const IN_FLIGHT: usize = 8;
 /// By what means it is told.
 pub(super) enum Means {
     Webhook(Box<Webhook>),
-    Email(Box<Email>),
+    Email { email: Arc<Email>, recipient: Address },
+}
+
+/// What one recipient of an e-mail receiver is called among those that routes lead to.
+pub(super) fn recipient_name(receiver: &str, recipient: &Address) -> String {
+    format!("{receiver}/{recipient}")
 }
 
 /// A receiver.
@@ -30,6 +40,15 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
+    /// The receiver's name in the settings, and the target in words, without secrets.
+    pub(super) fn channel_and_target(&self) -> (&str, String) {
+        let target = match &self.means {
+            Means::Webhook(webhook) => webhook.settings().url_for_people(),
+            Means::Email { recipient, .. } => recipient.to_string(),
+        };
+        (self.line.name(), target)
+    }
+
     /// Tells it, until delivered or given up.
     pub(super) async fn deliver(&self, notification: &Notification) -> Ended {
         let alerts = || notification.firing.iter().chain(&notification.resolved);
@@ -39,57 +58,30 @@ impl Receiver {
             (Some(alert), [_]) => alert.series.as_str(),
             _ => self.line.name(),
         };
+        let (_, target) = self.channel_and_target();
+        let telling = Telling { source, target: &target, told: &told };
         match &self.means {
-            Means::Webhook(webhook) => self.post(webhook, notification, source, &told).await,
-            Means::Email(email) => self.mail(email, notification, source, &told).await,
+            Means::Webhook(webhook) => self.post(webhook, notification, &telling).await,
+            Means::Email { email, recipient } => self.mail(email, recipient, notification, &telling).await,
         }
     }
 
-    async fn post(
-        &self,
-        webhook: &Webhook,
-        notification: &Notification,
-        source: &str,
-        told: &[ToldTransition],
-    ) -> Ended {
+    async fn post(&self, webhook: &Webhook, notification: &Notification, telling: &Telling<'_>) -> Ended {
         let payload = GroupPayload::new(notification, self.dashboard.as_deref());
         let body = bytes::Bytes::from(payload.to_json());
         let key = notification.id.to_string();
-        let target = webhook.settings().url_for_people();
-        let telling = Telling { source, target: &target, told };
-        self.line.tell(&telling, &|| webhook.post(body.clone(), &key).boxed()).await
+        self.line.tell(telling, &|| webhook.post(body.clone(), &key).boxed()).await
     }
 
-    /// One message, handed over for each recipient apart: that one is refused must not keep it from the others.
     async fn mail(
         &self,
         email: &Email,
+        recipient: &Address,
         notification: &Notification,
-        source: &str,
-        told: &[ToldTransition],
+        telling: &Telling<'_>,
     ) -> Ended {
         let mail = Mail::new(notification, self.dashboard.as_deref());
         let message = email.message(&mail, notification.id);
-        let mut recipients: Vec<BoxFuture<'_, Ended>> = Vec::with_capacity(email.recipients().len());
-        for recipient in email.recipients() {
-            let message = &message;
-            recipients.push(
-                async move {
-                    let target = recipient.to_string();
-                    let telling = Telling { source, target: &target, told };
-                    self.line.tell(&telling, &|| email.send(recipient, message).boxed()).await
-                }
-                .boxed(),
-            );
-        }
-        let ended = join_all(recipients).await;
-        // Whom it reached is told; nobody else would be told in another way by a repeat to all.
-        if ended.contains(&Ended::Delivered) {
-            Ended::Delivered
-        } else if ended.contains(&Ended::GaveUp) {
-            Ended::GaveUp
-        } else {
-            Ended::Refused
-        }
+        self.line.tell(telling, &|| email.send(recipient, &message).boxed()).await
     }
 }
