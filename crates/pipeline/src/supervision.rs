@@ -14,6 +14,12 @@ pub(crate) async fn caught(run: impl Future<Output = Result<(), BusError>>) -> R
     })
 }
 
+/// Runs `run` to its end; nothing if it panicked, which is logged.
+pub(crate) async fn unless_it_panics<T>(run: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(run).catch_unwind().await;
+    ended.map_err(|panic| tracing::error!("a defect in Farol: {}", message(panic.as_ref()))).ok()
+}
+
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panicked")

@@ -35,7 +35,7 @@ use super::progress::{Progress, keep_reporting};
 use super::receiver::{IN_FLIGHT, Receiver};
 use super::silences::{KEEP_ENDED, SharedSilences};
 use crate::detect_partition::read_range;
-use crate::supervision::caught;
+use crate::supervision::{caught, unless_it_panics};
 use crate::system_events::{SystemEvents, now};
 use crate::topics::{NOTIFIER_STATE, SYSTEM_EVENTS};
 
@@ -207,10 +207,8 @@ impl Run<'_> {
             let Some(receiver) = self.of.receivers.get(&notification.group.receiver) else { continue };
             *self.in_flight.entry(notification.group.receiver.clone()).or_default() += 1;
             let receiver = Arc::clone(receiver);
-            self.on_their_way.spawn(async move {
-                let ended = receiver.deliver(&notification).await;
-                (notification.group, ended)
-            });
+            let group = notification.group.clone();
+            self.on_their_way.spawn(on_its_way(group, async move { receiver.deliver(&notification).await }));
         }
         for held in due.held_back {
             let Some(receiver) = self.of.receivers.get(&held.receiver) else { continue };
@@ -227,16 +225,12 @@ impl Run<'_> {
     }
 
     fn ended(&mut self, ended: Result<(GroupKey, Ended), tokio::task::JoinError>) {
-        match ended {
-            Ok((group, how)) => {
-                if let Some(count) = self.in_flight.get_mut(&group.receiver) {
-                    *count = count.saturating_sub(1);
-                }
-                self.dispatcher.ended(&group, how, now());
-            }
-            // The panic is told by the runtime; the group stays as it is until the next start.
-            Err(error) => tracing::error!(%error, "a notification was lost on its way by a defect in Farol"),
+        // Nobody aborts them while there is somebody to hear of it, and panics don't get here.
+        let Ok((group, how)) = ended else { return };
+        if let Some(count) = self.in_flight.get_mut(&group.receiver) {
+            *count = count.saturating_sub(1);
         }
+        self.dispatcher.ended(&group, how, now());
     }
 
     async fn take(
@@ -343,5 +337,25 @@ impl Run<'_> {
             producer.send_offsets(offsets, &consumer.group_metadata()).await?;
         }
         producer.commit().await
+    }
+}
+
+/// How the notification of a group ended. One that panics counts as given up: it is due again with the group's next look, and keeps
+/// neither the group nor its place among those of the receiver.
+async fn on_its_way(group: GroupKey, delivering: impl Future<Output = Ended>) -> (GroupKey, Ended) {
+    (group, unless_it_panics(delivering).await.unwrap_or(Ended::GaveUp))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn notification_whose_task_panics_ends_as_given_up_and_says_of_which_group() {
+        let group = GroupKey { route: "{}".into(), receiver: "ops".into(), labels: BTreeMap::new() };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(on_its_way(group.clone(), async { panic!("a defect") }));
+        assert_eq!(tasks.join_next().await.unwrap().unwrap(), (group, Ended::GaveUp));
     }
 }
