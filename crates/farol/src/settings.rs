@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use farol_event::service::MAX_SERVICE_NAME_BYTES;
 use farol_http::MAX_FACT_PARTITIONS;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use notify::NotifySettings;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub rules: RulesSettings,
     /// Section `notify`.
     pub notify: NotifySettings,
+    /// Section `host`.
+    pub host: HostSettings,
     /// Section `notify.webhook`, if a URL is set.
     pub webhook: Option<WebhookSettings>,
     /// Section `demo`.
@@ -181,6 +184,17 @@ pub struct ViewSettings {
     pub keep_readings: Option<Duration>,
     /// Age at which the rest but alerts leaves the views.
     pub keep_history: Duration,
+}
+
+/// Section `host`.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// Whether the machine is watched.
+    pub enabled: bool,
+    /// Time between measurements.
+    pub interval: Duration,
+    /// The service's name; the machine's own without it.
+    pub name: Option<String>,
 }
 
 /// Section `rules`.
@@ -402,6 +416,19 @@ impl Settings {
             let message = "pipeline.session_timeout: it is not from 1s to 5m";
             problems.push(Problem::new(origin("pipeline.session_timeout"), message.to_owned()));
         }
+        if !HOST_INTERVALS.contains(&self.host.interval) {
+            let message = "host.interval: it is not from 1s to 1h";
+            problems.push(Problem::new(origin("host.interval"), message.to_owned()));
+        }
+        let bad = |name: &String| {
+            name.is_empty() || name.len() > MAX_SERVICE_NAME_BYTES || name.chars().any(char::is_control)
+        };
+        if self.host.name.as_ref().is_some_and(bad) {
+            let message = format!(
+                "host.name: it must have 1 to {MAX_SERVICE_NAME_BYTES} bytes and no control characters"
+            );
+            problems.push(Problem::new(origin("host.name"), message));
+        }
         for (name, duration) in [
             ("http.request_timeout", Some(self.http.request_timeout)),
             ("views.stale_after", Some(self.views.stale_after)),
@@ -454,6 +481,9 @@ impl Settings {
 
 /// Kafka's bound.
 const MAX_TOPIC_NAME_BYTES: usize = 249;
+
+/// Times between measurements of the machine that make sense.
+const HOST_INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Shorter ones end with every hiccup, and with longer ones readings wait for nobody.
 const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
@@ -548,6 +578,11 @@ impl Resolver<'_> {
                 stale_after: self.value("views.stale_after"),
                 keep_readings: self.optional("views.keep_readings"),
                 keep_history: self.value("views.keep_history"),
+            },
+            host: HostSettings {
+                enabled: self.value("host.enabled"),
+                interval: self.value("host.interval"),
+                name: self.optional("host.name"),
             },
             rules: RulesSettings { files: self.value("rules.files"), defaults: self.value("rules.defaults") },
             notify: self.notify(),

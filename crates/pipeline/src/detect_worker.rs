@@ -352,7 +352,7 @@ impl DetectWorker {
         if !outcome.is_empty() || !self.uncommitted.is_empty() {
             self.commit(consumer, producer, outcome, Flush::WhenDue).await?;
         }
-        if self.progress.last_heartbeat.elapsed() >= self.deps.settings.heartbeat_interval {
+        if self.progress.last_heartbeat.elapsed() >= self.intake.heartbeat_interval(&self.deps.settings) {
             self.heartbeat().await;
         }
         Ok(())

@@ -26,9 +26,17 @@ impl Default for ViewRetention {
 impl ViewRetention {
     fn at(&self, now: Timestamp) -> Retention {
         let before = |keep: Option<Duration>| keep.map(|keep| now.saturating_sub(keep));
-        Retention { readings_before: before(self.readings), history_before: before(self.history) }
+        Retention {
+            readings_before: before(self.readings),
+            history_before: before(self.history),
+            metric_events_before: before(self.history.map(|history| history.min(METRIC_EVENTS_KEPT))),
+        }
     }
 }
+
+/// How long collected metrics and measured policies stay among the events: they come every few seconds from everybody, and what becomes
+/// of them stands in tables of their own. (In the log they stay as long as the topic's retention says.)
+const METRIC_EVENTS_KEPT: Duration = Duration::from_secs(3600);
 
 /// How often retention is applied.
 const INTERVAL: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@
 //! anything else, and they are passed over. What claims to tell something and doesn't is a dead letter.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use farol_bus::ConsumedRecord;
 use farol_detect::{PartitionState, ServiceSample};
@@ -16,6 +17,9 @@ use serde::Deserialize;
 
 use crate::detect_worker::WorkerSettings;
 use crate::topics::{DETECTOR_STATE, SERVICE_DETECTOR_STATE, SYSTEM_EVENTS};
+
+/// How often a worker tells of itself in the group of services, at most.
+const SERVICES_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a detect processor reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,14 @@ impl Intake {
         match self {
             Intake::Readings => &settings.group,
             Intake::Services => &settings.services_group,
+        }
+    }
+
+    /// How often a worker tells of itself as a member of the group. Of services there is less to tell.
+    pub(crate) fn heartbeat_interval(self, settings: &WorkerSettings) -> Duration {
+        match self {
+            Intake::Readings => settings.heartbeat_interval,
+            Intake::Services => settings.heartbeat_interval.max(SERVICES_HEARTBEAT_INTERVAL),
         }
     }
 

@@ -9,9 +9,9 @@
 //!
 //! Beside them: [`rules`] (the rules in force, replaced without a restart), [`published_rules`] (the same for workers in other
 //! processes), [`notifier`] (alerts to webhooks, e-mail and the
-//! log, by routes or at once, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`housekeeping`] (retention of
-//! the views), [`services`] (watched services: commands from the log, findings to it), [`outgoing`] (the policies of Farol's own
-//! calls, as events) and [`topics`].
+//! log, by routes or at once, each delivery recorded), [`rebalances`] (who joined, who left, what it cost, as events), [`host`]
+//! (the machine as a service), [`housekeeping`] (retention of the views), [`services`] (watched services: commands from the log,
+//! findings to it), [`outgoing`] (the policies of Farol's own calls, as events) and [`topics`].
 //!
 //! Nothing here decides: rules are evaluated in `farol-detect`, an alert's life and the retry schedule in
 //! `farol-alert`. These are the shells that poll, commit and deliver.
@@ -20,6 +20,7 @@ mod detect_partition;
 pub mod detect_worker;
 pub mod email;
 mod heartbeat;
+pub mod host;
 pub mod housekeeping;
 mod intake;
 pub mod notifier;
@@ -48,6 +49,7 @@ use notifier::NotifierDeps;
 
 pub use detect_worker::{Member, Observer, WorkerNews, WorkerSettings};
 pub use email::{EmailSettings, SmtpTls};
+pub use host::{HostSettings, watch_host};
 pub use housekeeping::ViewRetention;
 pub use notifier::{NotifierSettings, ReceiverSettingsError};
 pub use published_rules::RulesFollower;

@@ -14,8 +14,9 @@ use farol_http::settings::{About, AccessToken, HttpSettings, Limits};
 use farol_http::{HttpDeps, ServeError};
 use farol_pipeline::outgoing;
 use farol_pipeline::{
-    Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch, ServiceWatchDeps,
-    SystemEvents, TopicNames, TopicOverride, ViewRetention, WorkerSettings, default_topics, ensure_topics,
+    HostSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, ServiceWatch,
+    ServiceWatchDeps, SystemEvents, TopicNames, TopicOverride, ViewRetention, WorkerSettings, default_topics,
+    ensure_topics,
 };
 use farol_registry::{Catalogue, NetworkProber};
 use farol_resilience::Registry;
@@ -85,6 +86,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         (pipeline.events().clone(), Arc::clone(pipeline.workers()), pipeline.views().clone());
     stop_pipeline(pipeline, stops);
     announce(&events, stops).await;
+    watch_host(settings, &events, stops);
     publish_policies(&policies, &events, stops);
     let catalogue = watch_services(settings, &bus, &events, &policies, stops).await?;
     let parts = RunningParts {
@@ -265,6 +267,21 @@ async fn watch_services(
         if in_time { Vec::new() } else { vec!["some checks were late and left behind".to_owned()] }
     });
     Ok(catalogue)
+}
+
+/// Watches the machine itself, unless settings say otherwise.
+fn watch_host(settings: &Settings, events: &SystemEvents, stops: &mut Stops) {
+    let host = &settings.host;
+    if !host.enabled {
+        return;
+    }
+    let (stop, events) = (CancellationToken::new(), events.clone());
+    let settings = HostSettings { interval: host.interval, name: host.name.clone() };
+    let watching = tokio::spawn(farol_pipeline::watch_host(settings, events, stop.clone()));
+    stops.push("host", async move {
+        stop.cancel();
+        watching.await.err().map(|error| error.to_string()).into_iter().collect()
+    });
 }
 
 async fn start_http(

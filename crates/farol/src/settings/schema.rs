@@ -233,6 +233,9 @@ pub fn keys() -> Vec<Key> {
             "\"30d\"",
             "Age at which events, dead letters and rebalances leave the views; alerts are kept.",
         ),
+        Key::new("host.enabled", "true", "Whether the machine on which Farol runs is watched as a service: processor, memory, disks, network."),
+        Key::new("host.interval", "\"5s\"", "Time between measurements of the machine; disks and uptime are told once a minute."),
+        Key::new("host.name", "", "What that service is called; the machine's own name without it.").example("\"plant-server\""),
         Key::new("rules.files", "[]", "Rule files. They are read again when they change."),
         Key::new("rules.defaults", "true", "Whether the built-in thresholds per sensor type are rules too."),
         Key::new("notify.dashboard", "", "Where people reach the dashboard, for links in notifications.")

@@ -10,6 +10,7 @@ mod crowd;
 mod disk;
 mod events;
 mod farol;
+mod host;
 mod kafka_broker;
 mod kafka_commands;
 mod kafka_crash;

@@ -19,6 +19,8 @@ pub struct Retention {
     /// services (but registered ones) that last reported before this instant are deleted.
     /// Alerts are kept, and so are the events about them: those of a replayed series are as old as it.
     pub history_before: Option<Timestamp>,
+    /// Events that tell of a collected metric or a measured policy from before this instant are deleted from the events.
+    pub metric_events_before: Option<Timestamp>,
 }
 
 /// How many rows were deleted.
@@ -69,6 +71,15 @@ pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Res
     if let Some(before) = retention.readings_before {
         pruned.readings = readings(transaction, before.as_micros())?;
     }
+    if let Some(before) = retention.metric_events_before {
+        let sql = "DELETE FROM events WHERE rowid IN (SELECT rowid FROM events
+                       WHERE type IN ('metrica_coletada', 'politica_medida') AND time < ?1 LIMIT ?2)";
+        let rows = transaction
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute((before.as_micros(), SLICE_ROWS)))
+            .map_err(|source| ViewError::Prune { what: "events", source })?;
+        pruned.events += u64::try_from(rows).unwrap_or(u64::MAX);
+    }
     if let Some(before) = retention.history_before {
         let before = before.as_micros();
         let delete = |what: &'static str, sql: &str| {
@@ -78,7 +89,7 @@ pub(crate) fn slice(transaction: &Transaction<'_>, retention: &Retention) -> Res
                 .map_err(|source| ViewError::Prune { what, source })?;
             Ok::<u64, ViewError>(u64::try_from(rows).unwrap_or(u64::MAX))
         };
-        pruned.events = delete(
+        pruned.events += delete(
             "events",
             "DELETE FROM events WHERE rowid IN
                  (SELECT rowid FROM events WHERE time < ?1 AND type NOT LIKE 'alerta%' ORDER BY time LIMIT ?2)",

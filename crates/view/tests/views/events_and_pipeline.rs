@@ -143,8 +143,11 @@ async fn producers_rebalances_and_dead_letters_are_shown() {
     assert_eq!(second.dead_letters.iter().map(|d| d.value.as_str()).collect::<Vec<_>>(), ["v1", "v0"]);
     assert!(second.next_cursor.is_none());
 
-    let pruned =
-        test.store.prune(Retention { readings_before: None, history_before: Some(at(2)) }).await.unwrap();
+    let pruned = test
+        .store
+        .prune(Retention { readings_before: None, history_before: Some(at(2)), ..Retention::default() })
+        .await
+        .unwrap();
     assert_eq!((pruned.dead_letters, pruned.rebalances, pruned.members), (4, 0, 2));
     assert_eq!(test.ask(|q| q.dead_letters(None, None)).await.total, 1);
 }

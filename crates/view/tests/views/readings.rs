@@ -166,7 +166,7 @@ async fn pruning_deletes_what_is_older_than_the_cutoff_and_nothing_else() {
     }
     let pruned = test
         .store
-        .prune(Retention { readings_before: Some(at(15_000)), history_before: None })
+        .prune(Retention { readings_before: Some(at(15_000)), history_before: None, ..Retention::default() })
         .await
         .unwrap();
     assert_eq!(pruned.readings, 15_001);
@@ -176,13 +176,13 @@ async fn pruning_deletes_what_is_older_than_the_cutoff_and_nothing_else() {
     assert!(left.readings.iter().all(|r| r.timestamp >= at(15_000)));
     let again = test
         .store
-        .prune(Retention { readings_before: Some(at(15_000)), history_before: None })
+        .prune(Retention { readings_before: Some(at(15_000)), history_before: None, ..Retention::default() })
         .await
         .unwrap();
     assert_eq!(again.total(), 0);
     let everything = test
         .store
-        .prune(Retention { readings_before: Some(at(30_000)), history_before: None })
+        .prune(Retention { readings_before: Some(at(30_000)), history_before: None, ..Retention::default() })
         .await
         .unwrap();
     assert_eq!(everything.readings, 5_000);

@@ -205,6 +205,9 @@ async fn points_are_thinned_bounded_and_go_with_the_history() {
     assert_eq!(series.unit.as_deref(), Some("%"));
     assert_eq!(points(&test, Some(30)).await.unwrap().values.len(), 3);
 
+    // Collected metrics leave the events before the rest of the history does.
+    let metric_events = Retention { metric_events_before: Some(at(30)), ..Retention::default() };
+    assert_eq!(test.store.prune(metric_events).await.unwrap().events, 30);
     metric(&mut log, "a", 7 * 3600, "cpu_percent", 1.0);
     // What is older than the window by now isn't kept.
     metric(&mut log, "a", 61, "cpu_percent", 2.0);
