@@ -7,7 +7,7 @@
 //! (a value that is no finite number, a field given under both names).
 //!
 //! Limits, each with an error that names it: [`MAX_SERVICE_NAME_BYTES`], [`MAX_NAME_BYTES`], [`MAX_TEXT_BYTES`],
-//! [`MAX_TAGS`], [`MAX_COUNTERS`], [`MAX_LATENCY_MS`].
+//! [`MAX_TAGS`], [`MAX_CHECKS`], [`MAX_COUNTERS`], [`MAX_LATENCY_MS`].
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,8 @@ pub const MAX_NAME_BYTES: usize = 256;
 pub const MAX_TEXT_BYTES: usize = 1024;
 /// How many tags a metric or labels a service may carry.
 pub const MAX_TAGS: usize = 32;
+/// How many checks a registration may name.
+pub const MAX_CHECKS: usize = 64;
 /// How many counters, and how many settings, a policy may carry.
 pub const MAX_COUNTERS: usize = 64;
 
@@ -41,7 +43,7 @@ pub const MAX_COUNTERS: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceFact {
     /// It was registered, or its registration changed.
-    Registered(ServiceDescription),
+    Registered(Registration),
     /// Its registration was taken back.
     Removed,
     /// It started.
@@ -100,6 +102,18 @@ pub struct ServiceDescription {
     pub description: Option<String>,
 }
 
+/// What a registration says of a service. It says all there is: what an earlier one said and this one doesn't is no longer so.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Registration {
+    /// What it says to people.
+    #[serde(flatten)]
+    pub description: ServiceDescription,
+    /// The names of its checks, if it says so: those that it doesn't name are over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Vec<String>>,
+}
+
 /// Why something happened, if its sender says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -155,7 +169,7 @@ fn reader(event_type: &EventType) -> Option<Reader> {
             |data| read::<PolicyMeasured>(data).map(ServiceFact::PolicyMeasured)
         }
         t if *t == EventType::SERVICE_REGISTERED => {
-            |data| read::<ServiceDescription>(data).map(ServiceFact::Registered)
+            |data| read::<Registration>(data).map(ServiceFact::Registered)
         }
         t if *t == EventType::SERVICE_REMOVED => |_| Ok(ServiceFact::Removed),
         t if *t == EventType::SERVICE_STARTED => {
@@ -252,6 +266,17 @@ impl Checked for ServiceDescription {
         text("address", self.address.as_deref())?;
         text("kind", self.kind.as_deref())?;
         text("description", self.description.as_deref())
+    }
+}
+
+impl Checked for Registration {
+    fn check(&self) -> Result<(), String> {
+        let checks = self.checks.as_deref().unwrap_or_default();
+        if checks.len() > MAX_CHECKS {
+            return Err(format!("`checks` has more than {MAX_CHECKS} entries"));
+        }
+        checks.iter().try_for_each(|check| name("checks", check))?;
+        self.description.check()
     }
 }
 

@@ -97,7 +97,7 @@ pub async fn put_service(
     catalogue.may_define(&id, &definition)?;
     let definition = Arc::new(definition);
     let content = Content::Definition(Some((Origin::Api, Arc::clone(&definition))));
-    let told = (EventType::SERVICE_REGISTERED, definition.description());
+    let told = (EventType::SERVICE_REGISTERED, definition.registration());
     let (correlation_id, in_force) = command(&app, &id, vec![content], told).await?;
     if !in_force {
         return Ok((StatusCode::ACCEPTED, JsonAnswer(CommandAccepted { correlation_id })).into_response());
@@ -260,31 +260,48 @@ fn answer((correlation_id, in_force): (Uuid, bool)) -> Result<Response, Problem>
     Ok((status, JsonAnswer(CommandAccepted { correlation_id })).into_response())
 }
 
-/// Appends the facts, tells of them, and waits a bounded time until they are in force; whether they are.
+/// Appends the facts, waits a bounded time until they are in force, and tells of them; whether they are in force. All of it happens
+/// even if whoever asked has gone.
 async fn command(
     app: &App,
     id: &ServiceId,
     contents: Vec<Content>,
     (event_type, data): (EventType, impl Serialize),
 ) -> Result<(Uuid, bool), Problem> {
-    let (now, correlation_id) = (app.now(), Uuid::now_v7());
+    let correlation_id = Uuid::now_v7();
+    let mut event = Event::new(Uuid::now_v7(), app.now(), event_type, id.as_str(), &data);
+    event.correlationid = Some(correlation_id);
+    let carried_out = tokio::spawn(carry_out(app.clone(), id.clone(), contents, event));
+    let in_force =
+        carried_out.await.map_err(|error| Problem::internal("carrying the command out", &error))??;
+    Ok((correlation_id, in_force))
+}
+
+async fn carry_out(
+    app: App,
+    id: ServiceId,
+    contents: Vec<Content>,
+    mut event: Event,
+) -> Result<bool, Problem> {
+    let now = app.now();
+    let id = &id;
     let records: Vec<_> = contents.into_iter().map(|content| record(id, content, now)).collect();
     let mut last = None;
     if !records.is_empty() {
         last = app.producer().send(TOPIC, records).await?.last().map(|stored| stored.offset);
     }
-    let mut event = Event::new(Uuid::now_v7(), now, event_type, id.as_str(), &data);
-    event.correlationid = Some(correlation_id);
-    let key = Bytes::copy_from_slice(id.as_str().as_bytes());
-    let told = ProducerRecord::new(key, event.to_json(), now);
-    app.producer().send(&app.topics().system_events, vec![told]).await?;
     let in_force = match last {
         Some(offset) => {
             app.control().catalogue().wait_applied(offset, app.limits().acknowledge_timeout).await
         }
         None => true,
     };
-    Ok((correlation_id, in_force))
+    // Told last and with this time, so that what checks found before it is older: a service that was removed is not heard of again.
+    event.time = app.now();
+    let key = Bytes::copy_from_slice(id.as_str().as_bytes());
+    let told = ProducerRecord::new(key, event.to_json(), event.time);
+    app.producer().send(&app.topics().system_events, vec![told]).await?;
+    Ok(in_force)
 }
 
 fn record(id: &ServiceId, content: Content, now: Timestamp) -> ProducerRecord {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use farol_bus::{
     Bus, BusError, Consumer, ConsumerSettings, OffsetSpec, Polled, ProducerRecord, StartAt, TopicPartition,
 };
-use farol_event::service::ServiceDescription;
+use farol_event::service::Registration;
 use farol_event::{Event, EventType, Timestamp};
 use farol_registry::definition::NamedService;
 use farol_registry::record::{Content, Replay, TOPIC};
@@ -175,8 +175,8 @@ impl Follower {
             }
             let content = Content::Definition(definition);
             append(events, &Record { service: service.name.clone(), content }).await?;
-            let description = service.definition.description();
-            events.publish(&registered(&service.name, &description, system_events::now())).await?;
+            let registration = service.definition.registration();
+            events.publish(&registered(&service.name, &registration, system_events::now())).await?;
         }
         for id in replay.defined_by(Origin::Settings) {
             if configured.iter().any(|service| service.name == *id) {
@@ -275,6 +275,6 @@ fn to_bus(record: &Record, now: Timestamp) -> ProducerRecord {
     out
 }
 
-fn registered(id: &ServiceId, description: &ServiceDescription, now: Timestamp) -> Event {
-    Event::new(Uuid::now_v7(), now, EventType::SERVICE_REGISTERED, id.as_str(), description)
+fn registered(id: &ServiceId, registration: &Registration, now: Timestamp) -> Event {
+    Event::new(Uuid::now_v7(), now, EventType::SERVICE_REGISTERED, id.as_str(), registration)
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use farol_event::DurationText;
-use farol_event::service::{CheckKind, ServiceDescription};
+use farol_event::service::{CheckKind, Registration, ServiceDescription};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CheckName, ServiceId};
@@ -62,8 +62,8 @@ pub struct ServiceDefinition {
 }
 
 impl ServiceDefinition {
-    /// What it says of the service to people: where it is reached, and what kind it is if a label says so.
-    pub fn description(&self) -> ServiceDescription {
+    /// What it says of the service to others: where it is reached, what kind it is if a label says so, and its checks.
+    pub fn registration(&self) -> Registration {
         let address = self.checks.iter().find_map(|check| match &check.target {
             Target::Http(http) => Some(http.url.to_string()),
             Target::Tcp(at) => Some(at.to_string()),
@@ -71,7 +71,9 @@ impl ServiceDefinition {
         });
         let address = address.map(|address| address.chars().take(MAX_ADDRESS_CHARS).collect());
         let kind = self.labels.get("kind").cloned();
-        ServiceDescription { address, kind, ..ServiceDescription::default() }
+        let description = ServiceDescription { address, kind, ..ServiceDescription::default() };
+        let checks = self.checks.iter().map(|check| check.name.to_string()).collect();
+        Registration { description, checks: Some(checks) }
     }
 }
 

@@ -171,7 +171,7 @@ impl Service {
         self.checks.get(name).map(|check| check.machine.state())
     }
 
-    /// Another definition. Checks that stay as they are keep what they know.
+    /// Another definition. Checks that stay as they are keep what they know; of others it is told that nothing is known any more.
     pub fn redefine(
         &mut self,
         definition: Arc<ServiceDefinition>,
@@ -184,10 +184,17 @@ impl Service {
             .checks
             .iter()
             .map(|check| {
-                let kept = known.remove(&check.name).filter(|kept| kept.definition == *check);
+                let kept = known.remove(&check.name).filter(|kept| {
+                    let same = kept.definition == *check;
+                    if !same {
+                        findings.extend(self.forgotten(kept, now));
+                    }
+                    same
+                });
                 (check.name.clone(), kept.unwrap_or_else(|| Check::new(check.clone(), now)))
             })
             .collect();
+        findings.extend(known.values().filter_map(|check| self.forgotten(check, now)));
         (self.definition, self.origin) = (definition, origin);
         // Without the check that was down there may be nothing left that says so.
         self.settle(now, findings);
@@ -286,6 +293,7 @@ impl Service {
 
     /// Ends the watch: an outage that was told is over for everybody who waits.
     pub fn remove(self, now: Timestamp, findings: &mut Vec<Finding>) {
+        findings.extend(self.checks.values().filter_map(|check| self.forgotten(check, now)));
         if let Some(outage) = self.outage.clone() {
             let reason = Some("it is not watched any more");
             findings.push(self.finding(now, FindingKind::Recovered { outage, reason }));
@@ -339,6 +347,22 @@ impl Service {
             }
             _ => {}
         }
+    }
+
+    /// Tells that nothing is known any more of what a check asked, if anything was told of it.
+    fn forgotten(&self, check: &Check, now: Timestamp) -> Option<Finding> {
+        let from = check.machine.state();
+        (from != CheckState::Unknown).then(|| {
+            let kind = FindingKind::CheckChanged {
+                check: check.definition.name.clone(),
+                from,
+                to: CheckState::Unknown,
+                reason: Some("it is not checked like this any more".to_owned()),
+                doing: check.definition.kind(),
+                critical: check.definition.critical,
+            };
+            self.finding(now, kind)
+        })
     }
 
     fn finding(&self, at: Timestamp, kind: FindingKind) -> Finding {

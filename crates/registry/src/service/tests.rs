@@ -83,6 +83,18 @@ fn a_check_that_is_not_critical_is_told_and_makes_no_outage() {
 }
 
 #[test]
+fn a_check_that_goes_on_otherwise_knows_nothing_and_says_so() {
+    let mut shop = Played::new(TWO);
+    assert_eq!(shop.result("b", false), ["b=down", "unavailable"]);
+    let other =
+        r#"{"checks":[{"name":"a","tcp":"x:1","down_after":2,"up_after":2},{"name":"b","tcp":"y:2"}]}"#;
+    let other = Arc::new(serde_json::from_str(other).unwrap());
+    let told = shop.step(|service, now, findings| service.redefine(other, Origin::Api, now, findings));
+    assert_eq!(told, ["b=unknown", "recovered"]);
+    assert_eq!(shop.service.check(&"b".parse().unwrap()), Some(CheckState::Unknown));
+}
+
+#[test]
 fn an_answer_is_measured_whether_it_was_right_or_wrong() {
     let mut shop = service(TWO);
     let mut findings = Vec::new();
@@ -171,13 +183,13 @@ fn removing_a_service_or_its_last_check_ends_its_outage() {
     let nothing = Arc::new(ServiceDefinition::default());
     assert_eq!(
         shop.step(|service, now, findings| service.redefine(nothing, Origin::Api, now, findings)),
-        ["recovered"]
+        ["b=unknown", "recovered"]
     );
     let mut shop = Played::new(TWO);
     shop.result("b", false);
     let mut findings = Vec::new();
     shop.service.remove(at(9000), &mut findings);
-    assert_eq!(words(&findings), ["recovered"]);
+    assert_eq!(words(&findings), ["b=unknown", "recovered"]);
 }
 
 #[test]

@@ -193,11 +193,12 @@ impl Reporter {
             .iter()
             .map(|service| event(service, EventType::SERVICE_STOPPED, &reason, None))
             .collect();
+        // First, because of a service that isn't watched any more this would be the first that is heard again.
+        self.whatever(self.send(&stopped).await);
         for service in &self.services {
             let deleted = call(&self.farol, Method::DELETE, &path(service, ""), &()).await;
             self.whatever(deleted.map(drop).map_err(Failed::from));
         }
-        self.whatever(self.send(&stopped).await);
     }
 
     async fn send(&self, events: &[Event]) -> Result<(), Failed> {

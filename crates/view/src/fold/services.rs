@@ -7,13 +7,13 @@
 //!
 //! # Bounds
 //! Points of metrics are thinned to one in [`BUCKET`] for each metric and set of tags, with the extremes of what lay in between, and
-//! span at most [`MAX_BUCKETS`] of them. A policy keeps its newest [`MAX_CHANGES`] changes. All of it goes with the retention of the
+//! span at most [`MAX_BUCKETS`] of them; a service has at most [`MAX_SERIES_PER_SERVICE`] of these, those that came first. A policy keeps its newest [`MAX_CHANGES`] changes. All of it goes with the retention of the
 //! history, and so do services that nobody registered and nobody speaks of.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use farol_event::service::{Maintenance, ServiceDescription, names};
+use farol_event::service::{Maintenance, Registration, ServiceDescription, names};
 use farol_event::{ServiceFact, Timestamp};
 use rusqlite::Transaction;
 
@@ -35,8 +35,17 @@ const MAX_CLOCK_LEAD: Duration = Duration::from_secs(60);
 pub(crate) const BUCKET: Duration = Duration::from_secs(10);
 /// How many buckets the points of one metric and set of tags span at most: six hours.
 pub(crate) const MAX_BUCKETS: i64 = 2160;
+/// How many metrics with their tags a service may have within the retention of the history; of further ones nothing is kept, which is
+/// counted as skipped.
+pub(crate) const MAX_SERIES_PER_SERVICE: i64 = 1000;
 /// How many changes of one policy are kept.
 pub(crate) const MAX_CHANGES: i64 = 1000;
+
+/// From where the checks of service ?1 are read: all but those that were told of before a registration that doesn't name them.
+pub(crate) const DEFINED_CHECKS: &str = "FROM service_checks AS checked WHERE service = ?1 AND NOT EXISTS (
+    SELECT 1 FROM (SELECT value, at FROM service_fact WHERE service = ?1 AND name = 'checks'
+                   ORDER BY at DESC, partition DESC LIMIT 1) AS defined
+    WHERE checked.since <= defined.at AND checked.name NOT IN (SELECT value FROM json_each(defined.value))) ORDER BY name";
 
 pub(crate) const CREATE: &str = "
 CREATE TABLE service_fact (
@@ -112,6 +121,14 @@ CREATE TABLE service_metric_points (
     offset INTEGER NOT NULL,
     PRIMARY KEY (service, metric, tags, bucket)
 ) WITHOUT ROWID;
+CREATE TABLE service_metric_series (
+    service TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    last_at INTEGER NOT NULL,
+    PRIMARY KEY (service, metric, tags)
+) WITHOUT ROWID;
+CREATE INDEX service_metric_series_by_time ON service_metric_series (last_at);
 CREATE INDEX service_metric_points_by_time ON service_metric_points (at);
 CREATE TABLE service_checks (
     service TEXT NOT NULL,
@@ -180,13 +197,14 @@ DROP TABLE IF EXISTS service_fact;
 DROP TABLE IF EXISTS services;
 DROP TABLE IF EXISTS service_metric_part;
 DROP TABLE IF EXISTS service_metric_points;
+DROP TABLE IF EXISTS service_metric_series;
 DROP TABLE IF EXISTS service_checks;
 DROP TABLE IF EXISTS policy_state;
 DROP TABLE IF EXISTS policy_changes;
 ";
 
 /// What goes with the history's retention: ?1 is the instant, ?2 how many rows at most.
-pub(crate) const PRUNE: [(&str, &str); 6] = [
+pub(crate) const PRUNE: [(&str, &str); 7] = [
     (
         "policy_changes",
         "DELETE FROM policy_changes WHERE (partition, offset) IN
@@ -196,6 +214,11 @@ pub(crate) const PRUNE: [(&str, &str); 6] = [
         "policies",
         "DELETE FROM policy_state WHERE (caller, name) IN (SELECT caller, name FROM policy_state
              WHERE max(coalesce(moved_at, measured_at), coalesce(measured_at, moved_at)) < ?1 LIMIT ?2)",
+    ),
+    (
+        "service_metric_series",
+        "DELETE FROM service_metric_series WHERE (service, metric, tags) IN
+             (SELECT service, metric, tags FROM service_metric_series WHERE last_at < ?1 LIMIT ?2)",
     ),
     // What belongs to a service goes before the service, so that a slice that ends in between leaves nothing behind.
     (
@@ -231,10 +254,10 @@ pub(crate) fn apply(
         match ServiceFact::of(&record.event) {
             None => tally.applied += 1,
             Some(Err(_)) => tally.skip("an event about a service whose data is not as documented"),
-            Some(Ok(fact)) => {
-                one(transaction, record, fact, &mut touched)?;
-                tally.applied += 1;
-            }
+            Some(Ok(fact)) => match one(transaction, record, fact, &mut touched)? {
+                Kept::Yes => tally.applied += 1,
+                Kept::TooManySeries => tally.skip("a metric of a service that has too many metrics and tags"),
+            },
         }
     }
     for service in touched {
@@ -243,28 +266,42 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Whether all that a fact says is kept.
+enum Kept {
+    Yes,
+    TooManySeries,
+}
+
 /// Folds one fact. `touched` are the services whose row may be another afterwards.
 fn one(
     transaction: &Transaction<'_>,
     record: &EventRecord,
     fact: ServiceFact,
     touched: &mut BTreeSet<String>,
-) -> rusqlite::Result<()> {
-    let told = Told::of(record);
+) -> rusqlite::Result<Kept> {
+    let mut kept = Kept::Yes;
+    let mut told = Told::of(record);
     match fact {
         ServiceFact::BreakerMoved(moved) => {
-            return policies::moved(transaction, &told, &moved, touched);
+            return policies::moved(transaction, &told, &moved, touched).map(|()| Kept::Yes);
         }
         ServiceFact::PolicyMeasured(measured) => {
-            return policies::measured(transaction, &told, &measured, touched);
+            return policies::measured(transaction, &told, &measured, touched).map(|()| Kept::Yes);
         }
         // A command says nothing of the service; that it is followed will be told.
-        ServiceFact::SimulationChanged(_) => return Ok(()),
-        ServiceFact::Registered(description) => {
+        ServiceFact::SimulationChanged(_) => return Ok(Kept::Yes),
+        ServiceFact::Registered(registration) => {
             told.set(transaction, Fact::Registered, "yes", None)?;
-            describe(transaction, &told, description)?;
+            registered(transaction, &told, registration)?;
         }
-        ServiceFact::Removed => told.set(transaction, Fact::Registered, "no", None)?,
+        ServiceFact::Removed => {
+            told.removed(transaction)?;
+            registered(
+                transaction,
+                &told,
+                Registration { checks: Some(Vec::new()), ..Registration::default() },
+            )?;
+        }
         ServiceFact::Started(description) => {
             told.seen(transaction)?;
             told.set(transaction, Fact::Life, "starting", None)?;
@@ -287,12 +324,18 @@ fn one(
             if metric.tags.contains_key("check") {
                 told.set(transaction, Fact::Checked, "", None)?;
             }
-            metrics::collected(transaction, &told, &metric)?;
+            if !metrics::collected(transaction, &told, &metric)? {
+                kept = Kept::TooManySeries;
+            }
             told.alive(transaction)?;
         }
         ServiceFact::Unavailable(reason) => {
             told.seen(transaction)?;
             told.set(transaction, Fact::Outage, "down", reason.reason.as_deref())?;
+        }
+        ServiceFact::Recovered(reason) if told.is_removed(transaction)? => {
+            // The end of the watch ends an outage that was told; that is no sign of life.
+            told.set(transaction, Fact::Outage, "up", reason.reason.as_deref())?;
         }
         ServiceFact::Recovered(reason) => {
             told.set(transaction, Fact::Outage, "up", reason.reason.as_deref())?;
@@ -318,7 +361,23 @@ fn one(
     }
     told.known(transaction)?;
     touched.insert(told.service.to_owned());
-    Ok(())
+    Ok(kept)
+}
+
+/// Takes in what a registration says. It replaces what an earlier one said, and not what the service says of itself.
+fn registered(
+    transaction: &Transaction<'_>,
+    told: &Told<'_>,
+    Registration { description, checks }: Registration,
+) -> rusqlite::Result<()> {
+    let ServiceDescription { address, kind, version, description } = description;
+    for (fact, text) in [(Fact::GivenAddress, address), (Fact::GivenKind, kind)] {
+        told.set(transaction, fact, text.as_deref().unwrap_or_default(), None)?;
+    }
+    if let Some(checks) = checks {
+        told.set(transaction, Fact::Checks, &super::json_text(&checks), None)?;
+    }
+    describe(transaction, told, ServiceDescription { version, description, ..ServiceDescription::default() })
 }
 
 fn describe(

@@ -218,6 +218,9 @@ impl Queries<'_> {
             let problem = format!("must be at most {MAX_NAMES} names, not {}", filter.names.len());
             return Err(ViewError::InvalidFilter { field: "names", problem });
         }
+        if filter.from.zip(filter.to).is_some_and(|(from, to)| from > to) {
+            return Err(ViewError::InvalidFilter { field: "from", problem: "is after `to`".into() });
+        }
         let micros = |at: Timestamp| Value::Integer(at.as_micros());
         let mut conditions = Conditions::default();
         conditions.and("service = ?", [Value::Text(filter.service.clone())]);

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 use serde::Serialize;
 
 use crate::error::ViewError;
+use crate::fold::services::DEFINED_CHECKS;
 use crate::query::alerts::{ALERT_COLUMNS, alert_of_row};
 use crate::query::condition::{Conditions, containing};
 use crate::query::events::EventFilter;
@@ -245,8 +246,9 @@ impl Queries<'_> {
         let Some(found) = found.into_iter().next() else { return Ok(None) };
         let checks = self
             .rows(
-                "SELECT name, kind, critical, state, since, reason, response_time_ms FROM service_checks
-                 WHERE service = ? ORDER BY name",
+                &format!(
+                    "SELECT name, kind, critical, state, since, reason, response_time_ms {DEFINED_CHECKS}"
+                ),
                 vec![name()],
                 check_of_row,
             )

@@ -128,6 +128,69 @@ async fn services_are_listed_by_state_and_text_page_by_page() {
     assert_eq!(state(&test, "web").await.0, ServiceState::Up);
 }
 
+fn check_down(log: &mut Log, service: &str, seconds: i64, check: &str) {
+    let data = json!({"check": check, "from": "unknown", "to": "down", "reason": "refused"});
+    log.system_event(EventType::CHECK_CHANGED, service, seconds, &data);
+}
+
+#[tokio::test]
+async fn a_check_that_is_not_defined_any_more_keeps_nobody_down() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    log.system_event(EventType::SERVICE_REGISTERED, "a", 0, &json!({"checks": ["old", "both"]}));
+    check_down(&mut log, "a", 1, "old");
+    log.system_event(EventType::SYSTEM_UNAVAILABLE, "a", 1, &json!({}));
+    // The new check may be faster than the word of the registration; what the old one found last may come after it.
+    let up = json!({"check": "new", "from": "unknown", "to": "up"});
+    log.system_event(EventType::CHECK_CHANGED, "a", 4, &up);
+    log.system_event(EventType::SYSTEM_RECOVERED, "a", 4, &json!({}));
+    log.system_event(EventType::SERVICE_REGISTERED, "a", 5, &json!({"checks": ["new", "both"]}));
+    check_down(&mut log, "a", 3, "old");
+    test.apply_all(log.batches()).await;
+    assert_eq!(state(&test, "a").await.0, ServiceState::Up);
+    let detail = test.ask(|q| q.service_detail("a")).await.unwrap();
+    let names: Vec<_> = detail.checks.iter().map(|check| check.check.as_str()).collect();
+    assert_eq!((names, detail.service.checks, detail.service.checks_down), (vec!["new"], 1, 0));
+}
+
+#[tokio::test]
+async fn a_service_that_is_removed_while_it_is_down_is_gone_and_comes_back_without_its_past() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    log.system_event(EventType::SERVICE_REGISTERED, "a", 0, &json!({"checks": ["tcp"]}));
+    check_down(&mut log, "a", 1, "tcp");
+    log.system_event(EventType::SYSTEM_UNAVAILABLE, "a", 1, &json!({}));
+    log.system_event(EventType::SERVICE_REMOVED, "a", 5, &json!({}));
+    log.system_event(EventType::SYSTEM_RECOVERED, "a", 6, &json!({"reason": "it is not watched any more"}));
+    test.apply_all(log.batches()).await;
+    assert!(test.ask(|q| q.service_detail("a")).await.is_none(), "that is no sign of life");
+    log.system_event(EventType::SERVICE_REGISTERED, "a", 9, &json!({"checks": ["ttl"]}));
+    log.system_event(EventType::SERVICE_HEARTBEAT, "a", 10, &json!({}));
+    test.apply_all(log.batches()).await;
+    let detail = test.ask(|q| q.service_detail("a")).await.unwrap();
+    assert_eq!((detail.service.state, detail.checks.len()), (ServiceState::Up, 0));
+}
+
+#[tokio::test]
+async fn a_registration_replaces_what_the_one_before_it_said_and_not_what_the_service_says() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    let first = json!({"address": "127.0.0.1:1", "kind": "api", "checks": ["tcp"]});
+    log.system_event(EventType::SERVICE_REGISTERED, "a", 0, &first);
+    log.system_event(EventType::SERVICE_REGISTERED, "b", 0, &first);
+    log.system_event(EventType::SERVICE_STARTED, "b", 1, &json!({"address": "http://b", "version": "2"}));
+    for service in ["a", "b"] {
+        log.system_event(EventType::SERVICE_REGISTERED, service, 2, &json!({"checks": ["ttl"]}));
+    }
+    test.apply_all(log.batches()).await;
+    let described = async |service: &'static str| {
+        let service = test.ask(move |q| q.service_detail(service)).await.unwrap().service;
+        (service.address, service.kind, service.version)
+    };
+    assert_eq!(described("a").await, (None, None, None));
+    assert_eq!(described("b").await, (Some("http://b".into()), None, Some("2".into())));
+}
+
 #[tokio::test]
 async fn metrics_are_summed_up_per_service_and_over_all() {
     let test = TestStore::new();
@@ -174,6 +237,33 @@ async fn sums_that_leave_the_range_of_numbers_stay_numbers() {
     let metric = test.ask(|q| q.metric("huge")).await.unwrap();
     assert!(metric.total.is_finite() && metric.mean.is_finite());
     assert_eq!(metric.count, 5);
+}
+
+#[tokio::test]
+async fn a_service_that_makes_new_tags_for_ever_has_a_bound_and_others_don_t_notice() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    for request in 0..1100 {
+        let data = json!({"nome": "calls", "valor": 1, "tags": {"request": request}});
+        log.system_event(EventType::METRIC_COLLECTED, "talker", request, &data);
+    }
+    metric(&mut log, "talker", 1200, "cpu_percent", 1.0);
+    metric(&mut log, "other", 1200, "cpu_percent", 1.0);
+    // What it has, it goes on with.
+    let known = json!({"nome": "calls", "valor": 1, "tags": {"request": 7}});
+    log.system_event(EventType::METRIC_COLLECTED, "talker", 1201, &known);
+    test.apply_all(log.batches()).await;
+    let count = |sql: &str| test.outside().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(
+        count("SELECT count(DISTINCT tags) FROM service_metric_points WHERE service = 'talker'"),
+        1000
+    );
+    assert_eq!(
+        count("SELECT count FROM service_metrics WHERE service = 'talker' AND metric = 'calls'"),
+        1001
+    );
+    assert_eq!(count("SELECT count(*) FROM service_metrics WHERE metric = 'cpu_percent'"), 1);
+    assert_eq!(state(&test, "talker").await.0, ServiceState::Up);
 }
 
 #[tokio::test]

@@ -33,12 +33,17 @@ pub(super) enum Fact {
     Address,
     Kind,
     Description,
+    /// Its address, kind as its registration says them; nothing if it doesn't.
+    GivenAddress,
+    GivenKind,
+    /// The names of the checks that its registration has, as JSON; what was told before `at` of others is over.
+    Checks,
     /// How it is simulated, as JSON.
     Simulation,
 }
 
 impl Fact {
-    const ALL: [Fact; 14] = [
+    const ALL: [Fact; 17] = [
         Fact::Known,
         Fact::Life,
         Fact::Outage,
@@ -52,6 +57,9 @@ impl Fact {
         Fact::Address,
         Fact::Kind,
         Fact::Description,
+        Fact::GivenAddress,
+        Fact::GivenKind,
+        Fact::Checks,
         Fact::Simulation,
     ];
 
@@ -70,6 +78,9 @@ impl Fact {
             Fact::Address => "address",
             Fact::Kind => "kind",
             Fact::Description => "description",
+            Fact::GivenAddress => "given_address",
+            Fact::GivenKind => "given_kind",
+            Fact::Checks => "checks",
             Fact::Simulation => "simulation",
         }
     }
@@ -129,16 +140,40 @@ impl<'a> Told<'a> {
         self.set(transaction, Fact::Seen, "", None)
     }
 
+    /// The registration was taken back. Whatever stands before this in the log is no later, whatever clocks say.
+    pub(super) fn removed(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        if let Some(seen) = self.kept(transaction, Fact::Seen)? {
+            self.at = self.at.max(Timestamp::from_micros(seen.at).unwrap_or_default());
+        }
+        self.set(transaction, Fact::Registered, "no", None)
+    }
+
+    /// Whether the registration was taken back and the service has not been heard of since.
+    pub(super) fn is_removed(&self, transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+        let Some(removed) = self.kept(transaction, Fact::Registered)?.filter(|kept| kept.value == "no")
+        else {
+            return Ok(false);
+        };
+        Ok(self.kept(transaction, Fact::Seen)?.is_none_or(|seen| seen.at <= removed.at))
+    }
+
+    /// A fact as this partition tells it.
+    fn kept(&self, transaction: &Transaction<'_>, fact: Fact) -> rusqlite::Result<Option<Kept>> {
+        transaction
+            .prepare_cached(
+                "SELECT value, reason, since, at FROM service_fact WHERE service = ?1 AND name = ?2 AND partition = ?3",
+            )?
+            .query_row((self.service, fact.as_str(), self.partition), |row| {
+                Ok(Kept { value: row.get(0)?, reason: row.get(1)?, since: row.get(2)?, at: row.get(3)? })
+            })
+            .optional()
+    }
+
     /// The service gave a sign of life. One that has stopped may still be heard of for a moment, and stays stopped.
     pub(super) fn alive(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         self.seen(transaction)?;
-        let life: Option<String> = transaction
-            .prepare_cached(
-                "SELECT value FROM service_fact WHERE service = ?1 AND name = 'life' AND partition = ?2",
-            )?
-            .query_row((self.service, self.partition), |row| row.get(0))
-            .optional()?;
-        if matches!(life.as_deref(), None | Some("starting")) {
+        let life = self.kept(transaction, Fact::Life)?;
+        if life.is_none_or(|life| life.value == "starting") {
             self.set(transaction, Fact::Life, "alive", None)?;
         }
         Ok(())

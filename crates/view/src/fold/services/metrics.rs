@@ -4,15 +4,19 @@ use farol_event::service::Metric;
 use rusqlite::{Transaction, params};
 
 use super::facts::Told;
-use super::{BUCKET, MAX_BUCKETS};
+use super::{BUCKET, MAX_BUCKETS, MAX_SERIES_PER_SERVICE};
 use crate::fold::json_text;
 
-/// Takes in one collected metric.
+/// Takes in one collected metric. False if its service has too many already.
 pub(super) fn collected(
     transaction: &Transaction<'_>,
     told: &Told<'_>,
     metric: &Metric,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
+    let tags = json_text(&metric.tags);
+    if !has_room(transaction, told, &metric.name, &tags)? {
+        return Ok(false);
+    }
     // A sum that has left the range of numbers stays at its end: infinity minus infinity would be no number at all.
     transaction
         .prepare_cached(
@@ -35,19 +39,54 @@ pub(super) fn collected(
             metric.value,
             told.at.as_micros()
         ])?;
-    point(transaction, told, metric)
+    point(transaction, told, metric, &tags)?;
+    Ok(true)
+}
+
+/// Takes note of a metric with its tags; whether its service may have it.
+fn has_room(
+    transaction: &Transaction<'_>,
+    told: &Told<'_>,
+    metric: &str,
+    tags: &str,
+) -> rusqlite::Result<bool> {
+    let known = transaction
+        .prepare_cached(
+            "UPDATE service_metric_series SET last_at = max(last_at, ?4)
+             WHERE service = ?1 AND metric = ?2 AND tags = ?3",
+        )?
+        .execute((told.service, metric, tags, told.at.as_micros()))?;
+    if known > 0 {
+        return Ok(true);
+    }
+    let count: i64 = transaction
+        .prepare_cached("SELECT count(*) FROM service_metric_series WHERE service = ?1")?
+        .query_row([told.service], |row| row.get(0))?;
+    if count >= MAX_SERIES_PER_SERVICE {
+        return Ok(false);
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO service_metric_series (service, metric, tags, last_at) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute((told.service, metric, tags, told.at.as_micros()))?;
+    Ok(true)
 }
 
 /// Takes in one point, if it isn't older than what is kept.
-fn point(transaction: &Transaction<'_>, told: &Told<'_>, metric: &Metric) -> rusqlite::Result<()> {
+fn point(
+    transaction: &Transaction<'_>,
+    told: &Told<'_>,
+    metric: &Metric,
+    tags: &str,
+) -> rusqlite::Result<()> {
     let width = i64::try_from(BUCKET.as_micros()).unwrap_or(i64::MAX);
     let bucket = told.at.as_micros().div_euclid(width);
-    let tags = json_text(&metric.tags);
     let newest: Option<i64> = transaction
         .prepare_cached(
             "SELECT max(bucket) FROM service_metric_points WHERE service = ?1 AND metric = ?2 AND tags = ?3",
         )?
-        .query_row((told.service, &metric.name, &tags), |row| row.get(0))?;
+        .query_row((told.service, &metric.name, tags), |row| row.get(0))?;
     if newest.is_some_and(|newest| bucket <= newest - MAX_BUCKETS) {
         return Ok(());
     }
@@ -83,7 +122,7 @@ fn point(transaction: &Transaction<'_>, told: &Told<'_>, metric: &Metric) -> rus
                 "DELETE FROM service_metric_points
                  WHERE service = ?1 AND metric = ?2 AND tags = ?3 AND bucket <= ?4",
             )?
-            .execute((told.service, &metric.name, &tags, bucket - MAX_BUCKETS))?;
+            .execute((told.service, &metric.name, tags, bucket - MAX_BUCKETS))?;
     }
     Ok(())
 }

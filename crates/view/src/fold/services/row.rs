@@ -6,6 +6,7 @@ use farol_event::Timestamp;
 use farol_event::service::{CheckChanged, CheckState, names};
 use rusqlite::{Row, Transaction, params};
 
+use super::DEFINED_CHECKS;
 use super::facts::{self, Fact, Kept, Told};
 use crate::service_state::{BreakerFact, CheckFact, Life, Since, StateFacts};
 
@@ -52,6 +53,7 @@ pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::
     let standing = state_facts(&facts, known, checks, breakers).standing();
     let last = last_values(transaction, service)?;
     let text = |fact| facts.get(&fact).map(|kept| kept.value.as_str());
+    let given = |fact| text(fact).filter(|text| !text.is_empty());
     let told_at = |fact| facts.get(&fact).map(|kept| kept.at);
     let registered = text(Fact::Registered) == Some("yes");
     let removed_at = facts.get(&Fact::Registered).filter(|kept| kept.value == "no").map(|kept| kept.at);
@@ -70,9 +72,9 @@ pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::
             standing.state.as_str(),
             standing.since.as_micros(),
             standing.reason,
-            text(Fact::Kind),
+            text(Fact::Kind).or(given(Fact::GivenKind)),
             text(Fact::Version),
-            text(Fact::Address),
+            text(Fact::Address).or(given(Fact::GivenAddress)),
             text(Fact::Description),
             registered,
             removed_at.is_some_and(|removed| last_seen <= removed),
@@ -130,9 +132,7 @@ fn micros(micros: i64) -> Timestamp {
 
 fn checks(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<CheckFact>> {
     transaction
-        .prepare_cached(
-            "SELECT name, critical, state, since, reason FROM service_checks WHERE service = ?1 ORDER BY name",
-        )?
+        .prepare_cached(&format!("SELECT name, critical, state, since, reason {DEFINED_CHECKS}"))?
         .query_map([service], |row| {
             let state = CheckState::of_word(row.get_ref(2)?.as_str()?).unwrap_or(CheckState::Unknown);
             let state = Since { is: state, since: micros(row.get(3)?), reason: row.get(4)? };
