@@ -36,7 +36,8 @@
 //! a crash reading starts again where they were last all saved. Save all of them when the rules change, because readings that are
 //! read again are judged by the new rules.
 //!
-//! Limits: [`MAX_SERIES`] series, [`MAX_TRANSITIONS_PER_CALL`] transitions from one call of `tick`, `rules_changed` or `settle`.
+//! Limits: [`MAX_SERIES`] series, of them [`MAX_SERIES_PER_SERVICE`] metrics of one service; whether services are available has a bound of
+//! its own ([`MAX_SERIES`] services), so that no flood of metrics hides an outage. [`MAX_TRANSITIONS_PER_CALL`] transitions from one call of `tick`, `rules_changed` or `settle`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,13 +45,14 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farol_event::service::names::AVAILABLE;
 use farol_event::{AlertTransition, Reading, Timestamp};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::measurement::Measurement;
 use crate::rule::Rule;
 use crate::rule_set::RuleSet;
-use crate::selector::SeriesLabels;
+use crate::selector::{SeriesLabels, ServiceLabels};
 
 mod absence;
 mod judge;
@@ -66,17 +68,22 @@ pub(crate) use series::{Active, InForce, Memory, RuleState, Series, rule_at, sta
 
 /// How many series one partition may have; readings of further ones are refused with [`SeriesLimit`].
 pub const MAX_SERIES: usize = 1_000_000;
+/// How many metrics with their tags one service may have; further ones are refused with [`SeriesLimit`]. So a sender that puts what
+/// is always new into a tag takes no room from others.
+pub const MAX_SERIES_PER_SERVICE: usize = 1_000;
 /// How far after its arrival a reading's timestamp is believed.
 pub const MAX_CLOCK_LEAD: Duration = Duration::from_secs(60);
 /// How many transitions one call makes at most (besides those that one reading causes); call again for the rest.
 pub const MAX_TRANSITIONS_PER_CALL: usize = 4_000;
 
-/// The partition has [`MAX_SERIES`] series already, and this reading is of another one.
+/// There are [`MAX_SERIES`] or [`MAX_SERIES_PER_SERVICE`] series already, and this reading is of another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("partition {partition} has {MAX_SERIES} series already: rules are not evaluated for `{sensor_id}`")]
+#[error("{whose} has {most} series already: rules are not evaluated for `{sensor_id}`")]
 pub struct SeriesLimit {
-    /// The partition.
-    pub partition: i32,
+    /// Whose bound it is: the partition's or the service's.
+    pub whose: String,
+    /// The bound.
+    pub most: usize,
     /// The sensor whose reading was refused.
     pub sensor_id: String,
 }
@@ -116,6 +123,10 @@ pub struct PartitionState {
     /// Index into `series` by `sensor_id`.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// How many of the series tell whether a service is available.
+    availabilities: usize,
+    /// How many others each service has.
+    per_service: BTreeMap<Box<str>, usize>,
     shared: Shared,
     /// When to look at which series for absence. An entry may come too early, never too late, and counts only if its
     /// series is `armed` for it.
@@ -137,6 +148,8 @@ impl PartitionState {
             series: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            availabilities: 0,
+            per_service: BTreeMap::new(),
             shared: Shared::default(),
             timers: Timers::new(),
             listening_since: Timestamp::EPOCH,
@@ -469,6 +482,8 @@ impl PartitionState {
         self.index.clear();
         self.timers.clear();
         self.dirty.clear();
+        self.availabilities = 0;
+        self.per_service.clear();
         for series in kept {
             let dirty = series.dirty;
             let Ok(slot) = self.insert(Series { armed: None, ..series }) else { continue };
@@ -532,6 +547,7 @@ impl PartitionState {
 
     /// A new series with the rules that select it.
     fn create(&mut self, labels: &SeriesLabels<'_>, arrival: Timestamp) -> Result<(u32, usize), SeriesLimit> {
+        self.room(labels)?;
         let mut series = Series {
             id: labels.sensor_id.into(),
             labels: self.shared.labels(labels),
@@ -549,16 +565,40 @@ impl PartitionState {
         Ok((slot, self.series.len() - 1))
     }
 
+    /// Whether there is room for another series.
+    fn room(&mut self, labels: &SeriesLabels<'_>) -> Result<(), SeriesLimit> {
+        let others = self.series.len().saturating_sub(self.availabilities);
+        let partition = |count: usize| (count >= MAX_SERIES).then_some((None, MAX_SERIES));
+        let full = match labels.service {
+            Some(service) if is_availability(service) => partition(self.availabilities),
+            Some(service) => partition(others).or_else(|| {
+                let has = self.per_service.get(service.service.as_str()).copied().unwrap_or(0);
+                (has >= MAX_SERIES_PER_SERVICE).then_some((Some(&service.service), MAX_SERIES_PER_SERVICE))
+            }),
+            None => partition(others),
+        };
+        let Some((service, most)) = full else { return Ok(()) };
+        self.counters.over_limit += 1;
+        let whose = match service {
+            Some(service) => format!("service `{service}`"),
+            None => format!("partition {}", self.place.partition),
+        };
+        Err(SeriesLimit { whose, most, sensor_id: labels.sensor_id.to_owned() })
+    }
+
     /// Puts a series that isn't there yet.
     fn insert(&mut self, series: Series) -> Result<u32, SeriesLimit> {
-        let slot = match u32::try_from(self.series.len()) {
-            Ok(slot) if self.series.len() < MAX_SERIES => slot,
-            _ => {
-                self.counters.over_limit += 1;
-                let sensor_id = series.id.into_string();
-                return Err(SeriesLimit { partition: self.place.partition, sensor_id });
-            }
-        };
+        let labels = series.labels.of(&series.id);
+        self.room(&labels)?;
+        match labels.service {
+            Some(service) if is_availability(service) => self.availabilities += 1,
+            Some(service) => match self.per_service.get_mut(service.service.as_str()) {
+                Some(count) => *count += 1,
+                None => drop(self.per_service.insert(service.service.as_str().into(), 1)),
+            },
+            None => {}
+        }
+        let slot = u32::try_from(self.series.len()).unwrap_or(u32::MAX);
         let hash = self.hasher.hash_one(&*series.id);
         self.series.push(series);
         let (all, hasher) = (&self.series, &self.hasher);
@@ -567,6 +607,11 @@ impl PartitionState {
         self.index.insert_unique(hash, slot, rehash);
         Ok(slot)
     }
+}
+
+/// Whether the series tells if the service is available, and nothing else.
+fn is_availability(service: &ServiceLabels) -> bool {
+    service.metric == AVAILABLE && service.tags.is_empty()
 }
 
 fn slot_index(slot: u32) -> Option<usize> {

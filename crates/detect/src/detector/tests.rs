@@ -431,3 +431,32 @@ fn transitions_alternate_in_kind() {
     let kinds: Vec<_> = out.iter().map(|t| t.kind).collect();
     assert_eq!(kinds, [TransitionKind::Fired, TransitionKind::Resolved, TransitionKind::Fired]);
 }
+
+#[test]
+fn a_service_with_too_many_metrics_takes_room_from_nobody_and_its_outages_are_still_judged() {
+    let text = "[[rule]]\nname = \"down\"\nselect = '{metric=\"available\"}'\nbelow = 0.5\n";
+    let mut state = PartitionState::new("system-events".into(), 0, rules(text));
+    let mut offset = 0;
+    let mut tell = |state: &mut PartitionState, event_type, service: &str, data: serde_json::Value| {
+        let event = farol_event::Event::new(uuid::Uuid::nil(), at(offset), event_type, service, &data);
+        offset += 1;
+        let sample = crate::ServiceSample::of(&event).unwrap().unwrap();
+        state.apply(&sample.measurement(), offset, at(offset))
+    };
+    let metric =
+        |request: usize| serde_json::json!({"nome": "calls", "valor": 1, "tags": {"request": request}});
+    let collected = farol_event::EventType::METRIC_COLLECTED;
+    for request in 0..MAX_SERIES_PER_SERVICE {
+        tell(&mut state, collected.clone(), "talker", metric(request)).unwrap();
+    }
+    let refused = tell(&mut state, collected.clone(), "talker", metric(MAX_SERIES_PER_SERVICE)).unwrap_err();
+    assert!(refused.to_string().starts_with("service `talker` has 1000 series already"), "{refused}");
+    assert_eq!(state.counters().over_limit, 1);
+    tell(&mut state, collected.clone(), "talker", metric(7)).unwrap();
+    tell(&mut state, collected.clone(), "other", metric(0)).unwrap();
+    let down = farol_event::EventType::SYSTEM_UNAVAILABLE;
+    assert_eq!(tell(&mut state, down, "talker", serde_json::json!({})).unwrap().len(), 1);
+    // What is forgotten makes room.
+    state.forget(&BTreeSet::from(["calls{service=\"talker\",request=\"3\"}".to_owned()]));
+    tell(&mut state, collected, "talker", metric(MAX_SERIES_PER_SERVICE)).unwrap();
+}
