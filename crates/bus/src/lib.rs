@@ -24,6 +24,7 @@ pub use engine::{
     TopicDescription, TopicSpec, TransactionalProducer,
 };
 pub use event_bus::{EventBus, EventBusSettings, Received, Subscription, SubscriptionSettings};
+pub use farol_broker::partitioner::partition_for_key;
 pub use record::{
     ConsumedBatch, ConsumedRecord, Partitioning, ProducerRecord, RecordMetadata, TopicPartition,
 };

@@ -82,6 +82,11 @@ impl ServiceSample {
         Ok(Some(Self { series: series_name(&labels), unit, labels, at: event.time, value, in_order }))
     }
 
+    /// The service.
+    pub fn service(&self) -> &str {
+        &self.labels.service
+    }
+
     /// The name of its series.
     pub fn series(&self) -> &str {
         &self.series

@@ -26,7 +26,7 @@ use farol_event::{AlertTransition, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::detect_worker::{DeadLetter, Records, WorkerDeps};
-use crate::intake::{Intake, Judged};
+use crate::intake::{Intake, Judged, Place};
 use crate::rules::RulesInForce;
 use crate::system_events::now;
 
@@ -91,6 +91,8 @@ impl Outcome {
 pub(crate) struct DetectPartition {
     intake: Intake,
     partition: TopicPartition,
+    /// How many partitions the topic has.
+    partitions: i32,
     detector: PartitionState,
     next_offset: i64,
     /// How many records have been processed; those that are nothing to rules don't count.
@@ -111,7 +113,7 @@ impl DetectPartition {
     pub(crate) async fn load(
         deps: &WorkerDeps,
         worker: &str,
-        (intake, partition): (Intake, &TopicPartition),
+        (intake, partition, partitions): (Intake, &TopicPartition, i32),
         next_offset: i64,
         rules: &RulesInForce,
     ) -> Result<Self, BusError> {
@@ -122,6 +124,7 @@ impl DetectPartition {
         let mut loaded = Self {
             intake,
             partition: partition.clone(),
+            partitions,
             detector,
             next_offset,
             processed: 0,
@@ -144,19 +147,29 @@ impl DetectPartition {
         // The first commit of all writes a marker, so without one nothing was committed.
         let from =
             marker.filter(|m: &Marker| m.rules_fingerprint == rules.fingerprint).map(|m| m.flushed_through);
+        let place = loaded.place();
         if let Some(from) = from.filter(|from| *from < next_offset) {
             let ends = deps.bus.offsets(std::slice::from_ref(partition), OffsetSpec::Latest).await?;
             let end = ends.get(partition).map_or(next_offset, |end| next_offset.min(*end));
             let start = StartAt::Offset(from);
             read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
                 // What comes of it was published when the offsets were committed. What is refused was refused then, too.
-                let _ = intake.judge(record, &mut loaded.detector);
+                let _ = intake.judge(record, place, &mut loaded.detector);
             })
             .await?;
             tracing::debug!(%partition, from, to = next_offset, "applied readings again to restore state");
         }
         consumer.close().await?;
         Ok(loaded)
+    }
+
+    fn place(&self) -> Place {
+        Place { partition: self.partition.partition, partitions: self.partitions }
+    }
+
+    /// Takes note of how many partitions the topic has now.
+    pub(crate) fn partitions_are(&mut self, partitions: i32) {
+        self.partitions = partitions;
     }
 
     /// How many series it has seen.
@@ -177,10 +190,10 @@ impl DetectPartition {
     /// Applies one batch of records, or what is left of it. False when the outcome is full: then commit it, and call again with the
     /// same batch.
     pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) -> bool {
-        let next_offset = self.next_offset;
+        let (next_offset, place) = (self.next_offset, self.place());
         for record in batch.records.iter().filter(|record| record.offset >= next_offset) {
             let arrival = record.timestamp();
-            let judged = self.intake.judge(record, &mut self.detector);
+            let judged = self.intake.judge(record, place, &mut self.detector);
             self.processed += u64::from(!matches!(judged, Judged::PassedOver));
             match judged {
                 Judged::PassedOver => {}

@@ -259,11 +259,17 @@ impl DetectWorker {
 
     async fn take_over(&mut self, assignment: Assignment) -> Result<(), BusError> {
         let mut gained = Vec::with_capacity(assignment.partitions.len());
+        let partitions = self.count_partitions().await?;
         for (partition, offset) in assignment.partitions {
             let began = Instant::now();
-            let state =
-                DetectPartition::load(&self.deps, &self.name, (self.intake, &partition), offset, &self.rules)
-                    .await?;
+            let state = DetectPartition::load(
+                &self.deps,
+                &self.name,
+                (self.intake, &partition, partitions),
+                offset,
+                &self.rules,
+            )
+            .await?;
             tracing::info!(
                 worker = %self.name, %partition, offset, series = state.series(), took = ?began.elapsed(), "took over"
             );
@@ -272,6 +278,13 @@ impl DetectWorker {
         }
         self.tell(WorkerNews::Gained(&gained));
         Ok(())
+    }
+
+    /// How many partitions the topic has now.
+    async fn count_partitions(&self) -> Result<i32, BusError> {
+        let topic = self.intake.topic(&self.deps.settings);
+        let topics = self.deps.bus.topics().await?;
+        Ok(topics.iter().find(|found| *found.name == *topic).map_or(0, |found| found.partitions))
     }
 
     fn forget(&mut self, partition: i32) {
@@ -286,6 +299,10 @@ impl DetectWorker {
         producer: &mut dyn TransactionalProducer,
         batches: Vec<ConsumedBatch>,
     ) -> Result<(), BusError> {
+        if self.intake == Intake::Services {
+            let partitions = self.count_partitions().await?;
+            self.partitions.values_mut().for_each(|partition| partition.partitions_are(partitions));
+        }
         let mut outcome = Outcome::default();
         for batch in &batches {
             let id = batch.partition.partition;
@@ -451,6 +468,7 @@ impl DetectWorker {
     async fn reload(&mut self, consumer: &mut dyn Consumer) -> Result<(), BusError> {
         let held: Vec<i32> = self.partitions.keys().copied().collect();
         let committed = self.deps.bus.committed(self.intake.group(&self.deps.settings)).await?;
+        let partitions = self.count_partitions().await?;
         for id in held {
             self.forget(id);
             let partition = TopicPartition::new(self.intake.topic(&self.deps.settings), id);
@@ -460,7 +478,7 @@ impl DetectWorker {
                 let state = DetectPartition::load(
                     &self.deps,
                     &self.name,
-                    (self.intake, &partition),
+                    (self.intake, &partition, partitions),
                     offset,
                     &self.rules,
                 )

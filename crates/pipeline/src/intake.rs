@@ -6,11 +6,15 @@
 //!
 //! Of the events, most tell nothing that rules judge (Farol's own account of itself foremost): their type is looked at before
 //! anything else, and they are passed over. What claims to tell something and doesn't is a dead letter.
+//!
+//! So is what stands in another partition than its source's key leads to ([`Place`]): the beginning of an outage in one partition and
+//! its end in another would be an alert that never ends, and two beginnings two alerts. Where a key belongs follows from how many
+//! partitions the topic has now, as for producers: events that wait to be read while that is changed may be refused.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use farol_bus::ConsumedRecord;
+use farol_bus::{ConsumedRecord, partition_for_key};
 use farol_detect::{PartitionState, ServiceSample};
 use farol_event::{AlertTransition, Event, Reading};
 use serde::Deserialize;
@@ -28,6 +32,30 @@ pub(crate) enum Intake {
     Readings,
     /// What events tell of services.
     Services,
+}
+
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its partition.
+    pub(crate) partition: i32,
+    /// How many the topic has.
+    pub(crate) partitions: i32,
+}
+
+impl Place {
+    /// Why rules don't judge an event of this service here, if they don't.
+    fn refuses(self, service: &str) -> Option<String> {
+        let Self { partition, partitions } = self;
+        let home = partition_for_key(service.as_bytes(), partitions);
+        (partitions > 0 && home != partition).then(|| {
+            format!(
+                "it stands in partition {partition}, and its source `{service}` as key belongs into {home} of {partitions}; rules judge \
+                 events of a service only there. Send it with its source as key, to where Kafka's default partitioner puts it \
+                 (librdkafka, kcat: -X partitioner=murmur2_random -k '{service}')"
+            )
+        })
+    }
 }
 
 /// What became of a record.
@@ -81,7 +109,12 @@ impl Intake {
     }
 
     /// Applies one record.
-    pub(crate) fn judge(self, record: &ConsumedRecord, detector: &mut PartitionState) -> Judged {
+    pub(crate) fn judge(
+        self,
+        record: &ConsumedRecord,
+        place: Place,
+        detector: &mut PartitionState,
+    ) -> Judged {
         let (offset, arrival) = (record.offset, record.timestamp());
         let applied = match self {
             Intake::Readings => reading(record).and_then(|reading| {
@@ -89,9 +122,10 @@ impl Intake {
             }),
             Intake::Services => match sample(record) {
                 Ok(None) => return Judged::PassedOver,
-                Ok(Some(sample)) => {
-                    detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string())
-                }
+                Ok(Some(sample)) => match place.refuses(sample.service()) {
+                    None => detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string()),
+                    Some(reason) => Err(reason),
+                },
                 Err(reason) => Err(reason),
             },
         };

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use farol_event::{AlertStatus, EventType, TransitionKind};
+use farol_bus::partition_for_key;
+use farol_event::{AlertStatus, Event, EventType, TransitionKind};
 use farol_view::ViewName;
 use plant::{Plant, eventually};
 use serde_json::json;
@@ -186,6 +187,40 @@ async fn only_events_that_claim_to_tell_of_a_service_become_dead_letters() {
     assert_eq!(letters.len(), 2, "{letters:?}");
     assert!(letters.iter().any(|reason| reason.contains("`specversion`")), "{letters:?}");
     assert!(letters.iter().any(|reason| reason.contains("expected f64")), "{letters:?}");
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_is_told_in_several_partitions_is_one_alert_and_the_rest_are_dead_letters() {
+    let plant = Plant::start(2).await;
+    let event = |event_type: EventType| {
+        Event::new(uuid::Uuid::now_v7(), plant::now(), event_type, "shop", &json!({})).to_json()
+    };
+    for partition in 0..3 {
+        plant.tell_in(partition, "k", &event(EventType::SYSTEM_UNAVAILABLE)).await;
+    }
+    plant.tell_raw("shop", &event(EventType::SYSTEM_RECOVERED)).await;
+    let letters = eventually(LIMIT, async || {
+        let letters = plant.dead_letters_in_view().await;
+        (letters.len() >= 2).then_some(letters)
+    })
+    .await;
+    let home = partition_for_key(b"shop", 3);
+    assert!(
+        letters.iter().all(|reason| reason.contains(&format!("belongs into {home} of 3"))
+            && reason.contains("-X partitioner=murmur2_random -k 'shop'")),
+        "{letters:?}"
+    );
+    let kinds: Vec<_> = eventually(LIMIT, async || {
+        let all = plant.transitions().await;
+        (all.len() >= 2).then_some(all)
+    })
+    .await
+    .iter()
+    .map(|transition| transition.kind)
+    .collect();
+    assert_eq!(kinds, [TransitionKind::Fired, TransitionKind::Resolved]);
+    assert_eq!(letters.len(), 2);
     plant.stop().await;
 }
 

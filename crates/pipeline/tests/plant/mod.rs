@@ -215,6 +215,13 @@ impl Plant {
         self.producer.send("system-events", vec![record]).await.unwrap();
     }
 
+    /// Tells it in this partition, wherever the key leads.
+    pub async fn tell_in(&self, partition: i32, key: &str, value: &[u8]) {
+        let record = ProducerRecord::new(key.as_bytes().to_vec(), value.to_vec(), now());
+        let record = ProducerRecord { partitioning: Partitioning::Explicit(partition), ..record };
+        self.producer.send("system-events", vec![record]).await.unwrap();
+    }
+
     /// Whether the workers have committed every reading that was sent.
     pub async fn processed(&self) -> bool {
         let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new("sensor-data", p)).collect();
