@@ -19,7 +19,7 @@ use bytes::Bytes;
 use farol_bus::ProducerRecord;
 use farol_event::service::{Maintenance as MaintenanceTold, Reason, SimulationChanged};
 use farol_event::{DurationText, Event, EventType, Timestamp};
-use farol_registry::record::{Content, TOPIC};
+use farol_registry::record::{Content, KEPT, TOPIC};
 use farol_registry::{Maintenance, Origin, Record, Refusal, ServiceDefinition, ServiceId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -271,6 +271,9 @@ async fn command(
     let correlation_id = Uuid::now_v7();
     let mut event = Event::new(Uuid::now_v7(), app.now(), event_type, id.as_str(), &data);
     event.correlationid = Some(correlation_id);
+    if !contents.is_empty() {
+        event.extensions.insert(KEPT.to_owned(), true.into());
+    }
     let carried_out = tokio::spawn(carry_out(app.clone(), id.clone(), contents, event));
     let in_force =
         carried_out.await.map_err(|error| Problem::internal("carrying the command out", &error))??;

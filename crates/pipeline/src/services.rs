@@ -3,7 +3,7 @@
 //! Topic `services` ([`farol_registry::record`]) keeps what has to survive a restart: definitions that came through the API (and those of
 //! the settings, so that a change of the file can be told), maintenance, the last heartbeats, outages that were told. At the
 //! start it is read from its beginning; then it is followed, so that a command is in force when the log has it and not
-//! before.
+//! before. Heartbeats and maintenance that services tell by events are followed as well ([`announced`]).
 //!
 //! Findings become events in the order in which they are made. The beginning and the end of an outage and the record that
 //! remembers it are one transaction: after a crash an outage is neither told twice nor never.
@@ -11,6 +11,7 @@
 //! Failures: while the log refuses appends, findings wait and the checks with them ([`FINDINGS`] is the bound); nothing is left
 //! out. A record that can't be read is logged and skipped. A follower that fails starts again where it was.
 
+mod announced;
 mod publish;
 
 pub use publish::event;
@@ -90,8 +91,15 @@ impl ServiceWatch {
         );
         let publisher = publish::Publisher { bus: Arc::clone(&bus), events: events.clone() };
         tasks.spawn(publisher.run(found, stop.child_token()));
+        let announced = announced::Announced {
+            bus: Arc::clone(&bus),
+            events: events.clone(),
+            watch: watch.clone(),
+            catalogue: Arc::clone(&catalogue),
+        };
         let follower = Follower { bus, watch, catalogue };
         let next = follower.restore(&configured, &events).await?;
+        tasks.spawn(announced.run(stop.child_token()));
         tasks.spawn(follower.run(next, stop.child_token()));
         stop_on_error.disarm();
         Ok(Self { tasks, stop })

@@ -23,6 +23,9 @@ use crate::service::{Maintenance, Origin, Outage};
 /// The topic. Compacted, one partition.
 pub const TOPIC: &str = "services";
 
+/// The extension attribute of an event that tells what stands in a record already.
+pub const KEPT: &str = "kept";
+
 const VERSION: u32 = 1;
 
 /// One thing about a service that has to survive a restart.

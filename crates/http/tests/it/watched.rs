@@ -99,6 +99,37 @@ async fn heartbeats_are_heard_and_missed() {
 }
 
 #[tokio::test]
+async fn heartbeats_and_maintenance_are_heard_as_events_too() {
+    let farol = Farol::start().await;
+    put(&farol, "job", &json!({"checks": [{"ttl": "600ms"}]})).await;
+    let tell = async |event_type: &str| {
+        let event = json!({"specversion": "1.0", "id": "1", "type": event_type, "source": "job", "data": {}});
+        let answer = farol.post_json("/api/events", event.to_string()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    };
+    events_until(&farol, "job", &["sistema_indisponivel"], 1).await;
+    tell("servico_pulsou").await;
+    events_until(&farol, "job", &["sistema_recuperado"], 1).await;
+
+    tell("servico_em_manutencao").await;
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    // There is something to end once the checks know of it.
+    while delete(&farol, "/api/services/job/maintenance").await.status != 200 {
+        assert!(tokio::time::Instant::now() < limit, "nobody knows of the maintenance");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    put(&farol, "quiet", &json!({"checks": [{"ttl": "1s"}]})).await;
+    let begun = farol.post_json("/api/services/quiet/maintenance", r#"{"by":"ana"}"#).await;
+    assert_eq!(begun.status, 200, "{begun:?}");
+    events_until(&farol, "quiet", &["verificacao_alterada"], 1).await;
+    assert_eq!(events(&farol, "quiet", &["sistema_indisponivel"]).await, [] as [Value; 0]);
+    let event = json!({"specversion": "1.0", "id": "2", "type": "servico_em_operacao", "source": "quiet"});
+    assert_eq!(farol.post_json("/api/events", event.to_string()).await.status, 202);
+    events_until(&farol, "quiet", &["sistema_indisponivel"], 1).await;
+}
+
+#[tokio::test]
 async fn maintenance_keeps_an_outage_quiet_until_it_ends() {
     let farol = Farol::start().await;
     put(&farol, "job", &json!({"checks": [{"ttl": "1s"}]})).await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use farol_bus::{Bus, BusError, ProducerRecord, TransactionalProducer};
 use farol_event::service::{CheckChanged, Metric, Reason, names};
 use farol_event::{Event, EventType};
-use farol_registry::record::{Content, TOPIC};
+use farol_registry::record::{Content, KEPT, TOPIC};
 use farol_registry::{Finding, FindingKind, Record};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -138,7 +138,9 @@ pub fn event(finding: &Finding) -> Event {
         }
         FindingKind::MaintenanceEnded => {
             let reason = Reason { reason: Some("its time was up".to_owned()) };
-            told(finding, EventType::MAINTENANCE_ENDED, &reason)
+            let mut event = told(finding, EventType::MAINTENANCE_ENDED, &reason);
+            event.extensions.insert(KEPT.to_owned(), true.into());
+            event
         }
     }
 }
