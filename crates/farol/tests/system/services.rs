@@ -90,6 +90,12 @@ async fn simulated_services_announce_themselves_obey_and_say_goodbye() {
     assert!(ended.success(), "{}", said.text());
     until(&watching, "payments", "servico_parado", |_| true).await;
     until(&watching, "inventory", "servico_removido", |_| true).await;
+    eventually(SOON, "simulated services that have gone are not shown", async || {
+        let listed = watching.get("/api/services").await;
+        let gone = |name: &str| listed["services"].as_array().unwrap().iter().all(|s| s["service"] != name);
+        (gone("payments") && gone("inventory")).then_some(())
+    })
+    .await;
     assert_eq!(
         events(&watching, "inventory", "sistema_indisponivel").await.len(),
         0,
@@ -108,6 +114,11 @@ async fn registrations_and_outages_survive_a_restart_and_nothing_is_told_twice()
         &format!("[[services]]\nname = \"filed\"\nchecks = [{{ tcp = \"{free}\", interval = \"100ms\" }}]\n"),
     );
     let first = Farol::start(folder.path(), &[]).await;
+    eventually(SOON, "Farol itself is up", async || {
+        let listed = first.get("/api/services?state=up&search=farol").await;
+        (listed["services"][0]["service"] == "farol").then_some(())
+    })
+    .await;
     let put = json!({"checks": [check]}).to_string();
     let answer = first.request(Method::PUT, "/api/services/shop", "application/json", put.clone()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);

@@ -6,7 +6,8 @@
 //! headers is taken for a structured event, or an array of them.
 //!
 //! The types by which Farol keeps account of itself ([`is_reserved`]) are refused: an event of such a type that Farol
-//! did not write would falsify its record.
+//! did not write would falsify its record. So is what tells of Farol's own policies. An event that claims to tell of a service and
+//! can't be read is refused with the reason, because whoever reads it later has nobody to say it to.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use farol_bus::ProducerRecord;
 use farol_event::envelope::MAX_EVENT_BYTES;
-use farol_event::{Event, EventError, EventType, Timestamp};
+use farol_event::{Event, EventError, EventType, ServiceFact, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -118,8 +119,31 @@ pub fn is_reserved(event_type: &EventType) -> bool {
         EventType::ALERT_ACKNOWLEDGED,
         EventType::SILENCE_CREATED,
         EventType::SILENCE_EXPIRED,
+        EventType::SERVICE_REGISTERED,
+        EventType::SERVICE_REMOVED,
+        EventType::CHECK_CHANGED,
     ]
     .contains(event_type)
+}
+
+/// As whom Farol calls others.
+const FAROL: &str = "farol";
+
+/// What is wrong with an event that tells of a service, if it is one.
+fn refused_of_service(event: &Event) -> Option<(Reason, String)> {
+    let fact = match ServiceFact::of(event)? {
+        Ok(fact) => fact,
+        Err(error) => return Some((Reason::InvalidField, error.to_string())),
+    };
+    let caller = match &fact {
+        ServiceFact::BreakerMoved(moved) => &moved.caller,
+        ServiceFact::PolicyMeasured(measured) => &measured.caller,
+        _ => return None,
+    };
+    (caller == FAROL).then(|| {
+        let error = format!("attribute `data`: only Farol itself tells of the policies of caller `{FAROL}`");
+        (Reason::Reserved, error)
+    })
 }
 
 /// Checks every event of a request.
@@ -161,6 +185,9 @@ impl Checked {
             Ok(event) => event,
             Err(error) => return self.rejections.push(index, Reason::from(&error), &error),
         };
+        if let Some((reason, error)) = refused_of_service(&event) {
+            return self.rejections.push(index, reason, &error);
+        }
         // As it is stored: numbers may be written longer there, and readers take no more than this.
         let json = event.to_json();
         if json.len() > MAX_EVENT_BYTES {
@@ -261,19 +288,15 @@ mod tests {
     use super::*;
 
     const EVENT: &str =
-        r#"{"specversion":"1.0","id":"1","type":"metrica_coletada","source":"pump","data":{"x":1}}"#;
+        r#"{"specversion":"1.0","id":"1","type":"bomba_medida","source":"pump","data":{"x":1}}"#;
 
     fn arrival() -> Timestamp {
         Timestamp::from_millis_clamped(1_700_000_000_000)
     }
 
     fn binary(more: &[(&'static str, &str)], body: &[u8]) -> Result<Event, EventError> {
-        let given = [
-            ("ce-specversion", "1.0"),
-            ("ce-id", "1"),
-            ("ce-type", "metrica_coletada"),
-            ("ce-source", "pump"),
-        ];
+        let given =
+            [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "bomba_medida"), ("ce-source", "pump")];
         let mut headers = HeaderMap::new();
         for (name, value) in given.iter().chain(more) {
             headers.insert(*name, value.parse().unwrap());
@@ -363,10 +386,43 @@ mod tests {
 
     #[test]
     fn nobody_else_writes_farols_account_of_itself() {
-        let forged = EVENT.replace("metrica_coletada", "particoes_reatribuidas");
-        let checked = checked(EventsForm::Json, &forged);
-        assert!(checked.records.is_empty());
-        assert!(checked.rejections.listed()[0].error.contains("particoes_reatribuidas"));
+        for reserved in
+            ["particoes_reatribuidas", "verificacao_alterada", "servico_registrado", "servico_removido"]
+        {
+            let checked = checked(EventsForm::Json, &EVENT.replace("bomba_medida", reserved));
+            assert!(checked.records.is_empty());
+            assert!(checked.rejections.listed()[0].error.contains(reserved));
+        }
+    }
+
+    #[test]
+    fn nobody_else_speaks_for_farols_policies_and_others_speak_for_theirs() {
+        let measured = |caller: &str| {
+            let data = format!(r#"{{"caller":"{caller}","name":"db","kind":"bulkhead","counters":{{}}}}"#);
+            EVENT.replace("bomba_medida", "politica_medida").replace("{\"x\":1}", &data)
+        };
+        let forged = checked(EventsForm::Json, &measured("farol"));
+        assert!(forged.records.is_empty());
+        assert!(forged.rejections.listed()[0].error.contains("caller `farol`"));
+        assert_eq!(checked(EventsForm::Json, &measured("web")).records.len(), 1);
+    }
+
+    #[test]
+    fn an_event_about_a_service_that_cannot_be_read_is_refused_with_the_reason() {
+        let breaker = r#"{"caller":"web","name":"db","from":"open","to":"closed"}"#;
+        for (event_type, data, reason) in [
+            ("metrica_coletada", "{\"x\":1}", "nome"),
+            ("disjuntor_aberto", breaker, "not `open` as its type says"),
+            ("politica_medida", "{}", "caller"),
+        ] {
+            let event = EVENT.replace("bomba_medida", event_type).replace("{\"x\":1}", data);
+            let checked = checked(EventsForm::Json, &event);
+            assert!(checked.records.is_empty(), "{event_type}");
+            let error = &checked.rejections.listed()[0].error;
+            assert!(error.contains(event_type) && error.contains(reason), "{error}");
+            let counted = checked.rejections.by_reason().find(|(_, count)| *count > 0);
+            assert_eq!(counted, Some((Reason::InvalidField, 1)));
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ async fn events_come_structured_batched_and_binary() {
         ("content-type", "application/vnd.loja+json"),
         ("ce-specversion", "1.0"),
         ("ce-id", "e3"),
-        ("ce-type", "metrica_coletada"),
+        ("ce-type", "bomba_medida"),
         ("ce-source", "\"caf%C3%A9\""),
         ("ce-subject", "o%20que"),
     ];

@@ -80,6 +80,7 @@ async fn services_that_nobody_told_of_and_bad_filters_are_refused() {
         farol.get(path).await.problem(404);
     }
     for path in [
+        "/api/services/shop/metrics?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
         "/api/services?state=happy",
         "/api/services?limit=0",
         "/api/services?cursor=zz",
