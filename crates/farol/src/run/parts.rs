@@ -227,7 +227,7 @@ fn stop_pipeline(pipeline: Pipeline, stops: &mut Stops) {
 async fn announce(events: &SystemEvents, stops: &mut Stops) {
     let data = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
     events.announce(EventType::SERVICE_STARTED, "farol", &data).await;
-    // It sends no metrics of its own from which it would be seen that it has started.
+    // Without the machine's watch it sends no metrics from which it would be seen that it has started.
     events.announce(EventType::SERVICE_HEARTBEAT, "farol", &json!({})).await;
     let events = events.clone();
     stops.push("farewell", async move {

@@ -327,6 +327,8 @@ async fn alerts_are_picked_by_severity_and_series() {
     }
     // Over the warning level; then, of other series, over the critical one.
     farol.reading("warm", 36.0).await;
+    // Other series are judged by other workers: one after the other, so that it is known which alert is first.
+    farol.get_until("/api/alerts?source=warm", |json| json["total"].as_u64().unwrap() > 0).await;
     farol.reading("elsewhere", 99.0).await;
     farol.get_until("/api/alerts?source=elsewhere", |json| json["total"].as_u64().unwrap() > 0).await;
     farol.reading("hotter", 99.0).await;
