@@ -66,6 +66,11 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     let (settings, given) = Settings::load(sources)?;
     telemetry::start(&settings.telemetry)?;
+    if matches!(cli.command, Command::Run(_) | Command::Settings { .. }) {
+        for warning in settings.notify.warnings() {
+            tracing::warn!("{warning}");
+        }
+    }
     match cli.command {
         Command::Run(arguments) => run::run(&arguments, &settings),
         Command::Replay(arguments) => client::replay(arguments, &settings),

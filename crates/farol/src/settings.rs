@@ -355,6 +355,10 @@ impl Settings {
             }
         }
         for email in &notify.emails {
+            for problem in farol_pipeline::email::address_problems(&email.from, &email.to) {
+                let message = format!("notify.email: `{}`: {problem}", email.name);
+                problems.push(Problem::new(origin("notify.email"), message));
+            }
             if let Some(file) = email.ca.as_ref().filter(|file| !file.is_file()) {
                 let message =
                     format!("notify.email: `{}`: there is no file `{}`", email.name, file.display());

@@ -69,6 +69,20 @@ impl std::fmt::Debug for EmailSettings {
     }
 }
 
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    text.parse().map_err(|error| format!("`{text}` is not an e-mail address: {error}"))
+}
+
+/// Everything that is wrong with who writes to whom.
+pub fn address_problems(from: &str, to: &[String]) -> Vec<String> {
+    let named = std::iter::once(from).chain(to.iter().map(String::as_str));
+    let mut problems: Vec<String> = named.filter_map(|text| mailbox(text).err()).collect();
+    if to.is_empty() || to.len() > MAX_RECIPIENTS {
+        problems.push(format!("`to` must name 1 to {MAX_RECIPIENTS} addresses"));
+    }
+    problems
+}
+
 /// A connection to a mail server, with who writes to whom.
 pub(crate) struct Email {
     from: Mailbox,
@@ -82,15 +96,12 @@ impl Email {
     /// Checks the settings; connects to nothing yet.
     pub(crate) fn new(settings: &EmailSettings) -> Result<Self, ReceiverSettingsError> {
         let refuse = |problem: String| ReceiverSettingsError::new(&settings.name, problem);
-        let mailbox = |text: &str| {
-            text.parse::<Mailbox>()
-                .map_err(|error| refuse(format!("`{text}` is not an e-mail address: {error}")))
-        };
-        let from = mailbox(&settings.from)?;
-        let to = settings.to.iter().map(|text| mailbox(text)).collect::<Result<Vec<_>, _>>()?;
-        if to.is_empty() || to.len() > MAX_RECIPIENTS {
-            return Err(refuse(format!("`to` must name 1 to {MAX_RECIPIENTS} addresses")));
+        if let Some(problem) = address_problems(&settings.from, &settings.to).into_iter().next() {
+            return Err(refuse(problem));
         }
+        let from = mailbox(&settings.from).map_err(refuse)?;
+        let to =
+            settings.to.iter().map(|text| mailbox(text)).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
         let parameters = || {
             let mut builder = TlsParameters::builder(settings.host.clone());
             if let Some(pem) = &settings.trusted {

@@ -44,6 +44,21 @@ pub struct NotifySettings {
     pub inhibit: Option<Vec<InhibitEntry>>,
 }
 
+impl NotifySettings {
+    /// What is accepted, though it may not be what was meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let in_clear =
+            self.emails.iter().filter(|email| email.tls == Protection::None && !is_loopback(&email.host));
+        let warning = |email: &EmailEntry| {
+            format!(
+                "notify.email: `{}`: what is sent to `{}` can be read on its way there; unless you trust that network, take tls = \"starttls\"",
+                email.name, email.host
+            )
+        };
+        in_clear.map(warning).collect()
+    }
+}
+
 /// One of `notify.email`.
 #[derive(Clone)]
 pub struct EmailEntry {

@@ -348,6 +348,15 @@ fn what_is_wrong_with_a_receiver_or_a_route_is_told_without_its_password() {
             "one whose `tls` is \"none\", \"starttls\" or \"tls\"",
         ),
         (format!("[[notify.email]]\n{email}timeout = \"0s\""), "longer than nothing"),
+        (
+            format!("[[notify.email]]\n{}", email.replace("a@b", "a")),
+            "notify.email: `ops`: `a` is not an e-mail address",
+        ),
+        (
+            format!("[[notify.email]]\n{}", email.replace("c@d", "Bo <bo@>")),
+            "`Bo <bo@>` is not an e-mail address",
+        ),
+        (format!("[[notify.email]]\n{}", email.replace("\"c@d\"", "")), "`to` must name 1 to 50 addresses"),
         (format!("[[notify.email]]\n{email}ca = \"/no/such\""), "there is no file `/no/such`"),
         (
             format!("[[notify.email]]\n{email}[[notify.email]]\n{email}"),
@@ -369,4 +378,29 @@ fn what_is_wrong_with_a_receiver_or_a_route_is_told_without_its_password() {
     }
     let problems = load("", &[("FAROL_NOTIFY_EMAIL", "ops@example.org")], vec![]).expect_err("a list");
     assert!(problems.contains("[[notify.email]] table"), "{problems}");
+}
+
+#[test]
+fn wrong_addresses_are_told_all_at_once_with_the_other_problems() {
+    let file = "pipeline.workers = -1\n[[notify.email]]\nname = \"ops\"\nhost = \"m\"\nfrom = \"a\"\nto = []";
+    let problems = load(file, &[], vec![]).expect_err(file);
+    for said in ["`a` is not an e-mail address", "`to` must name 1 to 50", "pipeline.workers"] {
+        assert!(problems.contains(said), "{said}\n{problems}");
+    }
+}
+
+#[test]
+fn mail_in_clear_to_another_machine_is_warned_of_and_to_this_one_is_not() {
+    let email = |name: &str, host: &str, tls: &str| {
+        format!(
+            "[[notify.email]]\nname = \"{name}\"\nhost = \"{host}\"\nfrom = \"a@b\"\nto = [\"c@d\"]\ntls = \"{tls}\"\n"
+        )
+    };
+    let file = email("here", "127.0.0.1", "none")
+        + &email("there", "mail.example.org", "none")
+        + &email("safe", "mail.example.org", "starttls");
+    let (settings, _) = load(&file, &[], vec![]).expect("no problems");
+    let warnings = settings.notify.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("`there`") && warnings[0].contains("mail.example.org"), "{warnings:?}");
 }
