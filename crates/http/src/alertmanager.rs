@@ -7,7 +7,8 @@
 //! | `GET`, `POST silences`, `GET`, `DELETE silence/{id}` | Farol's silences, in Alertmanager's words |
 //!
 //! Alerts can't be posted: Farol's own rules raise them. Shapes and answers are those of Alertmanager 0.25 to 0.28, errors are texts in
-//! JSON. The description of these paths is Alertmanager's own, so they don't stand in `/openapi.json`.
+//! JSON, of other paths and methods too. Clients such as `amtool` show the text of those statuses only that Alertmanager's description
+//! has for the request; where that matters the status is one of them, even where HTTP has a better word. The description of these paths is Alertmanager's own, so they don't stand in `/openapi.json`.
 //!
 //! Limits: [`farol_view::query::silences::MAX_FIRING`] alerts, [`farol_alert::silence::MAX_SILENCES`] silences.
 
@@ -19,7 +20,7 @@ use axum::Json;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use farol_event::{Alert, AlertId};
 use farol_matcher::{Matcher, Matchers};
 
@@ -31,10 +32,21 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/api/v2/status", get(status::status))
         .route("/api/v2/receivers", get(status::receivers))
-        .route("/api/v2/alerts", get(alerts::list))
+        .route("/api/v2/alerts", get(alerts::list).post(alerts::refuse))
         .route("/api/v2/alerts/groups", get(alerts::groups))
         .route("/api/v2/silences", get(silences::list).post(silences::save))
         .route("/api/v2/silence/{id}", get(silences::one).delete(silences::expire))
+        .route("/api/v2/{*path}", any(no_such_path))
+        .method_not_allowed_fallback(no_such_method)
+}
+
+async fn no_such_path() -> Refused {
+    Refused(StatusCode::NOT_FOUND, "Farol has no such path of Alertmanager's API".to_owned())
+}
+
+/// The router adds `Allow`.
+async fn no_such_method() -> Refused {
+    Refused(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method".to_owned())
 }
 
 /// An answer that says what is wrong, as Alertmanager does: a text in JSON.
@@ -43,6 +55,11 @@ pub(crate) struct Refused(StatusCode, String);
 impl Refused {
     fn bad_request(text: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, text.into())
+    }
+
+    /// Of a silence that can't be ended: Alertmanager's description gives only 500 a text.
+    fn to_expire(problem: &Problem) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, problem.detail().to_owned())
     }
 }
 

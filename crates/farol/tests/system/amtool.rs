@@ -102,7 +102,27 @@ async fn amtool_lists_alerts_and_manages_silences() {
     assert!(silences(&farol, &[]).is_empty());
     assert_eq!(silences(&farol, &["--expired"]).len(), 1);
     assert_eq!(alerts(&farol, &["severity=critical"]).len(), 1);
-    assert!(amtool(&farol, &["silence", "expire", id]).is_err(), "once is enough");
+    // Whatever is refused, amtool shows why.
+    let unknown = "0190b3d4-0000-7000-8000-000000000001";
+    for (arguments, reason) in [
+        (&["silence", "expire", id][..], format!("silence {id} is over since")),
+        (&["silence", "expire", unknown], format!("there is no silence {unknown}")),
+        (&["alert", "add", "alertname=hot"], "alerts can't be posted to Farol".to_owned()),
+    ] {
+        let shown = amtool(&farol, arguments).unwrap_err();
+        assert!(shown.contains(&reason), "{arguments:?}: {shown}");
+    }
+    for (method, path, status) in [
+        (Method::GET, "/api/v2/silence/abc", StatusCode::BAD_REQUEST),
+        (Method::GET, &*format!("/api/v2/silence/{unknown}"), StatusCode::NOT_FOUND),
+        (Method::DELETE, "/api/v2/alerts", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::PUT, "/api/v2/status", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::GET, "/api/v2/no/such", StatusCode::NOT_FOUND),
+    ] {
+        let refused = farol.request(method, path, "", "").await;
+        assert_eq!(refused.status, status, "{path}");
+        assert!(refused.body.is_string(), "{path}: {}", refused.body);
+    }
     assert!(amtool(&farol, &["silence", "add", "a=~.*", "--author=ana", "--comment=all"]).is_err());
 
     // What it asks of the server itself.

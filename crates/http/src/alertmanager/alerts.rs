@@ -189,6 +189,13 @@ pub(crate) async fn list(
     Ok(Json(alerts))
 }
 
+/// Nobody else's alerts are taken. 405 would be the word, but of that amtool shows no text.
+pub(crate) async fn refuse() -> Refused {
+    Refused::bad_request(
+        "alerts can't be posted to Farol: its own rules raise them (POST /api/events takes events)",
+    )
+}
+
 pub(crate) async fn groups(
     State(app): State<App>,
     query: RawQuery,

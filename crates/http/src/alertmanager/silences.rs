@@ -127,19 +127,18 @@ fn mentions(silence: &Silence, filter: &Matchers) -> bool {
     })
 }
 
-pub(crate) async fn one(
-    State(app): State<App>,
-    Path(id): Path<uuid::Uuid>,
-) -> Result<JsonAnswer<GettableSilence>, Refused> {
+/// The id in a path, or why it is none.
+type Id = Result<Path<uuid::Uuid>, Problem>;
+
+pub(crate) async fn one(State(app): State<App>, id: Id) -> Result<JsonAnswer<GettableSilence>, Refused> {
+    let Path(id) = id?;
     let silence = own::find(&app, SilenceId(id)).await?;
     Ok(JsonAnswer(GettableSilence::new(silence, app.now())))
 }
 
-pub(crate) async fn expire(
-    State(app): State<App>,
-    Path(id): Path<uuid::Uuid>,
-) -> Result<StatusCode, Refused> {
-    own::expire(&app, SilenceId(id), None).await?;
+pub(crate) async fn expire(State(app): State<App>, id: Id) -> Result<StatusCode, Refused> {
+    let Path(id) = id?;
+    own::expire(&app, SilenceId(id), None).await.map_err(|problem| Refused::to_expire(&problem))?;
     Ok(StatusCode::OK)
 }
 

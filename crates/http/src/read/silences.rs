@@ -112,7 +112,9 @@ pub struct SilenceRequest {
 
 /// Silence alerts.
 ///
-/// Answers 201 when the silence is shown, or 202 when it is durable but not shown yet.
+/// Answers 201 when the silence is shown, or 202 when it is durable but not shown yet. It is in force until its end; should the view
+/// `silences` be built again after its event has left `system-events` (setting `topics.system-events.retention`), it is in force
+/// still, but listed no more and can't be ended: make long silences shorter than that retention, and renew them.
 #[utoipa::path(
     post,
     path = "/api/silences",
