@@ -24,5 +24,6 @@ mod rules;
 mod running;
 mod services;
 mod views;
+mod webhooks;
 mod worker_processes;
 mod workers;
