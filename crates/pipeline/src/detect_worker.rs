@@ -1,4 +1,4 @@
-//! The detect processor: readings or services' events in ([`crate::intake`]), alert transitions out, exactly once. What is said of
+//! The detect processor: readings or services' events in (`intake`), alert transitions out, exactly once. What is said of
 //! readings here holds for events, too.
 //!
 //! # What commits together

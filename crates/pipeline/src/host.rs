@@ -2,10 +2,10 @@
 //! processor and memory, as events `metrica_coletada`.
 //!
 //! A thread of its own measures: asking a disk that hangs (a network disk whose server is gone) hangs with it, and must hold up nobody,
-//! not even the end of the program. What it measured goes over a channel of [`WAITING`] to a task that publishes it in one append. If
+//! not even the end of the program. What it measured goes over a channel of `WAITING` to a task that publishes it in one append. If
 //! appends are slower than measuring, measurements are left out and counted in the log of the program.
 //!
-//! What changes slowly (disks, uptime) is told once in [`SLOW`]. Loopback and disks beyond [`MAX_DISKS`] are left out.
+//! What changes slowly (disks, uptime) is told once in `SLOW`. Loopback and disks beyond `MAX_DISKS` are left out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

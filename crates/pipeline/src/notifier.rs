@@ -2,15 +2,15 @@
 //!
 //! Two ways lead to a receiver:
 //!
-//! * **by routes**: one processor ([`dispatching`]) follows alerts and silences, groups alerts by the routes of the settings and tells
+//! * **by routes**: one processor (`dispatching`) follows alerts and silences, groups alerts by the routes of the settings and tells
 //!   each group when that is due; its state commits with its offsets;
-//! * **at once** ([`direct`]): a webhook that no route names, and the program's own log, hear of every transition as it happens, each in
+//! * **at once** (`direct`): a webhook that no route names, and the program's own log, hear of every transition as it happens, each in
 //!   a consumer group of its own.
 //!
 //! Silences hold back both (the log excepted). E-mail that no route names is told of everything, in groups.
 //!
 //! Receivers share nothing, the recipients of one e-mail receiver neither: each has a number of notifications that it may have on their way, a circuit breaker and a schedule of
-//! retries ([`attempts`]), so a dead one delays nobody else. Every attempt is recorded as an event.
+//! retries (`attempts`), so a dead one delays nobody else. Every attempt is recorded as an event.
 
 mod attempts;
 mod direct;

@@ -3,7 +3,7 @@
 //! Topic `services` ([`farol_registry::record`]) keeps what has to survive a restart: definitions that came through the API (and those of
 //! the settings, so that a change of the file can be told), maintenance, the last heartbeats, outages that were told. At the
 //! start it is read from its beginning; then it is followed, so that a command is in force when the log has it and not
-//! before. Heartbeats and maintenance that services tell by events are followed as well ([`announced`]).
+//! before. Heartbeats and maintenance that services tell by events are followed as well (`announced`).
 //!
 //! Findings become events in the order in which they are made. The beginning and the end of an outage and the record that
 //! remembers it are one transaction: after a crash an outage is neither told twice nor never.
