@@ -7,7 +7,7 @@
 //!
 //! Each question goes through policies of `farol-resilience`: a timeout around everything, a bulkhead for each service.
 //!
-//! Bounds: [`MAX_SERVICES`](crate::MAX_SERVICES) times [`MAX_CHECKS`](crate::definition::MAX_CHECKS) tasks; of one service at most
+//! Bounds: [`MAX_SERVICES`](crate::MAX_SERVICES) times [`MAX_CHECKS`] tasks; of one service at most
 //! [`MAX_CALLS`] questions at a time. Whoever receives the findings holds everything up when he is slow: nothing is told out of
 //! order, nothing is dropped.
 
