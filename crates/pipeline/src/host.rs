@@ -62,7 +62,7 @@ struct Measured {
 struct Slow {
     uptime: Option<Duration>,
     process_uptime: Duration,
-    /// By mount point: bytes that are not available, and bytes in all.
+    /// By mount point: bytes used, and bytes used and still to be had.
     disks: BTreeMap<String, (u64, u64)>,
 }
 
@@ -117,6 +117,14 @@ fn per_second(bytes: u64, elapsed: Duration) -> f64 {
 
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+/// Bytes used on a disk, and of how many. What is kept for the administrator or by a quota counts as neither, as in `df`: a disk
+/// is full when nothing more can be written.
+fn space(disk: &rustix::fs::StatVfs) -> (u64, u64) {
+    let used = disk.f_blocks.saturating_sub(disk.f_bfree);
+    let usable = used.saturating_add(disk.f_bavail);
+    (used.saturating_mul(disk.f_frsize), usable.saturating_mul(disk.f_frsize))
 }
 
 /// Measures; made and used on one thread.
@@ -190,9 +198,9 @@ impl Meter {
             .flat_map(|disks| disks.iter())
             .filter(|disk| disk.total_space() > 0)
             .take(MAX_DISKS)
-            .map(|disk| {
-                let used = disk.total_space().saturating_sub(disk.available_space());
-                (disk.mount_point().display().to_string(), (used, disk.total_space()))
+            .filter_map(|disk| {
+                let mount = disk.mount_point();
+                Some((mount.display().to_string(), space(&rustix::fs::statvfs(mount).ok()?)))
             });
         Some(Slow {
             uptime: System::uptime().ok().map(Duration::from_secs),
@@ -282,6 +290,16 @@ mod tests {
             format!("{} {} {unit}{}", metric.name, metric.value, tags.concat())
         };
         metrics.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_disk_is_full_when_nothing_more_can_be_written() {
+        let mut disk = rustix::fs::statvfs("/").unwrap();
+        (disk.f_frsize, disk.f_blocks, disk.f_bfree, disk.f_bavail) = (4096, 1000, 500, 100);
+        assert_eq!(space(&disk), (500 * 4096, 600 * 4096));
+        (disk.f_bfree, disk.f_bavail) = (400, 0);
+        let (used, usable) = space(&disk);
+        assert_eq!(percent(used, usable), 100.0);
     }
 
     #[test]
