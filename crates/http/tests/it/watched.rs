@@ -127,6 +127,14 @@ async fn heartbeats_and_maintenance_are_heard_as_events_too() {
     let event = json!({"specversion": "1.0", "id": "2", "type": "servico_em_operacao", "source": "quiet"});
     assert_eq!(farol.post_json("/api/events", event.to_string()).await.status, 202);
     events_until(&farol, "quiet", &["sistema_indisponivel"], 1).await;
+
+    // Begun and ended in one breath, so that the end is met before anybody knows of the beginning.
+    put(&farol, "brief", &json!({"checks": [{"ttl": "1s"}]})).await;
+    let told = ["servico_em_manutencao", "servico_em_operacao"].map(
+        |event_type| json!({"specversion": "1.0", "id": event_type, "type": event_type, "source": "brief", "data": {}}),
+    );
+    assert_eq!(farol.post_json("/api/events", json!(told).to_string()).await.status, 202);
+    events_until(&farol, "brief", &["sistema_indisponivel"], 1).await;
 }
 
 #[tokio::test]

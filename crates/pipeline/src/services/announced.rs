@@ -96,7 +96,9 @@ impl Announced {
     /// Takes in one record; whether the watch still runs.
     async fn take(&self, record: &ConsumedRecord) -> Result<bool, BusError> {
         let Some((service, fact)) = announced(record) else { return Ok(true) };
-        let Some(entry) = self.catalogue.get(&service) else { return Ok(true) };
+        if self.catalogue.get(&service).is_none() {
+            return Ok(true);
+        }
         let maintenance = match fact {
             ServiceFact::Heartbeat => {
                 // The sender's clock may run ahead; his heartbeat lasts no longer for it.
@@ -108,7 +110,7 @@ impl Announced {
                 reason: told.reason,
                 until: None,
             }),
-            ServiceFact::MaintenanceEnded(_) if entry.maintenance.is_none() => return Ok(true),
+            // Told also if there seems to be none: what began just before it may not have reached the catalogue yet.
             ServiceFact::MaintenanceEnded(_) => None,
             _ => return Ok(true),
         };

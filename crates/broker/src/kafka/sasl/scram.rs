@@ -208,7 +208,8 @@ mod tests {
     #[test]
     fn a_client_that_says_its_nonce_twice_is_proven_and_one_without_the_servers_is_not() {
         let bare = "n=user,r=abc";
-        let sayings: [(fn(&str) -> String, bool); 5] = [
+        type Saying = fn(&str) -> String;
+        let sayings: [(Saying, bool); 5] = [
             (str::to_owned, true),
             (|nonce| format!("abc{nonce}"), true),
             (|_| "abc".to_owned(), false),
