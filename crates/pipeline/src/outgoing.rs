@@ -16,6 +16,7 @@ use farol_event::service::{BreakerMoved, BreakerState, PolicyMeasured};
 use farol_event::{Event, EventType, Timestamp};
 use farol_resilience::{PolicyKind, PolicySnapshot, Registry, StateChange};
 use serde_json::Value;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ use crate::system_events::{self, SystemEvents};
 pub const CALLER: &str = "farol";
 /// How many policies Farol's own calls can have: two for each watched service, and some.
 pub const MAX_POLICIES: usize = 12_000;
+/// How many snapshots go into one append.
+const MAX_APPEND: usize = 1000;
 /// How often policies are told that have changed.
 pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -116,10 +119,15 @@ impl Told {
 
 /// Tells of the registry's policies until `stop`.
 pub async fn publish(policies: Registry, events: SystemEvents, stop: CancellationToken) {
-    let mut changes = policies.subscribe();
-    let mut told = Told::default();
-    let mut ticks = tokio::time::interval(SNAPSHOT_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Each in a task of its own: moves don't wait for a round of snapshots.
+    let telling = tokio::spawn(publish_moves(policies.subscribe(), events.clone(), stop.clone()));
+    publish_snapshots(&policies, &events, &stop).await;
+    if let Err(error) = telling.await {
+        tracing::error!(%error, "breakers' moves were not told any more");
+    }
+}
+
+async fn publish_moves(mut changes: Receiver<StateChange>, events: SystemEvents, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -136,18 +144,34 @@ pub async fn publish(policies: Registry, events: SystemEvents, stop: Cancellatio
                 }
                 Err(RecvError::Closed) => return,
             },
-            _ = ticks.tick() => tell_changed(&policies, &mut told, &events).await,
         }
     }
 }
 
+async fn publish_snapshots(policies: &Registry, events: &SystemEvents, stop: &CancellationToken) {
+    let mut told = Told::default();
+    let mut ticks = tokio::time::interval(SNAPSHOT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => tell_changed(policies, &mut told, events).await,
+        }
+    }
+}
+
+/// All that have changed go to the log in one append: one wait for the disk, however many there are.
 async fn tell_changed(policies: &Registry, told: &mut Told, events: &SystemEvents) {
     let now = system_events::now();
-    for snapshot in told.changed(policies.snapshots()) {
-        let event = measured(CALLER, service_of(&snapshot.name), &snapshot, now);
-        if let Err(error) = events.publish(&event).await {
-            tracing::warn!(%error, policy = %snapshot.name, "how a policy stands was not recorded");
-            told.forget(&snapshot);
+    let changed = told.changed(policies.snapshots());
+    for round in changed.chunks(MAX_APPEND) {
+        let measured: Vec<_> = round
+            .iter()
+            .map(|snapshot| measured(CALLER, service_of(&snapshot.name), snapshot, now))
+            .collect();
+        if let Err(error) = events.publish_all(&measured).await {
+            tracing::warn!(%error, policies = round.len(), "how policies stand was not recorded");
+            round.iter().for_each(|snapshot| told.forget(snapshot));
         }
     }
 }

@@ -41,9 +41,21 @@ impl SystemEvents {
     /// # Errors
     /// When the bus refuses it.
     pub async fn publish(&self, event: &Event) -> Result<(), BusError> {
-        let record =
-            ProducerRecord::new(event.source.clone().into_bytes(), Bytes::from(event.to_json()), event.time);
-        self.producer.send(SYSTEM_EVENTS, vec![record]).await.map(|_| ())
+        self.publish_all(std::slice::from_ref(event)).await
+    }
+
+    /// Publishes events at once and waits until all are durable.
+    ///
+    /// # Errors
+    /// When the bus refuses them; some may have been taken.
+    pub async fn publish_all(&self, events: &[Event]) -> Result<(), BusError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let record = |event: &Event| {
+            ProducerRecord::new(event.source.clone().into_bytes(), Bytes::from(event.to_json()), event.time)
+        };
+        self.producer.send(SYSTEM_EVENTS, events.iter().map(record).collect()).await.map(|_| ())
     }
 
     /// Publishes several events in one append and waits until all are durable.
