@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use farol_event::service::SimulationApplied;
 use farol_simulate::{ServerUrl, ServiceOptions, ServiceSimulators};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::service::DemoResilience;
@@ -26,17 +27,21 @@ use crate::client::{server, until_interrupted};
 use crate::run::parts;
 use crate::run::stops::{PART_LIMIT, Stops};
 use crate::services::a_seed;
-use crate::settings::Settings;
 use crate::settings::services::{ApiTargets, Services};
 use crate::settings::value::{ListenAddress, ListenOrOff};
-use crate::terminal::{say, with_causes};
+use crate::settings::{RulesSettings, Settings};
+use crate::terminal::say;
 use screen::Screen;
 use world::World;
 
 /// How long the whole may take.
 const LIMIT: Duration = Duration::from_secs(180);
-/// The services that play.
-const NAMES: [&str; 3] = ["payments", "inventory", "orders"];
+/// The service that goes down. The names are not those of other simulations, which may run beside this one.
+const PAYMENTS: &str = "demo-payments";
+/// The one that becomes slow.
+const INVENTORY: &str = "demo-inventory";
+/// The one that nothing happens to.
+const ORDERS: &str = "demo-orders";
 
 /// Plays it.
 pub fn run(arguments: &DemoResilience, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -73,19 +78,31 @@ async fn play(
     let simulators = ServiceSimulators::listen(options(fast)).await?;
     let world = World::new(farol.clone(), simulators.services(), fast);
     let stop = CancellationToken::new();
-    let running = tokio::spawn(simulators.run(farol, stop.clone()));
-    stops.push("simulated services", async move {
-        stop.cancel();
-        match running.await {
-            Ok(Ok(())) => Vec::new(),
-            Ok(Err(error)) => vec![with_causes(&error)],
-            Err(error) => vec![error.to_string()],
+    let (refused, refusal) = oneshot::channel();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = simulators.run(farol, stop).await {
+                // Nobody waits for it when everything stops anyway.
+                let _ = refused.send(error);
+            }
         }
     });
+    stops.push("simulated services", async move {
+        stop.cancel();
+        running.await.err().map(|error| error.to_string()).into_iter().collect()
+    });
+    tokio::select! {
+        Ok(error) = refusal => Err(error.into()),
+        played = play_scenes(&world, &mut screen, began) => Ok(played),
+    }
+}
+
+async fn play_scenes(world: &World, screen: &mut Screen, began: Instant) -> ExitCode {
     let mut failed = Vec::new();
     let mut lines = Vec::new();
     for number in 1..=scenes::COUNT {
-        match scenes::play(number, &world, &mut screen).await {
+        match scenes::play(number, world, screen).await {
             Ok(summary) => lines.push(format!("{number}. {summary}")),
             Err(error) => {
                 screen.wrong(&format!("{error:#}"));
@@ -96,14 +113,14 @@ async fn play(
     }
     screen.summary(&lines, began.elapsed());
     if failed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
     say(format_args!("{} of {} demonstrations failed", failed.len(), scenes::COUNT));
-    Ok(ExitCode::FAILURE)
+    ExitCode::FAILURE
 }
 
 fn options(fast: bool) -> ServiceOptions {
-    let names = NAMES.map(str::to_owned).to_vec();
+    let names = [PAYMENTS, INVENTORY, ORDERS].map(str::to_owned).to_vec();
     let pace = |usual_ms: u64, fast_ms: u64| Duration::from_millis(if fast { fast_ms } else { usual_ms });
     ServiceOptions {
         behaviour: SimulationApplied {
@@ -113,7 +130,8 @@ fn options(fast: bool) -> ServiceOptions {
             down: false,
             until: None,
         },
-        check_interval: pace(500, 200),
+        // An answer may take as long, which is longer than any scene makes a service take: slow is not down.
+        check_interval: pace(1200, 600),
         metrics_interval: pace(1000, 300),
         ..ServiceOptions::new(names, a_seed())
     }
@@ -132,6 +150,12 @@ async fn own_farol(
     settings.kafka.listen = ListenOrOff::Off;
     settings.services = Services::default();
     settings.api_targets = ApiTargets::Loopback;
+    // The outage is made up: nobody is to be called for it, and its alert comes from the built-in rules.
+    settings.rules = RulesSettings { files: Vec::new(), defaults: true };
+    settings.webhook = None;
+    settings.notify.emails.clear();
+    settings.notify.webhooks.clear();
+    settings.notify.routes.clear();
     let started = parts::start(&settings, false, stops).await?;
     Ok(started.dashboard.parse()?)
 }

@@ -8,6 +8,9 @@
 //! Modules, in reading order: [`behaviour`] (one service's decisions, pure), [`outages`] (when it is down by itself, pure),
 //! `server` (the HTTP server), `report` (what Farol is told, and what it says).
 //!
+//! A name that somebody else has (a service that is not simulated, a simulator that still answers) is refused; what a killed
+//! simulator left behind is taken over.
+//!
 //! Limits: [`MAX_SERVICES`] services, [`server::MAX_CONNECTIONS`] connections each. A Farol that goes away is waited for; what
 //! could not be sent meanwhile is gone, as with the simulated sensors.
 
@@ -66,7 +69,7 @@ impl ServiceOptions {
         Self {
             names,
             behaviour: SimulationApplied {
-                failure_rate: 0.1,
+                failure_rate: 0.02,
                 latency_ms: 100,
                 latency_variation_ms: 30,
                 down: false,

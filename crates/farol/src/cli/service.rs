@@ -29,7 +29,7 @@ pub struct SimulateServices {
     pub name: Vec<String>,
 
     /// Share of requests to /work that fail, from 0 to 1
-    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.02, value_parser = rate)]
     pub failure_rate: f64,
 
     /// How long an answer takes

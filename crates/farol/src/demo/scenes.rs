@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde_json::Value;
 
+use super::PAYMENTS;
 use super::screen::{Screen, short};
 use super::world::{World, at};
 
@@ -75,11 +76,13 @@ async fn metrics(world: &World, screen: &mut Screen) -> anyhow::Result<String> {
         ["cpu_percent", "memory_percent", "requests_per_second", "error_rate_percent", "response_time_ms"]
     {
         let event = world
-            .event("source=payments&type=metrica_coletada", |event| at(event, "/data/nome") == metric)
+            .event(&format!("source={PAYMENTS}&type=metrica_coletada"), |event| {
+                at(event, "/data/nome") == metric
+            })
             .await?;
         let value = at(&event, "/data/valor").as_f64().unwrap_or_default();
         let unit = at(&event, "/data/unidade").as_str().unwrap_or_default();
-        screen.right(&format!("payments sent {metric} = {value:.1} {unit}"));
+        screen.right(&format!("{PAYMENTS} sent {metric} = {value:.1} {unit}"));
         kinds += 1;
     }
     Ok(format!("{kinds} kinds of metric came as events, at {CALLS} calls to each service"))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use farol_event::{Event, Timestamp};
 use farol_pipeline::outgoing;
 use farol_resilience::{Registry, StateChange};
@@ -23,6 +23,23 @@ pub fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
+/// Asks until there is an answer; `otherwise` says what is missing when patience ends.
+async fn eventually<T>(
+    otherwise: &str,
+    ask: impl AsyncFn() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + super::scenes::PATIENCE;
+    loop {
+        if let Some(found) = ask().await? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("{otherwise}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Who plays.
 pub struct World {
     /// The Farol.
@@ -30,6 +47,8 @@ pub struct World {
     /// Shorter waits.
     pub fast: bool,
     services: BTreeMap<String, ServerUrl>,
+    /// What happened before is not of this demonstration.
+    began: Timestamp,
 }
 
 impl World {
@@ -41,7 +60,7 @@ impl World {
                 Some((service.name.to_string(), format!("http://{}", service.address).parse().ok()?))
             })
             .collect();
-        Self { farol, fast, services }
+        Self { farol, fast, services, began: Timestamp::from_system_time(std::time::SystemTime::now()) }
     }
 
     /// The services' names.
@@ -88,21 +107,39 @@ impl World {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
-    /// Waits for an event that fits.
+    /// The events of this demonstration, newest first.
+    pub async fn events(&self, query: &str) -> anyhow::Result<Vec<Value>> {
+        let found = self.get(&format!("/api/events?limit=200&from={}&{query}", self.began)).await?;
+        Ok(at(&found, "/events").as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits for an event of this demonstration that fits.
     pub async fn event(&self, query: &str, fits: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let path = format!("/api/events?limit=200&{query}");
-        let deadline = Instant::now() + super::scenes::PATIENCE;
-        loop {
+        eventually(&format!("no event came that fits {query}"), async || {
+            Ok(self.events(query).await?.into_iter().find(&fits))
+        })
+        .await
+    }
+
+    /// Waits for an event, and makes sure that it is the only one of its type and service.
+    pub async fn only(&self, service: &str, event_type: &str) -> anyhow::Result<()> {
+        let query = format!("source={service}&type={event_type}");
+        self.event(&query, |_| true).await?;
+        let count = self.events(&query).await?.len();
+        ensure!(count == 1, "{event_type} came {count} times from {service}");
+        Ok(())
+    }
+
+    /// Waits until the one alert of `rule` about a service has this status; more than one is an error.
+    pub async fn alert(&self, service: &str, rule: &str, status: &str) -> anyhow::Result<()> {
+        let path = format!("/api/alerts?service={service}&rule={rule}&from={}", self.began);
+        eventually(&format!("no alert of {rule} about {service} is {status}"), async || {
             let found = self.get(&path).await?;
-            let events = at(&found, "/events").as_array().cloned().unwrap_or_default();
-            if let Some(event) = events.into_iter().find(&fits) {
-                return Ok(event);
-            }
-            if Instant::now() >= deadline {
-                bail!("no event came that fits {query}");
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            let total = at(&found, "/total").as_u64().unwrap_or_default();
+            ensure!(total <= 1, "{total} alerts of {rule} tell of {service}");
+            Ok((at(&found, "/alerts/0/status") == status).then_some(()))
+        })
+        .await
     }
 
     /// Tells the Farol of policies: moves that have happened, and how all of them stand.

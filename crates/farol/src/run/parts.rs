@@ -403,7 +403,16 @@ async fn start_services(
     let options = ServiceOptions { outages: true, ..ServiceOptions::new(names.clone(), a_seed()) };
     let simulators = ServiceSimulators::listen(options).await?;
     let stop = CancellationToken::new();
-    let running = tokio::spawn(simulators.run(server, stop.clone()));
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let outcome = simulators.run(server, stop).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, "the demonstration's services are not simulated");
+            }
+            outcome
+        }
+    });
     stops.push("simulated services", async move {
         stop.cancel();
         match running.await {

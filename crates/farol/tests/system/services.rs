@@ -50,6 +50,18 @@ async fn simulated_services_announce_themselves_obey_and_say_goodbye() {
         until(&watching, "payments", "metrica_coletada", |event| event["data"]["nome"] == metric).await;
     }
 
+    let second = output(farol(folder.path()).args([
+        "simulate",
+        "services",
+        "--name",
+        "alone,payments",
+        "--url",
+        &watching.address,
+    ]));
+    assert!(!second.status.success());
+    assert!(text(&second.stderr).contains("`payments` is simulated already"), "{}", text(&second.stderr));
+    assert_eq!(events(&watching, "alone", "servico_registrado").await.len(), 0, "all or none");
+
     let set = output(farol(folder.path()).args([
         "service",
         "set",
@@ -168,10 +180,11 @@ async fn the_demonstration_shows_all_five_and_leaves_nothing_behind() {
     let (said, errors) = (said.text(), errors.text());
     assert!(ended.success(), "{said}\n{errors}");
     for line in [
-        "payments: servico_iniciado",
+        "demo-payments: servico_iniciado",
         "the breaker opened within the 5th failing call",
         "the breaker closed",
         "sistema_recuperado, once",
+        "the alert is resolved, and there was no other",
         "come back together, instead of",
         "the slow service holds up nobody",
         "by type pedido_criado: 30",

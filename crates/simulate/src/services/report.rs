@@ -1,12 +1,13 @@
 //! What Farol is told of simulated services, and what it tells them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use farol_event::service::{Reason, ServiceDescription, SimulationApplied, SimulationChanged};
 use farol_event::{DurationText, Event, EventType};
 use hyper::{Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,6 +21,10 @@ use crate::upload::problem_detail;
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before a Farol that went away is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long another simulator may take to say that it is there.
+const OTHER_LIMIT: Duration = Duration::from_secs(1);
+/// What kind of service simulated ones are.
+const SIMULATED: &str = "simulated";
 /// How often it is looked whether a command has ended.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -74,13 +79,19 @@ impl Reporter {
             return Err(ClientError::Request(format!("the stream is answered with {}", stream.status)).into());
         }
         let first_time = last_id.is_none();
+        if first_time {
+            // All of them before any is announced: who is refused leaves nothing behind.
+            for service in &self.services {
+                self.is_free(service).await?;
+            }
+        }
         for service in &self.services {
             self.announce(service).await?;
         }
         if first_time {
             let started = self.services.iter().flat_map(|service| {
                 let address = Some(format!("http://{}", service.address));
-                let kind = Some("simulated".to_owned());
+                let kind = Some(SIMULATED.to_owned());
                 let description = ServiceDescription { address, kind, ..ServiceDescription::default() };
                 let applied = service.core.lock().applied(crate::now());
                 [
@@ -102,10 +113,45 @@ impl Reporter {
         Ok(())
     }
 
+    /// Refuses a name that somebody else has: a service that is not simulated, or a simulated one that still answers. What a
+    /// simulation left behind that could not say goodbye is taken over.
+    async fn is_free(&self, service: &Listening) -> Result<(), Failed> {
+        let answer = call(&self.farol, Method::GET, &path(service, ""), &()).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        if !answer.status.is_success() {
+            return Err(ClientError::Request(problem_detail(&answer.body)).into());
+        }
+        let known = serde_json::from_slice::<Known>(&answer.body)
+            .map_err(|error| ClientError::Request(error.to_string()))?
+            .service;
+        if !known.registered {
+            return Ok(());
+        }
+        let place = known.address.as_deref().unwrap_or("an address that it does not tell");
+        let name = &service.name;
+        if known.kind.as_deref() != Some(SIMULATED) {
+            return Err(Failed::Refused(format!(
+                "`{name}` is a service that is watched already, at {place}; simulate one of another name"
+            )));
+        }
+        match simulator_at(place) {
+            Some(other)
+                if !self.services.iter().any(|own| own.address == other) && answers_as(name, other).await =>
+            {
+                Err(Failed::Refused(format!(
+                    "`{name}` is simulated already, at {place}; end that, or simulate one of another name"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn announce(&self, service: &Listening) -> Result<(), Failed> {
         let interval = DurationText::new(self.options.check_interval);
         let definition = json!({
-            "labels": { "simulated": "true", "kind": "simulated" },
+            "labels": { "simulated": "true", "kind": SIMULATED },
             "checks": [{ "http": format!("http://{}/health", service.address), "interval": interval }],
         });
         let answer = call(&self.farol, Method::PUT, &path(service, ""), &definition).await?;
@@ -226,6 +272,35 @@ enum Failed {
     Client(#[from] ClientError),
     #[error("{0}")]
     Refused(String),
+}
+
+/// What Farol knows of a service, as far as it matters here.
+#[derive(Deserialize)]
+struct Known {
+    service: KnownService,
+}
+
+#[derive(Deserialize)]
+struct KnownService {
+    registered: bool,
+    kind: Option<String>,
+    address: Option<String>,
+}
+
+/// Where a simulated service of this address listens; none if it can't be one, as they listen on loopback only.
+fn simulator_at(address: &str) -> Option<SocketAddr> {
+    let place = address.strip_prefix("http://")?;
+    let place = place.split_once('/').map_or(place, |(place, _)| place);
+    place.parse::<SocketAddr>().ok().filter(|place| place.ip().is_loopback())
+}
+
+/// Whether a simulated service of this name answers there. Its first page comes without the simulated latency.
+async fn answers_as(name: &str, place: SocketAddr) -> bool {
+    let Ok(server) = format!("http://{place}").parse::<ServerUrl>() else { return false };
+    let asking = call(&server, Method::GET, "/", &());
+    let Ok(Ok(answer)) = tokio::time::timeout(OTHER_LIMIT, asking).await else { return false };
+    serde_json::from_slice::<serde_json::Value>(&answer.body)
+        .is_ok_and(|page| page.get("service").and_then(serde_json::Value::as_str) == Some(name))
 }
 
 fn path(service: &Listening, rest: &str) -> String {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::super::ORDERS as ORDERS_SERVICE;
 use super::super::screen::Screen;
 use super::super::world::{World, at};
 use super::{PATIENCE, in_words};
@@ -113,7 +114,7 @@ async fn publish(world: &World, run: &str) -> anyhow::Result<()> {
         .map(|number| {
             let data = json!({ "pedido": number, "valor": value_of(number), "demo": run });
             let time = now.saturating_add(Duration::from_micros(number as u64));
-            Event::new(Uuid::now_v7(), time, EventType::new(ORDERED), "orders", &data)
+            Event::new(Uuid::now_v7(), time, EventType::new(ORDERED), ORDERS_SERVICE, &data)
         })
         .collect();
     world.publish(&events).await
