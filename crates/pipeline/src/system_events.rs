@@ -58,17 +58,6 @@ impl SystemEvents {
         self.producer.send(SYSTEM_EVENTS, events.iter().map(record).collect()).await.map(|_| ())
     }
 
-    /// Publishes several events in one append and waits until all are durable.
-    ///
-    /// # Errors
-    /// When the bus refuses them; some may have been stored.
-    pub async fn publish_all(&self, events: &[Event]) -> Result<(), BusError> {
-        let record = |event: &Event| {
-            ProducerRecord::new(event.source.clone().into_bytes(), Bytes::from(event.to_json()), event.time)
-        };
-        self.producer.send(SYSTEM_EVENTS, events.iter().map(record).collect()).await.map(|_| ())
-    }
-
     /// Publishes an event that happens now. A refusal is logged and not returned: what the event tells of has happened
     /// all the same.
     pub async fn announce(&self, event_type: EventType, source: &str, data: &impl Serialize) {
