@@ -213,17 +213,6 @@ impl RequestTemplate {
         Ok(template)
     }
 
-    /// With one more header.
-    ///
-    /// # Errors
-    /// [`ClientError::Request`] if the value can't stand in a header.
-    pub fn with_header(mut self, name: &'static str, value: &str) -> Result<Self, ClientError> {
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| ClientError::Request(format!("the value of `{name}` can't stand in a header")))?;
-        self.headers.insert(name, value);
-        Ok(self)
-    }
-
     fn new(method: Method, server: &ServerUrl, path: &str) -> Result<Self, ClientError> {
         let mut headers = hyper::HeaderMap::new();
         let host = HeaderValue::from_str(&server.authority)

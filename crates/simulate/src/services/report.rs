@@ -13,14 +13,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Listening, ServiceOptions, ServicesError};
-use crate::client::{Answer, ClientError, Connection, EndlessAnswer, RequestTemplate, ServerUrl};
-use crate::sse::SseParser;
+use crate::client::{Answer, ClientError, Connection, RequestTemplate, ServerUrl};
+use crate::event_stream::{EventStream, Followed, PAUSE, StreamRefused};
 use crate::upload::problem_detail;
 
 /// How long one request to Farol may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait before a Farol that went away is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
 /// How long another simulator may take to say that it is there.
 const OTHER_LIMIT: Duration = Duration::from_secs(1);
 /// What kind of service simulated ones are.
@@ -50,36 +48,51 @@ impl Reporter {
 
     /// Ends only when Farol refuses a service.
     async fn obey(&self) -> Result<(), ServicesError> {
+        let mut standing = Standing::default();
         let mut last_id: Option<String> = None;
-        let mut reached = true;
         loop {
-            match self.follow(&mut last_id).await {
-                Ok(()) => reached = true,
-                Err(Failed::Refused(problem)) => return Err(ServicesError::Refused(problem)),
-                Err(Failed::Client(error)) if reached => {
-                    tracing::warn!(farol = %self.farol, %error, "Farol can't be reached; it is tried again");
-                    reached = false;
-                }
-                Err(Failed::Client(_)) => {}
+            let mut stream = EventStream::new(
+                self.farol.clone(),
+                [("events", "event"), ("type", EventType::SIMULATION_CHANGED.as_str())],
+            );
+            if let Some(id) = last_id.take() {
+                stream = stream.after(id);
             }
+            match self.follow(&mut stream, &mut standing).await {
+                Failed::Refused(problem) => return Err(ServicesError::Refused(problem)),
+                error if standing.reached => {
+                    tracing::warn!(farol = %self.farol, %error, "Farol can't be reached; it is tried again");
+                    standing.reached = false;
+                }
+                Failed::Client(_) | Failed::Lost(_) => {}
+            }
+            last_id = stream.last_id().map(str::to_owned);
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Announces every service, then obeys until the stream ends.
-    async fn follow(&self, last_id: &mut Option<String>) -> Result<(), Failed> {
-        // The stream first: a command that comes right behind the announcement must be heard.
-        let mut template =
-            RequestTemplate::get(&self.farol, "/api/stream?events=event&type=simulacao_alterada")?;
-        if let Some(id) = last_id {
-            template = template.with_header("last-event-id", id)?;
+    /// Announces every service when the stream is open, because a command that comes right behind the announcement must be heard; then
+    /// obeys until it fails.
+    async fn follow(&self, stream: &mut EventStream, standing: &mut Standing) -> Failed {
+        loop {
+            let taken = match stream.next().await {
+                Ok(Followed::Event(told)) if told.event == "hello" => self.introduce(standing).await,
+                Ok(Followed::Event(told)) => match Event::parse(told.data.as_bytes(), crate::now()) {
+                    Ok(event) => self.take(&event).await,
+                    Err(_) => Ok(()),
+                },
+                Ok(Followed::Lost(reason)) => Err(Failed::Lost(reason)),
+                Err(refused) => Err(refused.into()),
+            };
+            if let Err(failed) = taken {
+                return failed;
+            }
         }
-        let mut stream = EndlessAnswer::open(&self.farol, &template, ANSWER_LIMIT).await?;
-        if stream.status != StatusCode::OK {
-            return Err(ClientError::Request(format!("the stream is answered with {}", stream.status)).into());
-        }
-        let first_time = last_id.is_none();
-        if first_time {
+    }
+
+    /// Announces every service, and that it has started if that was not told yet.
+    async fn introduce(&self, standing: &mut Standing) -> Result<(), Failed> {
+        if !standing.introduced {
             // All of them before any is announced: who is refused leaves nothing behind.
             for service in &self.services {
                 self.is_free(service).await?;
@@ -88,7 +101,7 @@ impl Reporter {
         for service in &self.services {
             self.announce(service).await?;
         }
-        if first_time {
+        if !standing.introduced {
             let started = self.services.iter().flat_map(|service| {
                 let address = Some(format!("http://{}", service.address));
                 let kind = Some(SIMULATED.to_owned());
@@ -101,15 +114,7 @@ impl Reporter {
             });
             self.send(&started.collect::<Vec<_>>()).await?;
         }
-        let mut parser = SseParser::default();
-        while let Some(bytes) = stream.next_chunk().await? {
-            for told in parser.push(&bytes) {
-                *last_id = told.id.or(last_id.take());
-                if let Ok(event) = Event::parse(told.data.as_bytes(), crate::now()) {
-                    self.take(&event).await?;
-                }
-            }
-        }
+        *standing = Standing { introduced: true, reached: true };
         Ok(())
     }
 
@@ -266,12 +271,34 @@ impl Reporter {
     }
 }
 
+/// How the simulation stands with Farol.
+struct Standing {
+    /// Whether the services were announced for the first time.
+    introduced: bool,
+    /// Whether the last that was said is not that Farol can't be reached.
+    reached: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { introduced: false, reached: true }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("{0}")]
+    Lost(String),
+    #[error("{0}")]
     Refused(String),
+}
+
+impl From<StreamRefused> for Failed {
+    fn from(refused: StreamRefused) -> Self {
+        Self::Lost(refused.to_string())
+    }
 }
 
 /// What Farol knows of a service, as far as it matters here.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use farol_event::{Event, EventType, Timestamp};
-use farol_simulate::client::{EndlessAnswer, RequestTemplate};
-use farol_simulate::sse::SseParser;
+use farol_simulate::{EventStream, Followed};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -31,10 +30,13 @@ pub async fn play(world: &World, screen: &mut Screen) -> anyhow::Result<String> 
         "the feed of events shows pedido_criado beside metrics",
     );
     // Whatever the services send meanwhile is heard by the handler for everything.
-    let template = RequestTemplate::get(&world.farol, "/api/stream?events=event")?;
-    let mut stream =
-        EndlessAnswer::open(&world.farol, &template, PATIENCE).await.context("opening the live stream")?;
-    ensure!(stream.status.is_success(), "the live stream is answered with {}", stream.status);
+    let mut stream = EventStream::new(world.farol.clone(), [("events", "event")]);
+    // What is published from the stream's greeting on is heard.
+    let greeting =
+        tokio::time::timeout(PATIENCE, stream.next()).await.context("opening the live stream")??;
+    if let Followed::Lost(reason) = greeting {
+        bail!("the live stream can't be opened: {reason}");
+    }
 
     let (mut by_type, mut large, mut all) = (0_usize, 0_usize, 0_usize);
     let mut first = None;
@@ -70,25 +72,25 @@ pub async fn play(world: &World, screen: &mut Screen) -> anyhow::Result<String> 
         ];
         publish(world, &run).await?;
         let deadline = Instant::now() + PATIENCE;
-        let mut parser = SseParser::default();
         let mut heard = 0;
         // Metrics keep coming, so that a further event proves that the handler for everything hears more than orders.
         let mut others = 0;
         while heard < ORDERS || others == 0 {
-            let chunk = tokio::time::timeout_at(deadline, stream.next_chunk());
-            let chunk =
-                chunk.await.context("the live stream told too little")??.context("the live stream ended")?;
-            for told in parser.push(&chunk).iter().filter(|told| told.event == "event") {
-                let Ok(event) = serde_json::from_str::<Value>(&told.data) else { continue };
-                for (_, handler) in &mut handlers {
-                    handler(&event);
-                }
-                if ours(&event) {
-                    heard += 1;
-                } else {
-                    others += 1;
-                    first.get_or_insert_with(|| in_words(&event));
-                }
+            let next = tokio::time::timeout_at(deadline, stream.next());
+            let told = match next.await.context("the live stream told too little")?? {
+                Followed::Event(told) if told.event == "event" => told,
+                Followed::Event(_) => continue,
+                Followed::Lost(reason) => bail!("the live stream ended: {reason}"),
+            };
+            let Ok(event) = serde_json::from_str::<Value>(&told.data) else { continue };
+            for (_, handler) in &mut handlers {
+                handler(&event);
+            }
+            if ours(&event) {
+                heard += 1;
+            } else {
+                others += 1;
+                first.get_or_insert_with(|| in_words(&event));
             }
         }
         let names: Vec<_> = handlers.iter().map(|(name, _)| *name).collect();
