@@ -6,9 +6,9 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use farol_bus::{Bus, Producer};
+use farol_bus::{Bus, Producer, ProducerRecord, TopicPartition};
 use farol_event::Timestamp;
-use farol_view::{Store, ViewTopics};
+use farol_view::{Store, ViewName, ViewTopics};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +113,19 @@ impl App {
         limit: usize,
     ) -> Result<(Bytes, HeldBytes), Problem> {
         body::collect(headers, body, limit, self.0.limits.request_timeout, &self.0.bodies).await
+    }
+
+    /// Appends a fact and waits until it is durable, then a bounded time for the view; whether the view shows it already.
+    pub(crate) async fn append_for_view(
+        &self,
+        topic: &str,
+        record: ProducerRecord,
+        view: ViewName,
+    ) -> Result<bool, Problem> {
+        let stored = self.producer().send(topic, vec![record]).await?;
+        let Some(stored) = stored.first() else { return Ok(false) };
+        let position = TopicPartition::new(topic, stored.partition).at(stored.offset);
+        Ok(self.store().wait_for(view, &position, self.limits().acknowledge_timeout).await)
     }
 
     pub(crate) fn requests(&self) -> &Arc<Semaphore> {

@@ -16,6 +16,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use farol_alert::acknowledge::MAX_BY_BYTES;
 use farol_bus::ProducerRecord;
 use farol_event::service::{Maintenance as MaintenanceTold, Reason, SimulationChanged};
 use farol_event::{DurationText, Event, EventType, Timestamp};
@@ -31,8 +32,7 @@ use crate::openapi::{AcknowledgeProblems, CommandProblems};
 use crate::problem::Problem;
 use crate::read::commands::CommandAccepted;
 
-/// The longest name of a person and the longest reason, in bytes.
-const MAX_BY_BYTES: usize = 128;
+/// The longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 1024;
 
 /// A service as it is watched now.
@@ -100,7 +100,7 @@ pub async fn put_service(
     let told = (EventType::SERVICE_REGISTERED, definition.registration());
     let (correlation_id, in_force) = command(&app, &id, vec![content], told).await?;
     if !in_force {
-        return Ok((StatusCode::ACCEPTED, JsonAnswer(CommandAccepted { correlation_id })).into_response());
+        return answer((correlation_id, false));
     }
     let definition = Arc::unwrap_or_clone(definition);
     let watched = Watched { id: id.to_string(), origin: Origin::Api, definition, correlation_id };
@@ -245,7 +245,7 @@ pub async fn change_simulation(
         return Err(Problem::conflict(format!("`{id}` is not simulated: it has no label `{SIMULATED}`")));
     }
     let (correlation_id, _) = command(&app, &id, Vec::new(), (EventType::SIMULATION_CHANGED, change)).await?;
-    Ok((StatusCode::ACCEPTED, JsonAnswer(CommandAccepted { correlation_id })).into_response())
+    answer((correlation_id, false))
 }
 
 /// The label of services that are simulated.

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use farol_alert::AcknowledgeRefused;
-use farol_bus::{ProducerRecord, TopicPartition};
+use farol_bus::ProducerRecord;
 use farol_event::{Alert, AlertId, AlertTransition, Event, EventType, Timestamp};
 use farol_view::query::events::EventFilter;
 use farol_view::{Queries, ViewError, ViewName};
@@ -118,11 +118,8 @@ async fn append(
 ) -> Result<bool, Problem> {
     let event = farol_alert::to_event(transition, Some(correlation_id));
     let key = Bytes::copy_from_slice(transition.alert.series.as_bytes());
-    let topic = &app.topics().alerts;
-    let stored = app.producer().send(topic, vec![ProducerRecord::new(key, event.to_json(), now)]).await?;
-    let Some(stored) = stored.first() else { return Ok(false) };
-    let position = TopicPartition::new(topic.clone(), stored.partition).at(stored.offset);
-    Ok(app.store().wait_for(ViewName::Alerts, &position, app.limits().acknowledge_timeout).await)
+    let record = ProducerRecord::new(key, event.to_json(), now);
+    app.append_for_view(&app.topics().alerts, record, ViewName::Alerts).await
 }
 
 impl From<AcknowledgeRefused> for Problem {

@@ -2,8 +2,6 @@
 //!
 //! Like any command, a silence is an event that is appended to the log; the answer waits (for a bounded time) until the view has it.
 
-use std::time::Duration;
-
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,7 +10,7 @@ use farol_alert::SilenceFact;
 use farol_alert::silence::{
     self, MAX_SILENCES, NewSilence, Silence, SilenceId, SilenceRefused, SilenceState,
 };
-use farol_bus::{ProducerRecord, TopicPartition};
+use farol_bus::ProducerRecord;
 use farol_event::{DurationText, Timestamp};
 use farol_matcher::Matchers;
 use farol_view::ViewName;
@@ -217,13 +215,8 @@ pub(crate) async fn expire(app: &App, id: SilenceId, by: Option<&str>) -> Result
 /// Appends a fact; whether the view shows it already.
 async fn append(app: &App, fact: &SilenceFact, now: Timestamp) -> Result<bool, Problem> {
     let event = fact.to_event(Uuid::now_v7(), now);
-    let topic = &app.topics().system_events;
     let record = ProducerRecord::new(event.source.clone().into_bytes(), event.to_json(), now);
-    let stored = app.producer().send(topic, vec![record]).await?;
-    let Some(stored) = stored.first() else { return Ok(false) };
-    let position = TopicPartition::new(topic.clone(), stored.partition).at(stored.offset);
-    let limit: Duration = app.limits().acknowledge_timeout;
-    Ok(app.store().wait_for(ViewName::Silences, &position, limit).await)
+    app.append_for_view(&app.topics().system_events, record, ViewName::Silences).await
 }
 
 impl From<SilenceRefused> for Problem {
