@@ -5,10 +5,8 @@
 
 use farol_event::{Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Timestamp, TransitionKind};
 
-/// The longest name of who acknowledges, in bytes.
-pub const MAX_BY_BYTES: usize = 128;
-/// The longest comment, in bytes.
-pub const MAX_COMMENT_BYTES: usize = 4096;
+use crate::words;
+pub use crate::words::{MAX_BY_BYTES, MAX_COMMENT_BYTES};
 
 /// Why an acknowledgement was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,15 +47,11 @@ pub fn acknowledge(
     comment: Option<&str>,
     now: Timestamp,
 ) -> Result<AlertTransition, AcknowledgeRefused> {
-    let by = by.trim();
-    if by.is_empty() || by.len() > MAX_BY_BYTES || by.chars().any(char::is_control) {
-        return Err(AcknowledgeRefused::By);
-    }
-    let comment = comment.map(str::trim).filter(|comment| !comment.is_empty());
-    let strange = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if comment.is_some_and(|c| c.len() > MAX_COMMENT_BYTES || c.chars().any(strange)) {
-        return Err(AcknowledgeRefused::Comment);
-    }
+    let by = words::name(by).ok_or(AcknowledgeRefused::By)?;
+    let comment = comment
+        .filter(|comment| !comment.trim().is_empty())
+        .map(|comment| words::comment(comment).ok_or(AcknowledgeRefused::Comment))
+        .transpose()?;
     // Ended comes first: that somebody acknowledged an alert that is over changes nothing for whoever asks.
     if matches!(alert.status, AlertStatus::Resolved | AlertStatus::Dismissed) {
         return Err(AcknowledgeRefused::Ended { id: alert.id, status: alert.status });

@@ -31,6 +31,7 @@ pub mod notification;
 pub mod record;
 pub mod route;
 pub mod silence;
+mod words;
 
 pub use acknowledge::{AcknowledgeRefused, acknowledge};
 pub use book::{AlertBook, BookError};

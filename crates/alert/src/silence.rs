@@ -15,8 +15,9 @@ use farol_matcher::Matchers;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use crate::acknowledge::{MAX_BY_BYTES, MAX_COMMENT_BYTES};
 use crate::label;
+use crate::words;
+pub use crate::words::{MAX_BY_BYTES, MAX_COMMENT_BYTES};
 
 /// The longest time that a silence may last.
 pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -194,20 +195,11 @@ pub fn create(asked: NewSilence<'_>, id: SilenceId, now: Timestamp) -> Result<Si
 }
 
 fn name(by: &str) -> Result<String, SilenceRefused> {
-    let by = by.trim();
-    if by.is_empty() || by.len() > MAX_BY_BYTES || by.chars().any(char::is_control) {
-        return Err(SilenceRefused::By);
-    }
-    Ok(by.to_owned())
+    words::name(by).map(str::to_owned).ok_or(SilenceRefused::By)
 }
 
 fn comment(text: &str) -> Result<String, SilenceRefused> {
-    let text = text.trim();
-    let strange = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if text.is_empty() || text.len() > MAX_COMMENT_BYTES || text.chars().any(strange) {
-        return Err(SilenceRefused::Comment);
-    }
-    Ok(text.to_owned())
+    words::comment(text).map(str::to_owned).ok_or(SilenceRefused::Comment)
 }
 
 /// The fact that somebody ends `silence` now.
