@@ -197,25 +197,36 @@ macro_rules! run_as_once {
     };
 }
 
-impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> Stage<T, E> for CircuitBreaker<C> {
-    run_as_once!();
+/// A stage that lets each call through at once or refuses it, and judges how it went.
+macro_rules! stage_that_judges {
+    ($policy:ident) => {
+        impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> Stage<T, E> for $policy<C> {
+            run_as_once!();
 
-    fn run_blocking(&self, operation: &mut dyn FnMut() -> Result<T, Error<E>>) -> Result<T, Error<E>> {
-        let permit = self.try_acquire().map_err(Error::widen)?;
-        let (verdict, result) = judge(self.classifier(), operation());
-        permit.settle(verdict);
-        result
-    }
+            fn run_blocking(
+                &self,
+                operation: &mut dyn FnMut() -> Result<T, Error<E>>,
+            ) -> Result<T, Error<E>> {
+                let permit = self.try_acquire().map_err(Error::widen)?;
+                let (verdict, result) = judge(self.classifier(), operation());
+                permit.settle(verdict);
+                result
+            }
+        }
+
+        impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> StageOnce<T, E> for $policy<C> {
+            async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
+                let permit = self.try_acquire().map_err(Error::widen)?;
+                let (verdict, result) = judge(self.classifier(), operation.make().await);
+                permit.settle(verdict);
+                result
+            }
+        }
+    };
 }
 
-impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> StageOnce<T, E> for CircuitBreaker<C> {
-    async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
-        let permit = self.try_acquire().map_err(Error::widen)?;
-        let (verdict, result) = judge(self.classifier(), operation.make().await);
-        permit.settle(verdict);
-        result
-    }
-}
+stage_that_judges!(CircuitBreaker);
+stage_that_judges!(AdaptiveLimiter);
 
 impl<T: Send, E: Send> Stage<T, E> for Bulkhead {
     run_as_once!();
@@ -276,26 +287,6 @@ impl<T: Send, E: Send, R: Recover<T, E> + Send + Sync> Stage<T, E> for Fallback<
 impl<T: Send, E: Send, R: Recover<T, E> + Send + Sync> StageOnce<T, E> for Fallback<R> {
     async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
         self.answer(operation.make().await)
-    }
-}
-
-impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> Stage<T, E> for AdaptiveLimiter<C> {
-    run_as_once!();
-
-    fn run_blocking(&self, operation: &mut dyn FnMut() -> Result<T, Error<E>>) -> Result<T, Error<E>> {
-        let permit = self.try_acquire().map_err(Error::widen)?;
-        let (verdict, result) = judge(self.classifier(), operation());
-        permit.settle(verdict);
-        result
-    }
-}
-
-impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> StageOnce<T, E> for AdaptiveLimiter<C> {
-    async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
-        let permit = self.try_acquire().map_err(Error::widen)?;
-        let (verdict, result) = judge(self.classifier(), operation.make().await);
-        permit.settle(verdict);
-        result
     }
 }
 
