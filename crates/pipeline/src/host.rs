@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use farol_event::service::{Metric, ServiceDescription, names};
 use farol_event::{Event, EventType};
-use sysinfo::{Disks, Networks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{DiskRefreshKind, Disks, Networks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -192,16 +192,18 @@ impl Meter {
             return None;
         }
         self.slow_at = Some(Instant::now());
-        let disks = Disks::new_with_refreshed_list().inspect_err(|error| tracing::debug!(%error, "no disks"));
+        // Only where they are; how full they are is asked once, below.
+        let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
+        let disks = disks.inspect_err(|error| tracing::debug!(%error, "no disks"));
         let disks = disks
             .iter()
             .flat_map(|disks| disks.iter())
-            .filter(|disk| disk.total_space() > 0)
-            .take(MAX_DISKS)
             .filter_map(|disk| {
                 let mount = disk.mount_point();
                 Some((mount.display().to_string(), space(&rustix::fs::statvfs(mount).ok()?)))
-            });
+            })
+            .filter(|(_, (_, usable))| *usable > 0)
+            .take(MAX_DISKS);
         Some(Slow {
             uptime: System::uptime().ok().map(Duration::from_secs),
             process_uptime: self.began.elapsed(),
