@@ -93,11 +93,24 @@ pub(crate) struct DetectPartition {
     partition: TopicPartition,
     /// How many partitions the topic has.
     partitions: i32,
+    /// Whether that was asked for in this poll.
+    counted: bool,
     detector: PartitionState,
     next_offset: i64,
     /// How many records have been processed; those that are nothing to rules don't count.
     processed: u64,
     flushing: Option<Flushing>,
+}
+
+/// How far the application of a batch came.
+pub(crate) enum Applied {
+    /// To its end.
+    Wholly,
+    /// The outcome is full: commit it, and apply the same batch again.
+    OutcomeFull,
+    /// A record seems out of place: say how many partitions the topic has now ([`DetectPartition::partitions_are`]), and apply
+    /// the same batch again.
+    NeedsCount,
 }
 
 /// Writing the state of all changed series, spread over several transactions.
@@ -125,6 +138,7 @@ impl DetectPartition {
             intake,
             partition: partition.clone(),
             partitions,
+            counted: false,
             detector,
             next_offset,
             processed: 0,
@@ -167,9 +181,14 @@ impl DetectPartition {
         Place { partition: self.partition.partition, partitions: self.partitions }
     }
 
+    /// Another poll begins: how many partitions the topic has may have changed.
+    pub(crate) fn begin_poll(&mut self) {
+        self.counted = false;
+    }
+
     /// Takes note of how many partitions the topic has now.
     pub(crate) fn partitions_are(&mut self, partitions: i32) {
-        self.partitions = partitions;
+        (self.partitions, self.counted) = (partitions, true);
     }
 
     /// How many series it has seen.
@@ -187,29 +206,31 @@ impl DetectPartition {
         std::mem::take(&mut self.processed)
     }
 
-    /// Applies one batch of records, or what is left of it. False when the outcome is full: then commit it, and call again with the
-    /// same batch.
-    pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) -> bool {
+    /// Applies one batch of records, or what is left of it.
+    pub(crate) fn apply(&mut self, batch: &ConsumedBatch, worker: &str, outcome: &mut Outcome) -> Applied {
         let (next_offset, place) = (self.next_offset, self.place());
         for record in batch.records.iter().filter(|record| record.offset >= next_offset) {
             let arrival = record.timestamp();
             let judged = self.intake.judge(record, place, &mut self.detector);
+            if !self.counted && matches!(judged, Judged::OutOfPlace(_)) {
+                return Applied::NeedsCount;
+            }
             self.processed += u64::from(!matches!(judged, Judged::PassedOver));
             match judged {
                 Judged::PassedOver => {}
                 Judged::Applied(transitions) if transitions.is_empty() => {}
                 Judged::Applied(transitions) => self.report(transitions, arrival, outcome),
-                Judged::Refused(reason) => {
+                Judged::Refused(reason) | Judged::OutOfPlace(reason) => {
                     outcome.dead_letters.push(self.dead_letter(record, reason, worker));
                 }
             }
             self.next_offset = record.offset + 1;
             if outcome.is_full() {
-                return false;
+                return Applied::OutcomeFull;
             }
         }
         self.next_offset = self.next_offset.max(batch.next_offset);
-        true
+        Applied::Wholly
     }
 
     /// Ends alerts whose rule is gone.

@@ -32,7 +32,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::detect_partition::{DetectPartition, Outcome};
+use crate::detect_partition::{Applied, DetectPartition, Outcome};
 use crate::heartbeat::Heartbeat;
 use crate::intake::Intake;
 use crate::rules::{RulesHandle, RulesInForce};
@@ -257,19 +257,25 @@ impl DetectWorker {
         Ok(())
     }
 
+    /// What the rules remember of a partition, up to `offset`; `partitions` are all that the topic has.
+    async fn load(
+        &self,
+        partition: &TopicPartition,
+        partitions: i32,
+        offset: i64,
+    ) -> Result<DetectPartition, BusError> {
+        let read = (self.intake, partition, partitions);
+        DetectPartition::load(&self.deps, &self.name, read, offset, &self.rules).await
+    }
+
     async fn take_over(&mut self, assignment: Assignment) -> Result<(), BusError> {
         let mut gained = Vec::with_capacity(assignment.partitions.len());
         let partitions = self.count_partitions().await?;
+        // A topic that gets more partitions makes its group rebalance: those that are held hear of it, too.
+        self.partitions.values_mut().for_each(|held| held.partitions_are(partitions));
         for (partition, offset) in assignment.partitions {
             let began = Instant::now();
-            let state = DetectPartition::load(
-                &self.deps,
-                &self.name,
-                (self.intake, &partition, partitions),
-                offset,
-                &self.rules,
-            )
-            .await?;
+            let state = self.load(&partition, partitions, offset).await?;
             tracing::info!(
                 worker = %self.name, %partition, offset, series = state.series(), took = ?began.elapsed(), "took over"
             );
@@ -280,8 +286,11 @@ impl DetectWorker {
         Ok(())
     }
 
-    /// How many partitions the topic has now.
+    /// How many partitions the topic has now; 0 if it doesn't matter, because readings are judged wherever they stand.
     async fn count_partitions(&self) -> Result<i32, BusError> {
+        if self.intake == Intake::Readings {
+            return Ok(0);
+        }
         let topic = self.intake.topic(&self.deps.settings);
         let topics = self.deps.bus.topics().await?;
         Ok(topics.iter().find(|found| *found.name == *topic).map_or(0, |found| found.partitions))
@@ -299,20 +308,25 @@ impl DetectWorker {
         producer: &mut dyn TransactionalProducer,
         batches: Vec<ConsumedBatch>,
     ) -> Result<(), BusError> {
-        if self.intake == Intake::Services {
-            let partitions = self.count_partitions().await?;
-            self.partitions.values_mut().for_each(|partition| partition.partitions_are(partitions));
-        }
+        self.partitions.values_mut().for_each(DetectPartition::begin_poll);
         let mut outcome = Outcome::default();
         for batch in &batches {
             let id = batch.partition.partition;
-            while let Some(partition) = self.partitions.get_mut(&id)
-                && !partition.apply(batch, &self.name, &mut outcome)
-            {
-                // A commit that is refused reloads the partition at what was committed; then the rest of this poll is read
-                // again.
-                if !self.commit(consumer, producer, std::mem::take(&mut outcome), Flush::WhenDue).await? {
-                    return Ok(());
+            while let Some(partition) = self.partitions.get_mut(&id) {
+                match partition.apply(batch, &self.name, &mut outcome) {
+                    Applied::Wholly => break,
+                    Applied::NeedsCount => {
+                        let partitions = self.count_partitions().await?;
+                        self.partitions.values_mut().for_each(|held| held.partitions_are(partitions));
+                    }
+                    Applied::OutcomeFull => {
+                        // A commit that is refused reloads the partition at what was committed; then the rest of this poll
+                        // is read again.
+                        let full = std::mem::take(&mut outcome);
+                        if !self.commit(consumer, producer, full, Flush::WhenDue).await? {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             let Some(partition) = self.partitions.get_mut(&id) else { continue };
@@ -475,14 +489,7 @@ impl DetectWorker {
             let offset = committed.get(&partition).copied().unwrap_or(0);
             // A partition that has moved refuses the seek: its new owner goes on with it.
             if consumer.seek(&partition, offset).is_ok() {
-                let state = DetectPartition::load(
-                    &self.deps,
-                    &self.name,
-                    (self.intake, &partition, partitions),
-                    offset,
-                    &self.rules,
-                )
-                .await?;
+                let state = self.load(&partition, partitions, offset).await?;
                 self.partitions.insert(id, state);
             }
         }

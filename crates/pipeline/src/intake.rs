@@ -9,7 +9,9 @@
 //!
 //! So is what stands in another partition than its source's key leads to ([`Place`]): the beginning of an outage in one partition and
 //! its end in another would be an alert that never ends, and two beginnings two alerts. Where a key belongs follows from how many
-//! partitions the topic has now, as for producers: events that wait to be read while that is changed may be refused.
+//! partitions the topic has now, as for producers: events that wait to be read while that is changed may be refused. That number is
+//! asked for when a partition is taken over, and again before anything is refused; not for every poll, because a Kafka
+//! broker is asked over the network.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -66,6 +68,8 @@ pub(crate) enum Judged {
     PassedOver,
     /// It claims to be something that it isn't.
     Refused(String),
+    /// It stands in another partition than it should, if the topic has as many as was said.
+    OutOfPlace(String),
 }
 
 /// As much of an event as tells whether the rest matters.
@@ -124,7 +128,7 @@ impl Intake {
                 Ok(None) => return Judged::PassedOver,
                 Ok(Some(sample)) => match place.refuses(sample.service()) {
                     None => detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string()),
-                    Some(reason) => Err(reason),
+                    Some(reason) => return Judged::OutOfPlace(reason),
                 },
                 Err(reason) => Err(reason),
             },
