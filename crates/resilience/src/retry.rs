@@ -12,6 +12,9 @@
 //! put a [`Timeout`](crate::Timeout) inside. A call without a failure reads no clock (unless `max_elapsed` is set), takes
 //! no lock and allocates nothing.
 //!
+//! Where a closure doesn't fit (each try is to be told of, the wait can be cut short), the loop is the caller's own and
+//! [`Tries`] says when to try again.
+//!
 //! Cancelling: a call whose future is dropped makes no further try; a try under way is dropped with it. Nothing has to be
 //! given back, a retry that was taken out of the budget stays taken. Such a call is in no counter but `retries`.
 //!
@@ -47,6 +50,7 @@ mod builder;
 mod decide;
 mod retry_after;
 mod schedule;
+mod tries;
 
 use std::fmt;
 use std::future::Future;
@@ -60,6 +64,7 @@ pub use builder::RetryBuilder;
 pub use decide::{AnyFailure, Decision, RetryIf, ServerDelay, When, WhenError};
 pub use retry_after::parse_retry_after;
 pub use schedule::{Progress, Schedule, Stop};
+pub use tries::Tries;
 
 use crate::clock::{MonotonicTime, SharedClock};
 use crate::error::Error;
@@ -94,6 +99,7 @@ struct Counters {
     failed_without_retry: AtomicU64,
     failed_with_retry: AtomicU64,
     retries: AtomicU64,
+    refusals: AtomicU64,
     no_tries_left: AtomicU64,
     no_time_left: AtomicU64,
     server_delay_too_long: AtomicU64,
@@ -142,15 +148,30 @@ impl Retry {
 }
 
 /// How one call has gone so far.
-pub(crate) struct Tries {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
     /// Tries made.
-    made: u32,
+    tries: u32,
     /// When the call began, if that matters.
     began: Option<MonotonicTime>,
     previous_delay: Option<Duration>,
 }
 
+/// What to do after a result that other policies had a part in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// As was decided about the operation's own result.
+    Decided(Decision),
+    /// Ask again: a policy refused, and perhaps said when it won't.
+    Refused(Option<Duration>),
+}
+
 impl<D> Retry<D> {
+    /// The tries of one call, for a loop of the caller's own.
+    pub fn tries(&self) -> Tries<'_, D> {
+        Tries { retry: self, progress: self.begin() }
+    }
+
     /// Tries the operation until it succeeds or there is no further try, and gives the last result.
     pub async fn call<T, E, F, Fut>(&self, mut operation: F) -> Result<T, E>
     where
@@ -158,11 +179,10 @@ impl<D> Retry<D> {
         Fut: Future<Output = Result<T, E>>,
         D: RetryIf<T, E>,
     {
-        let mut tries = self.begin();
+        let mut tries = self.tries();
         loop {
             let result = operation().await;
-            let decision = self.shared.decide.decide(&result);
-            match self.after(&mut tries, decision, result.is_ok()) {
+            match tries.after(&result) {
                 None => return result,
                 Some(delay) => {
                     drop(result);
@@ -178,29 +198,31 @@ impl<D> Retry<D> {
         F: FnMut() -> Result<T, E>,
         D: RetryIf<T, E>,
     {
-        let mut tries = self.begin();
+        let mut tries = self.tries();
         loop {
             let result = operation();
-            let decision = self.shared.decide.decide(&result);
-            match self.after(&mut tries, decision, result.is_ok()) {
+            match tries.after(&result) {
                 None => return result,
-                Some(delay) => self.shared.clock.sleep_blocking(delay),
+                Some(delay) => {
+                    drop(result);
+                    self.shared.clock.sleep_blocking(delay);
+                }
             }
         }
     }
 
     /// A call begins.
     #[inline]
-    pub(crate) fn begin(&self) -> Tries {
+    pub(crate) fn begin(&self) -> Made {
         if let Some(budget) = &self.shared.budget {
             budget.deposit();
         }
         let began = self.shared.schedule.max_elapsed.map(|_| self.shared.clock.now());
-        Tries { made: 0, began, previous_delay: None }
+        Made { tries: 0, began, previous_delay: None }
     }
 
     /// What to do after this result of an operation with other policies around it; gives the result back.
-    pub(crate) fn judge<T, E>(&self, result: Result<T, Error<E>>) -> (Decision, Result<T, Error<E>>)
+    pub(crate) fn judge<T, E>(&self, result: Result<T, Error<E>>) -> (Next, Result<T, Error<E>>)
     where
         D: RetryIf<T, E>,
     {
@@ -209,45 +231,54 @@ impl<D> Retry<D> {
             Err(Error::Inner(error)) => Err(error),
             Err(refused) => return (self.judge_refusal(&refused), Err(refused)),
         };
-        (self.shared.decide.decide(&own), own.map_err(Error::Inner))
+        (Next::Decided(self.shared.decide.decide(&own)), own.map_err(Error::Inner))
     }
 
-    fn judge_refusal<E>(&self, refused: &Error<E>) -> Decision {
+    fn judge_refusal<E>(&self, refused: &Error<E>) -> Next {
         if !refused.is_rejected() {
             // The try was given up and may have had its effect.
-            return match self.shared.idempotency {
+            return Next::Decided(match self.shared.idempotency {
                 Idempotency::Idempotent => Decision::Retry,
                 Idempotency::NotIdempotent => Decision::Done,
-            };
+            });
         }
-        match (self.shared.retry_rejected, refused.retry_after()) {
-            (false, _) => Decision::Done,
-            (true, None) => Decision::Retry,
-            (true, Some(delay)) => Decision::RetryAfter(delay),
+        if self.shared.retry_rejected {
+            Next::Refused(refused.retry_after())
+        } else {
+            Next::Decided(Decision::Done)
+        }
+    }
+
+    /// What was judged so ended like that: the delay before the next try, or `None` if it was the last.
+    #[inline]
+    pub(crate) fn next(&self, made: &mut Made, next: Next, is_ok: bool) -> Option<Duration> {
+        match next {
+            Next::Decided(decision) => self.after(made, decision, is_ok),
+            Next::Refused(retry_after) => self.refused(made, retry_after),
         }
     }
 
     /// A try ended with a result about which was decided so: the delay before the next one, or `None` if it was the last.
     #[inline]
-    pub(crate) fn after(&self, tries: &mut Tries, decision: Decision, is_ok: bool) -> Option<Duration> {
-        tries.made = tries.made.saturating_add(1);
+    fn after(&self, made: &mut Made, decision: Decision, is_ok: bool) -> Option<Duration> {
+        made.tries = made.tries.saturating_add(1);
         match decision {
             Decision::Done => {
-                self.ended(tries, is_ok);
+                self.ended(made, is_ok);
                 None
             }
-            Decision::Retry => self.again(tries, None),
-            Decision::RetryAfter(delay) => self.again(tries, Some(delay)),
+            Decision::Retry => self.again(made, None),
+            Decision::RetryAfter(delay) => self.again(made, Some(delay)),
         }
     }
 
     #[cold]
-    fn again(&self, tries: &mut Tries, server_delay: Option<Duration>) -> Option<Duration> {
+    fn again(&self, made: &mut Made, server_delay: Option<Duration>) -> Option<Duration> {
         let shared = &*self.shared;
         let progress = Progress {
-            tries: tries.made,
-            elapsed: tries.began.map_or(Duration::ZERO, |began| shared.clock.now().since(began)),
-            previous_delay: tries.previous_delay,
+            tries: made.tries,
+            elapsed: self.elapsed(made),
+            previous_delay: made.previous_delay,
             server_delay,
         };
         let next = shared.schedule.next(&progress, shared.random.next());
@@ -258,30 +289,55 @@ impl<D> Retry<D> {
         match next {
             Ok(delay) => {
                 shared.counters.retries.fetch_add(1, Ordering::Relaxed);
-                tries.previous_delay = Some(delay);
-                tracing::debug!(name = %shared.name, tries = tries.made, ?delay, "trying again");
+                made.previous_delay = Some(delay);
+                tracing::debug!(name = %shared.name, tries = made.tries, ?delay, "trying again");
                 Some(delay)
             }
-            Err(stop) => {
-                let counter = match stop {
-                    Stop::NoTriesLeft => &shared.counters.no_tries_left,
-                    Stop::NoTimeLeft => &shared.counters.no_time_left,
-                    Stop::ServerDelayTooLong => &shared.counters.server_delay_too_long,
-                    Stop::NoBudgetLeft => &shared.counters.no_budget_left,
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(name = %shared.name, tries = tries.made, reason = %stop, "gave up");
-                // A result that was worth a retry is no success, not even if it is an `Ok`.
-                self.ended(tries, false);
-                None
-            }
+            Err(stop) => self.gave_up(made, stop),
         }
     }
 
-    #[inline]
-    fn ended(&self, tries: &Tries, successful: bool) {
+    /// A policy refused a try.
+    #[cold]
+    fn refused(&self, made: &mut Made, retry_after: Option<Duration>) -> Option<Duration> {
+        let shared = &*self.shared;
+        if made.began.is_none() {
+            made.tries = made.tries.saturating_add(1);
+            return self.again(made, retry_after);
+        }
+        match shared.schedule.after_refusal(retry_after, self.elapsed(made), shared.random.next()) {
+            Ok(delay) => {
+                shared.counters.refusals.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(name = %shared.name, tries = made.tries, ?delay, "refused, asking again");
+                Some(delay)
+            }
+            Err(stop) => self.gave_up(made, stop),
+        }
+    }
+
+    fn elapsed(&self, made: &Made) -> Duration {
+        made.began.map_or(Duration::ZERO, |began| self.shared.clock.now().since(began))
+    }
+
+    fn gave_up(&self, made: &Made, stop: Stop) -> Option<Duration> {
         let counters = &self.shared.counters;
-        let counter = match (successful, tries.made > 1) {
+        let counter = match stop {
+            Stop::NoTriesLeft => &counters.no_tries_left,
+            Stop::NoTimeLeft => &counters.no_time_left,
+            Stop::ServerDelayTooLong => &counters.server_delay_too_long,
+            Stop::NoBudgetLeft => &counters.no_budget_left,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(name = %self.shared.name, tries = made.tries, reason = %stop, "gave up");
+        // A result that was worth a retry is no success, not even if it is an `Ok`.
+        self.ended(made, false);
+        None
+    }
+
+    #[inline]
+    fn ended(&self, made: &Made, successful: bool) {
+        let counters = &self.shared.counters;
+        let counter = match (successful, made.tries > 1) {
             (true, false) => &counters.successful_without_retry,
             (true, true) => &counters.successful_with_retry,
             (false, false) => &counters.failed_without_retry,
@@ -327,12 +383,17 @@ impl<D> Retry<D> {
             .counter(calls("failed_without_retry", &counters.failed_without_retry))
             .counter(calls("failed_with_retry", &counters.failed_with_retry))
             .counter(Counter::total("retries", "Tries after the first", read(&counters.retries)))
+            .counter(Counter::total(
+                "refusals",
+                "Refusals of other policies after which it was asked again",
+                read(&counters.refusals),
+            ))
             .counter(given_up(Stop::NoTriesLeft, &counters.no_tries_left))
             .counter(given_up(Stop::NoTimeLeft, &counters.no_time_left))
             .counter(given_up(Stop::ServerDelayTooLong, &counters.server_delay_too_long))
             .counter(given_up(Stop::NoBudgetLeft, &counters.no_budget_left))
             .setting("idempotency", shared.idempotency.as_str())
-            .setting("max_tries", shared.schedule.max_tries.max(1))
+            .setting("max_tries", most_tries(shared.schedule.max_tries))
             .setting("initial_delay", format_args!("{:?}", backoff.initial))
             .setting("multiplier", backoff.multiplier)
             .setting("max_delay", format_args!("{:?}", backoff.max))
@@ -346,6 +407,11 @@ impl<D> Retry<D> {
             None => snapshot,
         }
     }
+}
+
+/// The most tries, for people.
+fn most_tries(max_tries: u32) -> String {
+    if max_tries == u32::MAX { "unlimited".to_owned() } else { max_tries.max(1).to_string() }
 }
 
 impl<D: Send + Sync + 'static> Policy for Retry<D> {

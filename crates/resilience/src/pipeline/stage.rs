@@ -160,10 +160,10 @@ impl<S: Policies> Policies for Option<S> {
 
 impl<T: Send, E: Send, D: RetryIf<T, E> + Send + Sync> Stage<T, E> for Retry<D> {
     async fn run<O: Operation<T, E>>(&self, operation: &mut O) -> Result<T, Error<E>> {
-        let mut tries = self.begin();
+        let mut made = self.begin();
         loop {
-            let (decision, result) = self.judge(operation.attempt().await);
-            match self.after(&mut tries, decision, result.is_ok()) {
+            let (next, result) = self.judge(operation.attempt().await);
+            match self.next(&mut made, next, result.is_ok()) {
                 None => return result,
                 Some(delay) => {
                     drop(result);
@@ -174,12 +174,15 @@ impl<T: Send, E: Send, D: RetryIf<T, E> + Send + Sync> Stage<T, E> for Retry<D> 
     }
 
     fn run_blocking(&self, operation: &mut dyn FnMut() -> Result<T, Error<E>>) -> Result<T, Error<E>> {
-        let mut tries = self.begin();
+        let mut made = self.begin();
         loop {
-            let (decision, result) = self.judge(operation());
-            match self.after(&mut tries, decision, result.is_ok()) {
+            let (next, result) = self.judge(operation());
+            match self.next(&mut made, next, result.is_ok()) {
                 None => return result,
-                Some(delay) => self.clock().sleep_blocking(delay),
+                Some(delay) => {
+                    drop(result);
+                    self.clock().sleep_blocking(delay);
+                }
             }
         }
     }

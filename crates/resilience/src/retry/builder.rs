@@ -37,7 +37,7 @@ impl<D> RetryBuilder<D> {
         }
     }
 
-    /// Tries at most, the first one included. 3 by default; 0 counts as 1.
+    /// Tries at most, the first one included. 3 by default; 0 counts as 1, `u32::MAX` is no limit in practice.
     pub fn max_tries(mut self, tries: u32) -> Self {
         self.schedule.max_tries = tries;
         self
@@ -91,9 +91,10 @@ impl<D> RetryBuilder<D> {
         self
     }
 
-    /// Also tries again what another policy inside this one refused. Off by default: it refused in order to keep load
-    /// away, and a bulkhead or rate limiter has a wait of its own. If the policy knows when it will accept calls again,
-    /// that is the delay.
+    /// Also asks again after another policy inside this one refused. Off by default: it refused in order to keep load
+    /// away, and a bulkhead or rate limiter has a wait of its own. If the policy knows when it will accept calls again, the
+    /// delay is no shorter. A refusal is no try: with a [`max_elapsed`](Self::max_elapsed) it uses up only time; without
+    /// one it counts among the tries, or it could go on for ever.
     pub fn retry_rejected(mut self, retry: bool) -> Self {
         self.retry_rejected = retry;
         self

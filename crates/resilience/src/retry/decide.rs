@@ -9,7 +9,7 @@ pub enum Decision {
     Done,
     /// Try again after the backoff's delay.
     Retry,
-    /// Try again after the pause that the server asked for.
+    /// Try again, no earlier than the server asked for: see [`Schedule`](super::Schedule).
     RetryAfter(Duration),
 }
 

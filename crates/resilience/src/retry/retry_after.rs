@@ -1,15 +1,17 @@
 //! Reads the HTTP header `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or a date.
 //!
 //! A date is read in the three forms that a recipient must know (section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`, and the
-//! obsolete `Sunday, 06-Nov-94 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`. The name of the day is not checked.
+//! obsolete `Sunday, 06-Nov-94 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994`. The name of the day is not checked. A date is by
+//! the server's clock, so where the answer has a `Date` header it is measured from that, and clocks need not agree.
 
 use std::time::{Duration, SystemTime};
 
 /// The longest header that is read; a date needs 33 characters.
 const MAX_LENGTH: usize = 64;
 
-/// How long to wait by this header's value; zero if its date is past, `None` if it can't be read.
-pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+/// How long to wait by this header's value; zero if its date is past, `None` if it can't be read. `date` is the answer's
+/// header `Date`, if it has one, and `now` what is measured from if that can't be read.
+pub fn parse_retry_after(value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if value.is_empty() || value.len() > MAX_LENGTH {
         return None;
@@ -18,7 +20,8 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
         // More digits than fit are a very long time, not garbage.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    Some(parse_date(value, now)?.duration_since(now).unwrap_or_default())
+    let server_now = date.filter(|date| date.len() <= MAX_LENGTH).and_then(|date| parse_date(date, now));
+    Some(parse_date(value, now)?.duration_since(server_now.unwrap_or(now)).unwrap_or_default())
 }
 
 fn parse_date(value: &str, now: SystemTime) -> Option<SystemTime> {
@@ -104,11 +107,27 @@ mod tests {
     /// 1994-11-06 08:49:37, the example of the RFC.
     const EXAMPLE: u64 = 784_111_777;
 
+    fn read(value: &str, now: SystemTime) -> Option<Duration> {
+        parse_retry_after(value, None, now)
+    }
+
+    #[test]
+    fn a_date_is_measured_from_the_servers_own_clock_if_the_answer_tells_it() {
+        let (date, after) = (httpdate::fmt_http_date(at(EXAMPLE)), httpdate::fmt_http_date(at(EXAMPLE + 90)));
+        for now in [at(EXAMPLE - 86_400), at(EXAMPLE + 86_400)] {
+            assert_eq!(parse_retry_after(&after, Some(&date), now), Some(Duration::from_secs(90)));
+            assert_eq!(parse_retry_after("120", Some(&date), now), Some(Duration::from_secs(120)));
+            assert_eq!(parse_retry_after(&date, Some(&after), now), Some(Duration::ZERO));
+        }
+        let unreadable = parse_retry_after(&after, Some("yesterday"), at(EXAMPLE));
+        assert_eq!(unreadable, Some(Duration::from_secs(90)), "the caller's clock");
+    }
+
     #[test]
     fn seconds_are_read_as_they_stand() {
-        assert_eq!(parse_retry_after("120", at(0)), Some(Duration::from_secs(120)));
-        assert_eq!(parse_retry_after(" 0 ", at(0)), Some(Duration::ZERO));
-        assert_eq!(parse_retry_after("99999999999999999999999", at(0)), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(read("120", at(0)), Some(Duration::from_secs(120)));
+        assert_eq!(read(" 0 ", at(0)), Some(Duration::ZERO));
+        assert_eq!(read("99999999999999999999999", at(0)), Some(Duration::from_secs(u64::MAX)));
     }
 
     #[test]
@@ -116,8 +135,8 @@ mod tests {
         for date in
             ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
         {
-            assert_eq!(parse_retry_after(date, at(EXAMPLE - 90)), Some(Duration::from_secs(90)), "{date}");
-            assert_eq!(parse_retry_after(date, at(EXAMPLE + 90)), Some(Duration::ZERO), "{date}");
+            assert_eq!(read(date, at(EXAMPLE - 90)), Some(Duration::from_secs(90)), "{date}");
+            assert_eq!(read(date, at(EXAMPLE + 90)), Some(Duration::ZERO), "{date}");
         }
     }
 
@@ -125,8 +144,8 @@ mod tests {
     fn a_year_of_two_digits_is_the_nearest_sensible_one() {
         // 2026-11-24: 94 is 1994, 30 is 2030.
         let now = at(1_795_478_400);
-        assert_eq!(parse_retry_after("Sunday, 06-Nov-94 08:49:37 GMT", now), Some(Duration::ZERO));
-        let ahead = parse_retry_after("Wednesday, 06-Nov-30 08:49:37 GMT", now).unwrap();
+        assert_eq!(read("Sunday, 06-Nov-94 08:49:37 GMT", now), Some(Duration::ZERO));
+        let ahead = read("Wednesday, 06-Nov-30 08:49:37 GMT", now).unwrap();
         assert_eq!(ahead.as_secs() / 86_400, 1443);
     }
 
@@ -146,20 +165,22 @@ mod tests {
             "Sun, 00 Nov 1994 08:49:37 GMT",
             "a b c d e f g h i j k",
         ] {
-            assert_eq!(parse_retry_after(value, at(EXAMPLE)), None, "{value}");
+            assert_eq!(read(value, at(EXAMPLE)), None, "{value}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_without_a_panic(value in ".{0,80}", now in 0..u64::from(u32::MAX)) {
-            parse_retry_after(&value, at(now));
+        fn any_text_is_read_or_refused_without_a_panic(
+            value in ".{0,80}", date in ".{0,80}", now in 0..u64::from(u32::MAX),
+        ) {
+            parse_retry_after(&value, Some(&date), at(now));
         }
 
         #[test]
         fn what_another_implementation_writes_is_read_back(seconds in 0..253_402_300_799u64) {
             let written = httpdate::fmt_http_date(at(seconds));
-            prop_assert_eq!(parse_retry_after(&written, at(0)), Some(Duration::from_secs(seconds)));
+            prop_assert_eq!(read(&written, at(0)), Some(Duration::from_secs(seconds)));
         }
     }
 }

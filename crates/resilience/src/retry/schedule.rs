@@ -1,5 +1,11 @@
 //! Whether to try again, and when: a pure function of how the call has gone so far.
 //!
+//! **A pause that a server asks for** (`Retry-After`) is a floor under the backoff's delay: the next try begins no earlier than the
+//! server asked for and no earlier than the backoff allows, so `Retry-After: 0` makes no caller hammer. What was asked for is
+//! never cut short: whoever would come back earlier than told comes for nothing. Instead the call ends at once if the server asks
+//! for more than [`Schedule::max_server_delay`], or for more time than [`Schedule::max_elapsed`] leaves. Unless jitter is off the
+//! pause is lengthened by up to a tenth, so that callers that were told the same don't come back together.
+//!
 //! The reasons to stop, in the order in which they are asked for: all tries are used up; the server wants a longer pause
 //! than the caller would wait; the retry would begin after the time for the whole call is up. Whether the result is one to
 //! retry at all is asked before ([`super::RetryIf`]), whether the budget has a retry left is asked after.
@@ -14,7 +20,7 @@ use super::backoff::{Backoff, Jitter, part};
 pub struct Schedule {
     /// The delays.
     pub backoff: Backoff,
-    /// How often the operation is tried at most, the first time included. 0 counts as 1.
+    /// How often the operation is tried at most, the first time included. 0 counts as 1; `u32::MAX` is no limit in practice.
     pub max_tries: u32,
     /// No retry begins later than this after the call began. A try under way is not cut off: that is a timeout's work.
     pub max_elapsed: Option<Duration>,
@@ -81,20 +87,40 @@ impl fmt::Display for Stop {
 
 impl Schedule {
     /// The delay before the next try, or why there is none.
-    ///
-    /// A pause that the server asked for takes the place of the backoff's delay. It is never shortened; unless jitter is
-    /// off it is lengthened by up to a tenth, so that callers that were told the same don't come back together.
     pub fn next(&self, progress: &Progress, random: u64) -> Result<Duration, Stop> {
         if progress.tries >= self.max_tries.max(1) {
             return Err(Stop::NoTriesLeft);
         }
-        let delay = match progress.server_delay {
+        let own = self.backoff.delay(progress.tries, progress.previous_delay, random);
+        self.no_earlier_than(own, progress.server_delay, progress.elapsed, random)
+    }
+
+    /// The delay before it is asked again whether a try may be made, after another policy refused one: what that policy said, but
+    /// at least the backoff's initial delay. No try was made, so none is used up; it is the time that runs out.
+    pub fn after_refusal(
+        &self,
+        retry_after: Option<Duration>,
+        elapsed: Duration,
+        random: u64,
+    ) -> Result<Duration, Stop> {
+        self.no_earlier_than(self.backoff.ceiling(1), retry_after, elapsed, random)
+    }
+
+    /// The own delay with the one that was asked for as its floor, if that is within all limits.
+    fn no_earlier_than(
+        &self,
+        own: Duration,
+        asked: Option<Duration>,
+        elapsed: Duration,
+        random: u64,
+    ) -> Result<Duration, Stop> {
+        let delay = match asked {
             Some(asked) if asked > self.max_server_delay => return Err(Stop::ServerDelayTooLong),
-            Some(asked) => asked.saturating_add(self.spread(asked, random)),
-            None => self.backoff.delay(progress.tries, progress.previous_delay, random),
+            Some(asked) => own.max(asked.saturating_add(self.spread(asked, random))),
+            None => own,
         };
         match self.max_elapsed {
-            Some(max) if progress.elapsed.saturating_add(delay) > max => Err(Stop::NoTimeLeft),
+            Some(max) if elapsed.saturating_add(delay) > max => Err(Stop::NoTimeLeft),
             _ => Ok(delay),
         }
     }
@@ -143,12 +169,29 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_pause_takes_the_place_of_the_backoff() {
+    fn the_servers_pause_is_a_floor_under_the_backoff_and_is_never_cut_short() {
         let asked = |seconds| Progress { server_delay: Some(Duration::from_secs(seconds)), ..after(1) };
         assert_eq!(schedule().next(&asked(7), u64::MAX), Ok(Duration::from_secs(7)));
-        assert_eq!(schedule().next(&asked(0), 0), Ok(Duration::ZERO));
+        assert_eq!(schedule().next(&asked(0), 0), Ok(Duration::from_millis(100)), "no reason to hammer");
         assert_eq!(schedule().next(&asked(61), 0), Err(Stop::ServerDelayTooLong));
         assert_eq!(schedule().next(&asked(11), 0), Err(Stop::NoTimeLeft));
+        // Jitter never makes it shorter.
+        let spread = Schedule { max_elapsed: None, ..Schedule::default() };
+        assert_eq!(spread.next(&asked(10), 0), Ok(Duration::from_secs(10)));
+        let latest = spread.next(&asked(10), u64::MAX).unwrap();
+        assert!(latest > Duration::from_millis(10_999) && latest <= Duration::from_secs(11), "{latest:?}");
+    }
+
+    #[test]
+    fn a_refusal_uses_up_time_and_no_tries() {
+        let ask = |retry_after: Option<u64>, elapsed| {
+            schedule().after_refusal(retry_after.map(Duration::from_secs), Duration::from_secs(elapsed), 0)
+        };
+        assert_eq!(ask(None, 0), Ok(Duration::from_millis(100)));
+        assert_eq!(ask(Some(0), 0), Ok(Duration::from_millis(100)));
+        assert_eq!(ask(Some(9), 0), Ok(Duration::from_secs(9)));
+        assert_eq!(ask(Some(9), 2), Err(Stop::NoTimeLeft));
+        assert_eq!(ask(Some(61), 0), Err(Stop::ServerDelayTooLong));
     }
 
     proptest! {
@@ -165,13 +208,10 @@ mod tests {
             if let Ok(delay) = schedule.next(&progress, random) {
                 prop_assert!(tries < max_tries);
                 prop_assert!(max_elapsed.is_none_or(|max| elapsed.saturating_add(delay) <= max));
-                match asked {
-                    Some(asked) => {
-                        prop_assert!(asked <= max_server_delay);
-                        prop_assert!(delay >= asked && delay <= asked.saturating_add(asked / 10));
-                    }
-                    None => prop_assert!(delay <= schedule.backoff.max),
-                }
+                let own = schedule.backoff.delay(tries, None, random);
+                let floor = asked.unwrap_or_default();
+                prop_assert!(floor <= max_server_delay || asked.is_none());
+                prop_assert!(delay >= own.max(floor) && delay <= own.max(floor.saturating_add(floor / 10)));
             }
         }
     }

@@ -88,18 +88,64 @@ fn what_may_not_be_repeated_is_tried_again_only_if_it_was_not_carried_out() {
     assert_eq!(retry.call_blocking(gives(&[Err("refused"), Ok(1)])), Ok(1));
     assert_eq!(retry.call_blocking(gives(&[Err("reset"), Ok(1)])), Err("reset"));
     let timed_out = || Err(Error::TimedOut { name: "payment".into(), after: ms(1) });
-    assert_eq!(retry.judge::<(), &str>(timed_out()).0, Decision::Done);
-    assert_eq!(Retry::idempotent("x").build().judge::<(), &str>(timed_out()).0, Decision::Retry);
+    assert_eq!(retry.judge::<(), &str>(timed_out()).0, Next::Decided(Decision::Done));
+    let idempotent = Retry::idempotent("x").build();
+    assert_eq!(idempotent.judge::<(), &str>(timed_out()).0, Next::Decided(Decision::Retry));
 }
 
 #[test]
 fn refusals_are_tried_again_only_if_asked_for_and_then_after_the_time_that_they_tell() {
     let limited = || Err(Error::RateLimited { name: "api".into(), retry_after: ms(30) });
     let quiet = Retry::idempotent("api").build();
-    assert_eq!(quiet.judge::<(), &str>(limited()).0, Decision::Done);
+    assert_eq!(quiet.judge::<(), &str>(limited()).0, Next::Decided(Decision::Done));
     let eager = Retry::idempotent("api").retry_rejected(true).build();
-    assert_eq!(eager.judge::<(), &str>(limited()).0, Decision::RetryAfter(ms(30)));
-    assert_eq!(eager.judge::<(), &str>(Err(Error::BulkheadFull { name: "db".into() })).0, Decision::Retry);
+    assert_eq!(eager.judge::<(), &str>(limited()).0, Next::Refused(Some(ms(30))));
+    let full = Err(Error::BulkheadFull { name: "db".into() });
+    assert_eq!(eager.judge::<(), &str>(full).0, Next::Refused(None));
+}
+
+#[test]
+fn refusals_use_up_time_and_no_tries_and_without_a_bound_on_time_they_use_up_tries() {
+    let clock = ManualClock::new();
+    let eager = || Retry::idempotent("api").jitter(Jitter::None).retry_rejected(true).clock(clock.shared());
+    let retry = eager().max_tries(2).max_elapsed(Duration::from_secs(10)).build();
+    let mut tries = retry.tries();
+    assert_eq!(tries.refused(Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
+    assert_eq!(tries.refused(None), Some(ms(100)));
+    assert_eq!(tries.made(), 0);
+    assert_eq!(tries.after(&Err::<(), _>("reset")), Some(ms(100)), "the first of two");
+    clock.advance(Duration::from_secs(8));
+    assert_eq!(tries.refused(Some(Duration::from_secs(3))), None, "too late");
+    let counts = ["refusals", "retries", "no_time_left", "failed_without_retry"];
+    assert_eq!(counts.map(|name| retry.snapshot().count(name).unwrap()), [2, 1, 1, 1]);
+
+    let bounded_by_tries = eager().max_tries(2).build();
+    let mut tries = bounded_by_tries.tries();
+    assert_eq!(tries.refused(None), Some(ms(100)));
+    assert_eq!(tries.refused(None), None);
+    assert_eq!(bounded_by_tries.snapshot().count("no_tries_left"), Some(1));
+}
+
+#[test]
+fn a_loop_of_the_callers_own_is_told_the_same_as_a_closure() {
+    let clock = ManualClock::new();
+    let retry = Retry::idempotent("api").jitter(Jitter::None).clock(clock.shared()).build();
+    let mut tries = retry.tries();
+    assert_eq!(tries.after(&Err::<(), _>("refused")), Some(ms(100)));
+    assert_eq!(
+        tries.decided(Decision::RetryAfter(Duration::from_secs(2)), false),
+        Some(Duration::from_secs(2))
+    );
+    assert_eq!(tries.after(&Err::<(), _>("refused")), None);
+    assert_eq!(tries.made(), 3);
+    let endless = Retry::idempotent("bus").max_tries(u32::MAX).build();
+    assert_eq!(endless.snapshot().settings.get("max_tries").map(String::as_str), Some("unlimited"));
+    let mut tries = endless.tries();
+    assert_eq!(tries.decided(Decision::Done, true), None);
+    let counts = [&retry, &endless].map(|retry| {
+        ["failed_with_retry", "successful_without_retry"].map(|name| retry.snapshot().count(name).unwrap())
+    });
+    assert_eq!(counts, [[1, 0], [0, 1]]);
 }
 
 #[test]
@@ -108,7 +154,7 @@ fn the_servers_pause_is_kept() {
     let retry = Retry::idempotent("api")
         .jitter(Jitter::None)
         .clock(clock.shared())
-        .server_delay(|header: &&str| parse_retry_after(header, SystemTime::UNIX_EPOCH))
+        .server_delay(|header: &&str| parse_retry_after(header, None, SystemTime::UNIX_EPOCH))
         .build();
     assert_eq!(retry.call_blocking(gives(&[Err("7"), Ok(())])), Ok(()));
     assert_eq!(clock.now().since(MonotonicTime::ZERO), Duration::from_secs(7));
