@@ -155,7 +155,7 @@ pub enum BrokerError {
 /// What to do about a poisoned partition: part of every error about one.
 const POISON_ADVICE: &str =
     "free space or replace the disk, then restart; what was acknowledged stays readable";
-/// The same about a log that was opened on a full disk.
+/// The same about a full disk.
 const SPACE_ADVICE: &str =
     "free space, and appends are taken again by themselves; what was acknowledged stays readable";
 

@@ -352,6 +352,21 @@ impl Groups {
         pending.cloned().unwrap_or_default()
     }
 
+    /// What a transaction was to hold could not be written: it holds what it held before.
+    pub(crate) fn restore_pending(
+        &self,
+        producer_id: i64,
+        group: &str,
+        offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    ) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.groups.get_mut(group) {
+            entry.ledger.restore_pending(producer_id, offsets);
+            entry.offsets_settled();
+            state.remove_if_unused(group);
+        }
+    }
+
     /// A transaction is over: it holds none of a group's offsets any more.
     pub(crate) fn end_pending(&self, producer_id: i64, group: &str) {
         let mut state = self.state.lock();

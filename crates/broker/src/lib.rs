@@ -28,7 +28,8 @@
 //!
 //! # Failures
 //!
-//! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on. A
+//! A failed write or sync makes a partition, or all, refuse appends ([`BrokerError::Poisoned`]) while reads go on; after a full disk
+//! they are taken again by themselves. A
 //! killed process loses nothing acknowledged; members and the epochs of producers inside it are gone with it, offsets, Kafka
 //! clients' producers and their open transactions stay.
 //!

@@ -9,7 +9,7 @@
 //!
 //! * [`MAX_PRODUCERS`] producers a partition; beyond it the one that was silent longest is forgotten and counted.
 //!   A producer that was silent for [`ProducerLimits::expiration`] is forgotten too. Never one with an open transaction.
-//! * [`MAX_REMEMBERED_BATCHES`] batches a producer: a batch that is older can't be told from one out of order.
+//! * [`MAX_REMEMBERED_BATCHES`] batches a producer, beside those on their way: a batch that is older can't be told from one out of order.
 //! * 40 bytes for each aborted transaction whose records or marker the partition still holds.
 //!
 //! # Main flow
@@ -19,9 +19,10 @@
 //! also those that go into one group commit. What is admitted counts at once, *on its way*; the callback completes it with
 //! its offset. A batch sent again while the first is on its way waits for that one's end.
 //!
-//! If the append of an admitted batch fails, its partition or the log takes no more appends until the folder is opened
-//! again ([`farol_log::AppendError`]), so nothing is ever admitted on top of it: it is taken out and whoever waits for it
-//! gets the failure. On opening, the state is made from what the log really holds.
+//! If the append of an admitted batch fails, so do those of all batches that were admitted after it: the log takes a group back as a
+//! whole on a full disk, and after any other failure the partition or the log takes no more appends until the folder is opened
+//! again ([`farol_log::AppendError`]). They are taken out, whoever waits for one gets the failure, and the producer goes on where
+//! the first of them was. On opening, the state is made from what the log really holds.
 //!
 //! # What readers may see
 //!

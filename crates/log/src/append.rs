@@ -71,7 +71,7 @@ pub enum AppendError {
         /// What failed.
         reason: Arc<str>,
     },
-    /// The disk was full when the folder was opened. Appends go on by themselves once there is space.
+    /// The disk is full. Nothing of this request was appended; appends go on by themselves once there is space.
     #[error("the log takes no appends until there is space on the disk: {reason}")]
     WaitingForSpace {
         /// What could not be written.

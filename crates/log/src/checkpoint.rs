@@ -23,7 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -31,6 +31,7 @@ use crate::fs::{self, Durability, FileSystem, OpenMode};
 use crate::log::Shared;
 use crate::partition::{Committed, PartitionInner};
 use crate::segment::Segment;
+use crate::space;
 
 /// The name of the file.
 pub(crate) const FILE_NAME: &str = "checkpoint";
@@ -39,8 +40,6 @@ pub(crate) const FILE_NAME: &str = "checkpoint";
 const WRITE_BACK_SHARE: u64 = 16;
 
 const MAGIC: [u8; 8] = *b"FCHKPT01";
-/// How often a log that was opened on a full disk looks whether there is space.
-const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -270,7 +269,9 @@ impl Shared {
         loop {
             let waiting = self.waits_for_space.read().is_some();
             let interval = self.options.checkpoint_interval;
-            match self.checkpoints.wait(last + if waiting { interval.min(SPACE_INTERVAL) } else { interval })
+            match self
+                .checkpoints
+                .wait(last + if waiting { interval.min(space::LOOK_INTERVAL) } else { interval })
             {
                 Task::End => return,
                 Task::WriteBack => {
@@ -311,7 +312,8 @@ impl Shared {
         }
         self.checkpoints.dirty_bytes.store(0, Ordering::Relaxed);
         let (sequence, next_partition_number, captured) = self.capture();
-        if kind == Kind::Needed && written.sequence == Some(sequence) {
+        let waiting = self.waits_for_space.read().is_some();
+        if kind == Kind::Needed && written.sequence == Some(sequence) && !waiting {
             return Ok(());
         }
         for captured in &captured {
@@ -329,9 +331,6 @@ impl Shared {
         fs::replace_file(&*self.file_system, &path, &checkpoint.encode(), Durability::Synced)
             .map_err(|source| CheckpointError::Io { step: "writing", path, source })?;
         written.sequence = Some(sequence);
-        if self.waits_for_space.write().take().is_some() {
-            tracing::info!(dir = %self.dir.display(), "there is space again: the log takes appends");
-        }
         for captured in &captured {
             captured.settle();
         }
@@ -339,6 +338,7 @@ impl Shared {
         if let Err(error) = self.journal_files.free_through(sequence) {
             tracing::warn!(%error, "a small journal file could not be removed");
         }
+        self.resume_with_space();
         Ok(())
     }
 
@@ -378,8 +378,7 @@ impl Shared {
 impl CheckpointError {
     /// Whether nothing but space is missing.
     pub(crate) fn is_full_disk(&self) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
+        matches!(self, Self::Io { source, .. } if space::is_full_disk(source))
     }
 }
 
@@ -428,6 +427,8 @@ impl Captured {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;

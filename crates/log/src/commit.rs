@@ -9,8 +9,9 @@
 //! 4. the journal is synced, if a partition's policy or an append to several partitions asks for it;
 //! 5. the batches become readable, the requests are answered, waiting readers are told.
 //!
-//! A failure in 3 or 4 poisons the log: what the journal holds is unknown from there on, so nothing more is written
-//! until the folder is opened again. Readers never see anything that has not passed 4.
+//! A full disk in 2 or 3 poisons nothing: the group is taken back and refused, and so is what comes after it until there is space
+//! (`space`). Any other failure in 3, or one in 4, poisons the log: what the journal holds is unknown from there on, so nothing more
+//! is written until the folder is opened again. Readers never see anything that has not passed 4.
 
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,7 @@ use crate::options::{Background, SyncPolicy};
 use crate::partition::writer::{BatchExtent, WriterMark};
 use crate::partition::{Partition, PartitionInner};
 use crate::queue::{Next, Queued};
+use crate::space;
 
 /// Bytes of the base offset, which the log writes in place of the batch's own.
 const BASE_OFFSET_BYTES: usize = 8;
@@ -67,6 +69,24 @@ struct PlannedBatch<'a> {
 struct Plan<'a> {
     touched: Vec<Touched>,
     batches: Vec<PlannedBatch<'a>>,
+}
+
+/// Why nothing of a group was appended.
+enum GroupFailure {
+    /// This partition was poisoned; the others may be tried again.
+    Partition(Arc<PartitionInner>),
+    /// There was no space; the group was taken back.
+    NoSpace,
+    /// The log was poisoned.
+    Log,
+}
+
+/// Why a frame was not written.
+enum FrameFailure {
+    /// There was no space for it.
+    NoSpace { reason: String, bytes: u64 },
+    /// The log was poisoned.
+    Log,
 }
 
 impl Committer {
@@ -115,16 +135,28 @@ impl Shared {
                     self.announce(admitted, &touched);
                     return;
                 }
-                Err(Some(poisoned)) => admitted = self.refuse_those_on(&poisoned, admitted),
-                Err(None) => {
+                Err(GroupFailure::Partition(poisoned)) => {
+                    admitted = self.refuse_those_on(&poisoned, admitted);
+                }
+                Err(GroupFailure::NoSpace) => {
+                    let reason = self.waiting_for_space().unwrap_or_else(|| "the disk is full".into());
+                    self.refuse_all(admitted, || AppendError::WaitingForSpace {
+                        reason: Arc::clone(&reason),
+                    });
+                    return;
+                }
+                Err(GroupFailure::Log) => {
                     let reason = self.poison.get().cloned().unwrap_or_else(|| "unknown".into());
-                    for request in admitted {
-                        let reason = Arc::clone(&reason);
-                        self.answer(request.on_appended, Err(AppendError::LogPoisoned { reason }));
-                    }
+                    self.refuse_all(admitted, || AppendError::LogPoisoned { reason: Arc::clone(&reason) });
                     return;
                 }
             }
+        }
+    }
+
+    fn refuse_all(&self, admitted: Vec<Admitted>, error: impl Fn() -> AppendError) {
+        for request in admitted {
+            self.answer(request.on_appended, Err(error()));
         }
     }
 
@@ -148,8 +180,8 @@ impl Shared {
         if let Some(reason) = self.poison.get() {
             return Some(AppendError::LogPoisoned { reason: Arc::clone(reason) });
         }
-        if let Some(reason) = &*self.waits_for_space.read() {
-            return Some(AppendError::WaitingForSpace { reason: Arc::clone(reason) });
+        if let Some(reason) = self.waiting_for_space() {
+            return Some(AppendError::WaitingForSpace { reason });
         }
         batches.iter().find_map(|(Partition { inner }, _)| {
             if inner.is_deleted() || !self.owns(inner) {
@@ -162,24 +194,36 @@ impl Shared {
         })
     }
 
-    /// Writes, syncs and publishes. `Err(Some)`: that partition was poisoned and nothing was appended; `Err(None)`: the
-    /// log was.
+    /// Writes, syncs and publishes.
     fn attempt(
         &self,
         committer: &mut Committer,
         admitted: &mut [Admitted],
-    ) -> Result<Vec<Touched>, Option<Arc<PartitionInner>>> {
+    ) -> Result<Vec<Touched>, GroupFailure> {
         let policy = GroupPolicy::of(admitted);
         let plan = Plan::new(admitted).map_err(|partition| {
             partition.poison("its offsets have reached their end");
-            Some(partition)
+            GroupFailure::Partition(partition)
         })?;
         if let Err((failed, error)) = plan.write_segments() {
             plan.take_back();
-            failed.poison(&format!("writing a segment in {}: {error}", failed.dir.display()));
-            return Err(Some(failed));
+            let reason = format!("writing a segment in {}: {error}", failed.dir.display());
+            if space::is_full_disk(&error) {
+                self.wait_for_space(&reason, plan.body_bytes());
+                return Err(GroupFailure::NoSpace);
+            }
+            failed.poison(&reason);
+            return Err(GroupFailure::Partition(failed));
         }
-        let sequence = self.write_frame(committer, &plan, &policy).map_err(|()| None)?;
+        let sequence = match self.write_frame(committer, &plan, &policy) {
+            Ok(sequence) => sequence,
+            Err(FrameFailure::NoSpace { reason, bytes }) => {
+                plan.take_back();
+                self.wait_for_space(&reason, bytes);
+                return Err(GroupFailure::NoSpace);
+            }
+            Err(FrameFailure::Log) => return Err(GroupFailure::Log),
+        };
         let Plan { touched, .. } = plan;
         {
             let mut published = self.published.lock();
@@ -196,7 +240,7 @@ impl Shared {
         committer: &mut Committer,
         plan: &Plan<'_>,
         policy: &GroupPolicy,
-    ) -> Result<u64, ()> {
+    ) -> Result<u64, FrameFailure> {
         let journal = &mut committer.journal;
         let body_bytes = plan.body_bytes();
         if journal.is_full_for(body_bytes) {
@@ -211,7 +255,7 @@ impl Shared {
         let batch_count = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let sequence = journal
             .write(&mut body, &mut header, batch_count)
-            .map_err(|error| self.poison_journal("writing", journal, &error))?;
+            .map_err(|error| self.frame_failure("writing", journal, &error, body_bytes))?;
         self.counters.journal_bytes.add(body_bytes + FRAME_HEADER_BYTES as u64);
         if policy.needs_sync {
             self.timed_sync(journal)?;
@@ -228,7 +272,7 @@ impl Shared {
         Ok(sequence)
     }
 
-    fn timed_sync(&self, journal: &mut Journal) -> Result<(), ()> {
+    fn timed_sync(&self, journal: &mut Journal) -> Result<(), FrameFailure> {
         if !journal.has_unsynced() {
             return Ok(());
         }
@@ -238,7 +282,7 @@ impl Shared {
         Ok(())
     }
 
-    fn switch_journal_file(&self, journal: &mut Journal, body_bytes: u64) -> Result<(), ()> {
+    fn switch_journal_file(&self, journal: &mut Journal, body_bytes: u64) -> Result<(), FrameFailure> {
         let bytes = crate::journal::frame::frame_bytes(body_bytes);
         let mut checkpointed = false;
         loop {
@@ -249,8 +293,8 @@ impl Shared {
                         .map_err(|error| self.poison_journal("syncing", journal, &error));
                 }
                 Err(error) if checkpointed => {
-                    self.poison_journal("making a file after", journal, &error);
-                    return Err(());
+                    let needed = bytes.max(journal.files.next_bytes());
+                    return Err(self.frame_failure("making a file after", journal, &error, needed));
                 }
                 // A checkpoint may free a file; on a full disk that is the one way on.
                 Err(_) => {
@@ -268,19 +312,34 @@ impl Shared {
                 }
             }
             if self.poison.get().is_some() {
-                return Err(());
+                return Err(FrameFailure::Log);
             }
         }
     }
 
-    fn checkpoint_for_journal(&self) -> Result<(), ()> {
+    fn checkpoint_for_journal(&self) -> Result<(), FrameFailure> {
         self.write_checkpoint(crate::checkpoint::Kind::Needed).map_err(|error| {
-            self.poison_log(&format!("checkpoint to free a journal file: {error}"));
+            let reason = format!("checkpoint to free a journal file: {error}");
+            if error.is_full_disk() && self.poison.get().is_none() {
+                return FrameFailure::NoSpace { reason, bytes: 0 };
+            }
+            self.poison_log(&reason);
+            FrameFailure::Log
         })
     }
 
-    fn poison_journal(&self, step: &str, journal: &Journal, error: &io::Error) {
+    /// A frame that had no space left nothing behind that counts: the next one is written in its place.
+    fn frame_failure(&self, step: &str, journal: &Journal, error: &io::Error, bytes: u64) -> FrameFailure {
+        if space::is_full_disk(error) {
+            let reason = format!("{step} {}: {error}", journal.path().display());
+            return FrameFailure::NoSpace { reason, bytes };
+        }
+        self.poison_journal(step, journal, error)
+    }
+
+    fn poison_journal(&self, step: &str, journal: &Journal, error: &io::Error) -> FrameFailure {
         self.poison_log(&format!("{step} {}: {error}", journal.path().display()));
+        FrameFailure::Log
     }
 
     fn refuse_those_on(&self, poisoned: &Arc<PartitionInner>, admitted: Vec<Admitted>) -> Vec<Admitted> {

@@ -104,6 +104,11 @@ impl JournalFiles {
         Self { dir, file_system, full_size, state: Mutex::new(state), changed: Condvar::new() }
     }
 
+    /// Bytes of the next file that is made, unless a frame needs a larger one.
+    pub(crate) fn next_bytes(&self) -> u64 {
+        self.state.lock().next_bytes
+    }
+
     /// How many files exist.
     pub(crate) fn existing(&self) -> usize {
         self.state.lock().existing
@@ -157,6 +162,13 @@ impl JournalFiles {
         }
     }
 
+    /// Blocks for `limit`, or less if closed. True if closed.
+    pub(crate) fn wait_until_closed(&self, limit: std::time::Duration) -> bool {
+        let mut state = self.state.lock();
+        self.changed.wait_while_for(&mut state, |state| !state.closed, limit);
+        state.closed
+    }
+
     /// Lets [`JournalFiles::prepare_until_closed`] return.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -187,18 +199,21 @@ impl JournalFiles {
     }
 
     fn make(&self, at_least_bytes: u64) -> io::Result<JournalFile> {
-        let (number, bytes) = {
+        let (number, usual_bytes) = {
             let mut state = self.state.lock();
             let number = state.next_number;
             state.next_number += 1;
             state.existing += 1;
-            let bytes = state.next_bytes.max(at_least_bytes.next_multiple_of(PAGE_BYTES));
-            state.next_bytes = state.next_bytes.saturating_mul(2).min(self.full_size);
-            (number, bytes)
+            let usual_bytes = state.next_bytes;
+            state.next_bytes = usual_bytes.saturating_mul(2).min(self.full_size);
+            (number, usual_bytes)
         };
-        let made = self.write_zeros(number, bytes);
+        let made = self.write_zeros(number, usual_bytes.max(at_least_bytes.next_multiple_of(PAGE_BYTES)));
         if made.is_err() {
-            self.state.lock().existing -= 1;
+            let mut state = self.state.lock();
+            state.existing -= 1;
+            state.next_bytes = state.next_bytes.min(usual_bytes);
+            drop(state);
             // On a full disk it would keep the space. If it can't be removed, the next opening takes it for a free one.
             let _ = self.file_system.remove_file(&journal_path(&self.dir, number));
         }

@@ -54,8 +54,8 @@
 //! | --- | --- |
 //! | process killed | opening replays the journal; nothing acknowledged is lost, whatever the policy |
 //! | power cut | the same for what was synced; a torn tail is cut and reported ([`RecoveryReport`]) |
-//! | a segment can't be written (disk full) | its partition takes no more appends until the folder is opened again |
-//! | the disk is still full at the opening | everything can be read; appends are refused until there is space for a checkpoint, then taken again |
+//! | the disk is full | what didn't fit is taken back and refused; everything can be read; appends are taken again by themselves once there is space |
+//! | a segment can't be written for another reason | its partition takes no more appends until the folder is opened again |
 //! | the journal can't be written or synced, a segment can't be synced | the log takes no more appends; reads go on |
 //! | a synced journal frame is damaged | opening is refused and names it ([`OpenError`]); nothing is changed |
 //! | the checkpoint is lost | segments are read and verified instead |
@@ -89,8 +89,8 @@
 //! # Modules, in reading order
 //!
 //! [`batch`] (the format), `append` (what a request is), `queue` and `commit` (group commit), `journal` (frames and files),
-//! `segment` and `partition` (files of a partition, reading, retention, compaction), `checkpoint`, `recovery`, `log` (the
-//! parts together), [`fs`] (the file system, replaceable).
+//! `segment` and `partition` (files of a partition, reading, retention, compaction), `checkpoint`, `space` (a full disk), `recovery`,
+//! `log` (the parts together), [`fs`] (the file system, replaceable).
 
 mod append;
 pub mod batch;
@@ -106,6 +106,7 @@ mod partition;
 mod queue;
 mod recovery;
 mod segment;
+mod space;
 
 pub use append::{
     AppendError, AppendRequest, AppendResult, Appended, OnAppended, PendingAppend, Precondition, QueueFull,

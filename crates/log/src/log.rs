@@ -23,6 +23,7 @@ use crate::partition::{Committed, Partition, PartitionInner, ReadError, View};
 use crate::queue::Queue;
 use crate::recovery::{self, OpenError, RecoveryReport};
 use crate::segment::Segment;
+use crate::space::{LOOK_INTERVAL, WaitsForSpace};
 
 /// The directory of the partitions' directories, in the data folder.
 pub(crate) const PARTITIONS_DIR: &str = "partitions";
@@ -120,9 +121,9 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) journal_files: Arc<JournalFiles>,
     pub(crate) poison: OnceLock<Arc<str>>,
-    /// Set by an opening on a full disk, until its checkpoint is written: the journal's old frames are needed so long, so
-    /// nothing may be written over them.
-    pub(crate) waits_for_space: RwLock<Option<Arc<str>>>,
+    /// Set by a full disk until there is space again. After an opening the journal's old frames are needed so long, so nothing
+    /// may be written over them.
+    pub(crate) waits_for_space: RwLock<Option<WaitsForSpace>>,
     pub(crate) counters: LogCounters,
     pub(crate) closed: AtomicBool,
     /// The folder's lock; dropped by closing.
@@ -257,7 +258,7 @@ impl Log {
             queued_bytes: queued_bytes as u64,
             queued_requests: queued_requests as u64,
             poisoned: shared.poison.get().cloned(),
-            waiting_for_space: shared.waits_for_space.read().clone(),
+            waiting_for_space: shared.waiting_for_space(),
             ..shared.counters.snapshot()
         }
     }
@@ -382,12 +383,6 @@ impl Shared {
         }
     }
 
-    /// Refuses appends until a checkpoint has been written.
-    pub(crate) fn wait_for_space(&self, reason: &str) {
-        tracing::error!(dir = %self.dir.display(), reason, "the disk is full: the log can be read and takes no appends");
-        *self.waits_for_space.write() = Some(reason.into());
-    }
-
     /// Whether a partition is one of this log's.
     pub(crate) fn owns(&self, partition: &PartitionInner) -> bool {
         partition.log.get().is_some_and(|log| std::ptr::eq(log.as_ptr(), self))
@@ -489,8 +484,8 @@ impl Shared {
         if let Some(reason) = self.poison.get() {
             return Err(PartitionError::LogPoisoned { reason: Arc::clone(reason) });
         }
-        match &*self.waits_for_space.read() {
-            Some(reason) => Err(PartitionError::WaitingForSpace { reason: Arc::clone(reason) }),
+        match self.waiting_for_space() {
+            Some(reason) => Err(PartitionError::WaitingForSpace { reason }),
             None => Ok(()),
         }
     }
@@ -529,8 +524,11 @@ impl Shared {
     }
 
     fn prepare_journal_files(&self) {
-        if let Err(error) = self.journal_files.prepare_until_closed() {
-            tracing::warn!(%error, "no journal file could be made ahead; commits will make their own");
+        while let Err(error) = self.journal_files.prepare_until_closed() {
+            tracing::debug!(%error, "no journal file could be made ahead; a commit that needs one tries again");
+            if self.journal_files.wait_until_closed(LOOK_INTERVAL) {
+                return;
+            }
         }
     }
 

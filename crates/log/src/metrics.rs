@@ -55,7 +55,9 @@ pub struct LogMetrics {
     pub queued_requests: u64,
     /// Why the log takes no more appends.
     pub poisoned: Option<Arc<str>>,
-    /// Why the log takes no appends for now: the disk was full when it was opened.
+    /// Times that the log found the disk full and stopped taking appends.
+    pub full_disks: u64,
+    /// Why the log takes no appends for now: the disk is full.
     pub waiting_for_space: Option<Arc<str>>,
 }
 
@@ -117,6 +119,7 @@ pub(crate) struct LogCounters {
     pub(crate) journal_files: Counter,
     pub(crate) journal_waits: Counter,
     pub(crate) checkpoints: Counter,
+    pub(crate) full_disks: Counter,
     sync_buckets: [Counter; SYNC_BUCKETS.len() + 1],
     sync_nanos: Counter,
     sync_max_nanos: AtomicU64,
@@ -150,6 +153,7 @@ impl LogCounters {
             sync_max: Duration::from_nanos(self.sync_max_nanos.load(Ordering::Relaxed)),
             checkpoints: self.checkpoints.get(),
             journal_waits: self.journal_waits.get(),
+            full_disks: self.full_disks.get(),
             ..LogMetrics::default()
         }
     }

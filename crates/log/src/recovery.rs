@@ -48,6 +48,7 @@ use crate::log::{PARTITIONS_DIR, Recovered, Shared};
 use crate::options::LogOptions;
 use crate::partition::PartitionInner;
 use crate::partition::writer::BatchExtent;
+use crate::space;
 
 pub(crate) use folder::partition_file_content;
 
@@ -232,6 +233,8 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     let started = Instant::now();
     let file_system = Arc::clone(&options.file_system);
     let folder_lock = folder::take(&*file_system, &options.dir)?;
+    // Left behind by a kill, it would keep space for nothing; usually there is none.
+    let _ = file_system.remove_file(&options.dir.join(space::PROBE_NAME));
     let journal_dir = options.dir.join(JOURNAL_DIR);
     let partitions_dir = options.dir.join(PARTITIONS_DIR);
     let checkpoint_path = options.dir.join(FILE_NAME);
@@ -281,7 +284,7 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
         Ok(()) => {}
         // Everything can be read, and stays in the journal too. A sync that failed is another matter: it poisons.
         Err(error) if error.is_full_disk() && shared.poison.get().is_none() => {
-            shared.wait_for_space(&error.to_string());
+            shared.wait_for_checkpoint_space(&error.to_string());
         }
         Err(CheckpointError::Io { step, path, source }) => return Err(OpenError::Io { step, path, source }),
         Err(CheckpointError::Poisoned(reason)) => {

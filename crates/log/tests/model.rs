@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use farol_log::fs::fault::{FaultCounts, FaultFileSystem, Operation};
 use farol_log::{
-    AppendError, AppendRequest, Background, Log, LogOptions, Partition, PartitionOptions, SyncPolicy, Verify,
+    AppendError, AppendRequest, Background, Log, LogOptions, Partition, PartitionOptions, SyncPolicy,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -29,6 +29,8 @@ enum Step {
     Retain(usize),
     Fail(Operation, &'static str),
     Capacity(u64),
+    /// There is space again, and the log looks.
+    Space,
     CrashAfter(u64),
     CrashNow,
     /// The process dies after so many operations; the machine stays up.
@@ -60,7 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PARTITIONS, 0..100i64).prop_map(|(partition, percent)| Step::DeleteRecords { partition, percent }),
         1 => (0..PARTITIONS).prop_map(Step::Retain),
         2 => failure.prop_map(|(operation, path)| Step::Fail(operation, path)),
-        2 => (10_000..30_000u64).prop_map(Step::Capacity),
+        3 => (10_000..30_000u64).prop_map(Step::Capacity),
+        5 => Just(Step::Space),
         2 => (0..40u64).prop_map(Step::CrashAfter),
         1 => Just(Step::CrashNow),
         2 => (0..40u64).prop_map(Step::DieAfter),
@@ -105,6 +108,8 @@ struct Seen {
     torn: u64,
     log_poisoned: u64,
     partition_poisoned: u64,
+    refused_without_space: u64,
+    resumed: u64,
     doubt_kept: u64,
     doubt_lost: u64,
     unsynced_lost: u64,
@@ -190,6 +195,15 @@ impl World {
             }
             Step::Fail(operation, path) => self.file_system.fail_next(*operation, path),
             Step::Capacity(bytes) => self.file_system.set_capacity(*bytes),
+            Step::Space => {
+                self.file_system.set_capacity(u64::MAX);
+                let waited = self.log().metrics().waiting_for_space.is_some();
+                let written = self.log().checkpoint();
+                if waited && written.is_ok() && !self.file_system.has_crashed() {
+                    assert_eq!(self.log().metrics().waiting_for_space, None);
+                    self.seen.resumed += 1;
+                }
+            }
             Step::CrashAfter(operations) => {
                 self.only_process_dies = false;
                 self.file_system.crash_after(*operations);
@@ -251,6 +265,7 @@ impl World {
                     self.in_doubt.push(InDoubt { number, partitions });
                 }
                 Err(AppendError::PartitionPoisoned { .. }) => self.seen.partition_poisoned += 1,
+                Err(AppendError::WaitingForSpace { .. }) => self.seen.refused_without_space += 1,
                 Err(other) => panic!("{other}"),
             }
         }
@@ -283,7 +298,9 @@ impl World {
                 let refused = self.log().append(AppendRequest::single(partition, batch(&["refused"]))).wait();
                 let expected = matches!(
                     refused,
-                    Err(AppendError::LogPoisoned { .. } | AppendError::PartitionPoisoned { .. })
+                    Err(AppendError::LogPoisoned { .. }
+                        | AppendError::PartitionPoisoned { .. }
+                        | AppendError::WaitingForSpace { .. })
                 );
                 assert!(expected, "{refused:?}");
             }
@@ -401,7 +418,7 @@ impl World {
 fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
     let mut total = Seen::default();
     let mut faults = FaultCounts::default();
-    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
     let strategy = (any::<u64>(), prop::collection::vec(step(), 1..60));
     let totals = std::cell::RefCell::new((&mut total, &mut faults));
     TestRunner::new(config)
@@ -420,6 +437,8 @@ fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
             total.torn += seen.torn;
             total.log_poisoned += seen.log_poisoned;
             total.partition_poisoned += seen.partition_poisoned;
+            total.refused_without_space += seen.refused_without_space;
+            total.resumed += seen.resumed;
             total.doubt_kept += seen.doubt_kept;
             total.doubt_lost += seen.doubt_lost;
             total.unsynced_lost += seen.unsynced_lost;
@@ -439,8 +458,9 @@ fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
     // A run that met no trouble proves nothing.
     assert!(total.acknowledged > 2_000 && total.recoveries > 500 && total.replayed > 1_000, "{total:?}");
     assert!(total.log_poisoned > 50 && total.partition_poisoned > 20, "{total:?}");
+    assert!(total.refused_without_space > 50 && total.resumed > 5, "{total:?}");
     assert!(
-        total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 5,
+        total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 2,
         "{total:?}"
     );
     assert!(
@@ -497,27 +517,68 @@ fn a_poisoned_log_stays_readable() {
 }
 
 #[test]
-fn a_full_disk_stops_one_partition_with_a_reason_and_leaves_the_others() {
+fn a_full_disk_refuses_appends_until_there_is_space_and_poisons_nothing() {
     let file_system = FaultFileSystem::new(2);
     let (log, _) = open(options(&file_system));
-    let full = partition(&log, "full", PartitionOptions::default());
-    let fine = partition(&log, "fine", PartitionOptions::default());
-    append(&log, &full, batch(&["before"]));
-    append(&log, &fine, batch(&["before"]));
-    file_system.set_capacity(0);
-    let failed = log.append(AppendRequest::single(full.clone(), batch(&["x"]))).wait().unwrap_err();
-    assert!(
-        matches!(failed, AppendError::PartitionPoisoned { .. }) && failed.to_string().contains("full"),
-        "{failed}"
-    );
-    file_system.set_capacity(u64::MAX);
-    append(&log, &fine, batch(&["after"]));
-    let both = AppendRequest::new(vec![(fine.clone(), batch(&["y"])), (full.clone(), batch(&["y"]))]);
-    assert!(matches!(log.append(both).wait(), Err(AppendError::PartitionPoisoned { .. })));
-    assert_eq!(contents(&full).len(), 1);
-    assert_eq!(contents(&fine).len(), 2);
-    drop(log);
+    let (p, other) =
+        (partition(&log, "p", partition_options(0)), partition(&log, "other", partition_options(1)));
+    append(&log, &p, batch(&["before"]));
+    append(&log, &other, batch(&["before"]));
+    let both = || AppendRequest::new(vec![(p.clone(), batch(&["x"])), (other.clone(), batch(&["x"]))]);
+    for round in 0..3 {
+        file_system.set_capacity(file_system.used_bytes() + round * 40);
+        let refused = log.append(both()).wait().unwrap_err();
+        assert!(matches!(refused, AppendError::WaitingForSpace { .. }), "{refused}");
+        assert!(refused.to_string().contains("writing a segment"), "{refused}");
+        let metrics = log.metrics();
+        assert!(metrics.waiting_for_space.is_some() && metrics.poisoned.is_none(), "{metrics:?}");
+        assert_eq!(metrics.full_disks, round + 1);
+
+        // Room for a checkpoint alone is not enough for the next append.
+        file_system.set_capacity(file_system.used_bytes() + 2_000);
+        log.checkpoint().unwrap();
+        assert!(log.metrics().waiting_for_space.is_some());
+
+        file_system.set_capacity(u64::MAX);
+        log.checkpoint().unwrap();
+        log.append(both()).wait().unwrap();
+        let expected = usize::try_from(round).unwrap() + 2;
+        assert_eq!((contents(&p).len(), contents(&other).len()), (expected, expected));
+    }
+    drop((p, other, log));
+    file_system.restart();
     let (log, _) = open(options(&file_system));
-    append(&log, &log.partition(&id("full")).unwrap(), batch(&["again"]));
-    assert!(log.partition(&id("full")).unwrap().read(0, 1_000, Verify::Checksums).is_ok());
+    for name in ["p", "other"] {
+        assert_eq!(contents(&log.partition(&id(name)).unwrap()).len(), 4, "{name}");
+    }
+}
+
+#[test]
+fn without_space_for_the_next_journal_file_the_segments_are_taken_back() {
+    let file_system = FaultFileSystem::new(3);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", partition_options(0));
+    let mut appended = Vec::new();
+    let mut waits = 0;
+    for number in 0..400 {
+        // Enough for segments and checkpoints, not for a further file of the journal.
+        file_system.set_capacity(file_system.used_bytes() + 1_500);
+        let value = value(number, 0);
+        if let Err(refused) = log.append(AppendRequest::single(p.clone(), batch(&[&value]))).wait() {
+            assert!(matches!(refused, AppendError::WaitingForSpace { .. }), "{refused}");
+            assert!(refused.to_string().contains("journal"), "{refused}");
+            waits += 1;
+            file_system.set_capacity(u64::MAX);
+            log.checkpoint().unwrap();
+            append(&log, &p, batch(&[&value]));
+        }
+        appended.push(value);
+    }
+    assert!(waits > 1, "{waits}");
+    let values = |p: &Partition| contents(p).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+    assert_eq!(values(&p), appended);
+    drop((p, log));
+    file_system.restart();
+    let (log, _) = open(options(&file_system));
+    assert_eq!(values(&log.partition(&id("p")).unwrap()), appended);
 }

@@ -114,6 +114,19 @@ impl Ledger {
         self.pending.remove(&producer_id).unwrap_or_default()
     }
 
+    /// Undoes an addition that the log did not take.
+    pub(super) fn restore_pending(
+        &mut self,
+        producer_id: i64,
+        offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    ) {
+        if offsets.is_empty() {
+            self.pending.remove(&producer_id);
+        } else {
+            self.pending.insert(producer_id, offsets);
+        }
+    }
+
     pub(super) fn pending_of(&self, producer_id: i64) -> Option<&BTreeMap<TopicPartition, CommittedOffset>> {
         self.pending.get(&producer_id)
     }

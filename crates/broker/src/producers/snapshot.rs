@@ -103,5 +103,5 @@ fn decode_producer(body: &mut &[u8]) -> Option<Producer> {
         });
     }
     let open = (open_from >= 0).then_some(Open { first_offset: open_from, is_on_its_way: false });
-    Some(Producer { epoch, batches, open, last_seen })
+    Some(Producer::restored(epoch, batches, open, last_seen))
 }

@@ -138,6 +138,8 @@ pub(super) struct Producer {
     pub(super) epoch: i16,
     /// Of this epoch, oldest first.
     pub(super) batches: VecDeque<Sequenced>,
+    /// Where it goes on, if the batches that it wrote last were not appended.
+    resumes_at: Option<i32>,
     pub(super) open: Option<Open>,
     pub(super) last_seen: Timestamp,
 }
@@ -214,6 +216,7 @@ impl ProducerState {
         let Some(producer) = self.producers.get_mut(&id) else { return };
         if let Some(batch) = producer.on_its_way(header) {
             batch.base_offset = Some(base_offset);
+            producer.forget_old();
         }
         // Batches of a producer end in their order, so the first that ends is the one that opened the transaction.
         if header.is_transactional()
@@ -226,8 +229,7 @@ impl ProducerState {
         }
     }
 
-    /// An admitted batch was not appended, so nothing is appended to this partition any more until it is opened again. What
-    /// the batch's transaction holds back stays held back.
+    /// An admitted batch was not appended, nor was any that was admitted after it: the producer goes on with the first of them.
     pub(crate) fn withdraw(&mut self, header: &BatchHeader) {
         let Some(producer) = self.producers.get_mut(&header.producer_id) else { return };
         let last = last_sequence(header);
@@ -235,6 +237,13 @@ impl ProducerState {
             producer.batches.retain(|batch| {
                 batch.base_offset.is_some() || (batch.first, batch.last) != (header.base_sequence, last)
             });
+            producer.resumes_at.get_or_insert(header.base_sequence);
+            // The transaction that it was to open: whatever comes next opens it.
+            if !producer.is_writing()
+                && let Some(open) = producer.open.take_if(|open| open.is_on_its_way)
+            {
+                self.open.remove(&(open.first_offset, header.producer_id));
+            }
         }
     }
 
@@ -415,7 +424,16 @@ impl ProducerState {
 
 impl Producer {
     fn new(epoch: i16, now: Timestamp) -> Self {
-        Self { epoch, batches: VecDeque::new(), open: None, last_seen: now }
+        Self { epoch, batches: VecDeque::new(), resumes_at: None, open: None, last_seen: now }
+    }
+
+    pub(super) fn restored(
+        epoch: i16,
+        batches: VecDeque<Sequenced>,
+        open: Option<Open>,
+        last_seen: Timestamp,
+    ) -> Self {
+        Self { epoch, batches, resumes_at: None, open, last_seen }
     }
 
     fn duplicate_of(&self, header: &BatchHeader, last: i32) -> Option<&Sequenced> {
@@ -432,8 +450,9 @@ impl Producer {
         if self.open.is_some() && !header.is_transactional() {
             return Err(ProducerError::NotTransactional { producer_id });
         }
-        let expected = match self.batches.back() {
-            Some(newest) if epoch == self.epoch => next_sequence(newest.last),
+        let expected = match (self.resumes_at, self.batches.back()) {
+            (Some(sequence), _) if epoch == self.epoch => sequence,
+            (None, Some(newest)) if epoch == self.epoch => next_sequence(newest.last),
             _ => 0,
         };
         if sequence == expected {
@@ -448,15 +467,21 @@ impl Producer {
         if epoch > self.epoch {
             self.epoch = epoch;
             self.batches.clear();
+            self.resumes_at = None;
         }
     }
 
     fn note(&mut self, batch: Sequenced, now: Timestamp) {
-        if self.batches.len() >= MAX_REMEMBERED_BATCHES {
-            self.batches.pop_front();
-        }
         self.batches.push_back(batch);
+        self.resumes_at = None;
         self.last_seen = now;
+        self.forget_old();
+    }
+
+    /// Remembers the newest that were written, beside those on their way: they may yet be taken back.
+    fn forget_old(&mut self) {
+        let written = self.batches.iter().take_while(|batch| batch.base_offset.is_some()).count();
+        self.batches.drain(..written.saturating_sub(MAX_REMEMBERED_BATCHES));
     }
 
     fn on_its_way(&mut self, header: &BatchHeader) -> Option<&mut Sequenced> {

@@ -1,5 +1,6 @@
 //! Offsets that a transaction holds until it ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farol_log::{AppendRequest, Batch, Rejection};
@@ -9,7 +10,7 @@ use super::record::{PendingOffsets, StateRecord};
 use super::{ProducerIdentity, Transactions, check_id, encode};
 use crate::broker::Broker;
 use crate::error::BrokerError;
-use crate::groups::{Groups, MAX_NAME_BYTES, OffsetCommit};
+use crate::groups::{CommittedOffset, Groups, MAX_NAME_BYTES, OffsetCommit};
 use crate::partition::TopicPartition;
 use crate::topic::OFFSETS_TOPIC;
 
@@ -20,7 +21,14 @@ struct InFlightOffsets {
     transactional_id: String,
     producer: ProducerIdentity,
     commit: OffsetCommit,
-    is_finished: Mutex<bool>,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    Queued,
+    /// With what the transaction held of the group's offsets before.
+    Admitted(BTreeMap<TopicPartition, CommittedOffset>),
+    Finished,
 }
 
 impl Broker {
@@ -67,7 +75,7 @@ impl Broker {
             transactional_id: transactional_id.to_owned(),
             producer,
             commit,
-            is_finished: Mutex::new(false),
+            stage: Mutex::new(Stage::Queued),
             transactions: Arc::clone(&transactions),
         });
         let batch = in_flight.encode()?;
@@ -95,16 +103,26 @@ impl InFlightOffsets {
 
     /// Whether the member may. Run by the log's commit thread.
     fn admit(&self) -> Result<(), Rejection> {
+        let producer_id = self.producer.producer_id;
+        let before = self.groups.pending(producer_id, &self.commit.group);
         self.groups
-            .add_pending(self.producer.producer_id, &self.commit)
-            .map_err(|error| BrokerError::Fenced(error).into())
+            .add_pending(producer_id, &self.commit)
+            .map_err(|error| Rejection::from(BrokerError::Fenced(error)))?;
+        *self.stage.lock() = Stage::Admitted(before);
+        Ok(())
     }
 
     fn finish(&self, is_written: bool) {
-        if !std::mem::replace(&mut *self.is_finished.lock(), true) {
-            let mut coordinator = self.transactions.coordinator.lock();
-            coordinator.finish_offsets(&self.transactional_id, &self.commit.group, is_written);
+        let before = match std::mem::replace(&mut *self.stage.lock(), Stage::Finished) {
+            Stage::Queued => None,
+            Stage::Admitted(before) => Some(before),
+            Stage::Finished => return,
+        };
+        if let Some(before) = before.filter(|_| !is_written) {
+            self.groups.restore_pending(self.producer.producer_id, &self.commit.group, before);
         }
+        let mut coordinator = self.transactions.coordinator.lock();
+        coordinator.finish_offsets(&self.transactional_id, &self.commit.group, is_written);
     }
 }
 

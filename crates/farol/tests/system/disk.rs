@@ -85,14 +85,45 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
         .find(|topic| topic["name"] == "sensor-data")
         .and_then(|topic| topic["records"].as_u64())
         .unwrap();
+    assert_eq!(status["conditions"][0]["code"], "log_waits_for_space", "{status}");
+
+    // With space again the same process goes on, all the way to the views.
+    std::fs::remove_file(&ballast).unwrap();
+    let reading = |value: f64| json!({ "sensor_id": "t-1", "sensor_type": "temperature", "value": value, "unit": "°C" });
+    let taken = async |server: &Farol, value: f64| {
+        eventually(SOON, "the reading is taken", async || {
+            (server.post("/api/readings", &reading(value)).await.status == StatusCode::ACCEPTED).then_some(())
+        })
+        .await;
+        server.views_caught_up().await;
+    };
+    taken(&server, 95.0).await;
+    let readings = server.get("/api/readings?sensor_id=t-1").await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
+    eventually(SOON, "the alert of the new reading", async || {
+        let alerts = server.get("/api/alerts").await;
+        (!alerts["alerts"].as_array().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    eventually(SOON, "all is well", async || {
+        (server.get("/api/system-status").await["status"] == "ok").then_some(())
+    })
+    .await;
+
+    // It is full once more, and the process is killed.
+    fill(&ballast);
+    eventually(SOON, "a reading is refused", async || {
+        let padded = json!({ "sensor_id": "t-2", "value": 1, "metadata": { "padding": "x".repeat(60_000) } });
+        (server.post("/api/readings", &padded).await.status != StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
     drop(server);
 
     // On the disk that is still full it starts, shows what is there, and refuses readings with the reason.
     let server = Farol::spawn(&mut run()).await;
     let readings = server.get("/api/readings?sensor_id=t-1").await;
-    assert_eq!(readings["readings"].as_array().unwrap().len(), 1);
-    let reading = json!({ "sensor_id": "t-1", "sensor_type": "temperature", "value": 21, "unit": "°C" });
-    let refused = server.post("/api/readings", &reading).await;
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
+    let refused = server.post("/api/readings", &reading(21.0)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
     let detail = refused.body["detail"].as_str().unwrap();
     assert!(detail.contains("No space left") && detail.contains("free space"), "{detail}");
@@ -103,13 +134,9 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
 
     // With space again, the same process takes readings, and everything that was acknowledged is there.
     std::fs::remove_file(&ballast).unwrap();
-    eventually(SOON, "the reading is taken", async || {
-        (server.post("/api/readings", &reading).await.status == StatusCode::ACCEPTED).then_some(())
-    })
-    .await;
-    server.views_caught_up().await;
+    taken(&server, 21.0).await;
     let readings = server.get("/api/readings?sensor_id=t-1").await;
-    assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
+    assert_eq!(readings["readings"].as_array().unwrap().len(), 3);
     let records = server.get("/api/system-status").await["log"]["topics"].clone();
     let records =
         records.as_array().unwrap().iter().find(|topic| topic["name"] == "sensor-data").unwrap()["records"]
