@@ -9,7 +9,7 @@
 //! * [`book`]: many alerts, folded from the topic, never two active ones for one rule and series;
 //! * [`mod@acknowledge`]: somebody takes an alert on;
 //! * [`record`]: transitions as events of the topic `alerts`, and back;
-//! * [`notification`]: which transitions are told to whom, in what words, and when to try again;
+//! * [`notification`]: which transitions are told to whom, in what words, and what an attempt came to;
 //! * [`label`]: the labels by which alerts are selected;
 //! * [`silence`]: what nobody is told, until when, by whose will; [`inhibit`]: what graver alerts make needless;
 //! * [`route`]: who is told of which alerts, in which groups, how often; [`group`]: one group on its way to one receiver;
@@ -40,8 +40,7 @@ pub use group::{Notification, Suppression};
 pub use inhibit::{InhibitRule, Inhibitors};
 pub use lifecycle::{Folded, Illegal, as_of, fold};
 pub use notification::{
-    Attempt, DeliveryOutcome, DeliveryRecord, NotificationPayload, NotifyOn, RetrySchedule, ToldTransition,
-    classify,
+    Attempt, DeliveryOutcome, DeliveryRecord, NotificationPayload, NotifyOn, ToldTransition, classify,
 };
 pub use record::{RecordError, from_event, to_event};
 pub use route::{GroupBy, GroupTiming, Route, Routes};

@@ -1,8 +1,8 @@
-//! Which transitions are told to whom, in what words, and when to try again. The sending itself is for others.
+//! Which transitions are told to whom, in what words, and what an attempt came to. Sending, and when to try again, is for others.
 //!
 //! A notification is one transition on its way to one target of one channel (`webhook`, `log`). It is attempted until it is
-//! delivered, or until it makes no sense to go on: [`classify`] says which outcome is which, [`RetrySchedule`] when the
-//! next attempt is due. Every attempt leaves a [`DeliveryRecord`], the `data` of a `notificacao_enviada` event.
+//! delivered, or until it makes no sense to go on: [`classify`] says which outcome is which. Every attempt leaves a
+//! [`DeliveryRecord`], the `data` of a `notificacao_enviada` event.
 
 use std::time::Duration;
 
@@ -130,10 +130,10 @@ pub enum Attempt {
 pub enum Verdict {
     /// It arrived.
     Delivered,
-    /// Try again, not before so long has passed.
+    /// Try again.
     Retry {
-        /// What the receiver asked for, zero if nothing.
-        not_before: Duration,
+        /// Not before so long has passed, if the receiver asked for that.
+        not_before: Option<Duration>,
     },
     /// It makes no sense to try again.
     GiveUp,
@@ -146,63 +146,13 @@ pub fn classify(attempt: &Attempt) -> Verdict {
     match attempt {
         Attempt::Answered { status: 200..=299, .. } => Verdict::Delivered,
         Attempt::Answered { status: 408 | 429 | 500..=599, retry_after } => {
-            Verdict::Retry { not_before: retry_after.unwrap_or_default() }
+            Verdict::Retry { not_before: *retry_after }
         }
         Attempt::Replied { code: 200..=299, .. } => Verdict::Delivered,
-        Attempt::Replied { code: 400..=499, .. } => Verdict::Retry { not_before: Duration::ZERO },
-        Attempt::Rejected { retry_after } => Verdict::Retry { not_before: retry_after.unwrap_or_default() },
-        Attempt::TimedOut | Attempt::Unreachable(_) => Verdict::Retry { not_before: Duration::ZERO },
+        Attempt::Replied { code: 400..=499, .. } => Verdict::Retry { not_before: None },
+        Attempt::Rejected { retry_after } => Verdict::Retry { not_before: *retry_after },
+        Attempt::TimedOut | Attempt::Unreachable(_) => Verdict::Retry { not_before: None },
         Attempt::Answered { .. } | Attempt::Replied { .. } | Attempt::Impossible(_) => Verdict::GiveUp,
-    }
-}
-
-/// When to try again: exponential backoff with full jitter (a random part of the doubled delay), so that many notifications that failed together don't
-/// come back together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetrySchedule {
-    /// The upper bound of the first delay; it doubles with every attempt.
-    pub first_delay: Duration,
-    /// Where the doubling ends.
-    pub longest_delay: Duration,
-    /// How many attempts are made, the first one included.
-    pub max_attempts: u32,
-    /// How long after the first attempt the last one may be.
-    pub max_elapsed: Duration,
-}
-
-impl Default for RetrySchedule {
-    /// From one second doubling to five minutes, at most 12 attempts within an hour.
-    fn default() -> Self {
-        Self {
-            first_delay: Duration::from_secs(1),
-            longest_delay: Duration::from_secs(300),
-            max_attempts: 12,
-            max_elapsed: Duration::from_secs(3600),
-        }
-    }
-}
-
-impl RetrySchedule {
-    /// How long to wait after attempt number `attempt` (from 1) has failed, or nothing if that was the last one. `elapsed` is the time
-    /// since the first attempt, `not_before` what the receiver asked for, and `random` a number in 0..1.
-    pub fn delay(
-        &self,
-        attempt: u32,
-        elapsed: Duration,
-        not_before: Duration,
-        random: f64,
-    ) -> Option<Duration> {
-        if attempt >= self.max_attempts {
-            return None;
-        }
-        let doubled = 2u32
-            .checked_pow(attempt.saturating_sub(1))
-            .and_then(|factor| self.first_delay.checked_mul(factor));
-        let bound = doubled.unwrap_or(self.longest_delay).min(self.longest_delay);
-        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
-        let delay = bound.mul_f64(random).max(not_before);
-        // A receiver that asks to wait beyond the end will not be asked again.
-        (elapsed.checked_add(delay)? <= self.max_elapsed).then_some(delay)
     }
 }
 

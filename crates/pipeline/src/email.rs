@@ -1,12 +1,13 @@
 //! E-mail over SMTP: one message, handed to a mail server for one recipient at a time.
 //!
-//! Bounded in time; whatever the server replies becomes an [`Attempt`], so that the same schedule of retries holds as for webhooks. The
+//! Whatever the server replies becomes an [`Attempt`], so that the same schedule of retries holds as for webhooks. The
 //! `Message-ID` follows from the notification's id: whoever gets a message twice can tell. The password is never logged or shown.
 
 use std::time::Duration;
 
+use farol_alert::Attempt;
 use farol_alert::mail::Mail;
-use farol_alert::{Attempt, RetrySchedule};
+use farol_resilience::retry::Schedule;
 use lettre::address::Envelope;
 use lettre::message::header::{self, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
@@ -53,7 +54,7 @@ pub struct EmailSettings {
     /// How long one attempt may take.
     pub timeout: Duration,
     /// When to try again and when to give up.
-    pub retry: RetrySchedule,
+    pub retry: Schedule,
     /// Whether it is told that alerts resolved.
     pub send_resolved: bool,
 }
@@ -88,7 +89,6 @@ pub(crate) struct Email {
     from: Mailbox,
     to: Vec<Mailbox>,
     recipients: Vec<Address>,
-    timeout: Duration,
     transport: AsyncSmtpTransport<Tokio1Executor>,
 }
 
@@ -118,6 +118,7 @@ impl Email {
         };
         let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&settings.host)
             .port(settings.port)
+            // For each reply; who sends bounds all together.
             .timeout(Some(settings.timeout))
             .tls(tls);
         if let Some((user, password)) = &settings.credentials {
@@ -130,7 +131,7 @@ impl Email {
                 recipients.push(mailbox.email.clone());
             }
         }
-        Ok(Self { from, to, recipients, timeout: settings.timeout, transport: transport.build() })
+        Ok(Self { from, to, recipients, transport: transport.build() })
     }
 
     /// Who is told, each once.
@@ -167,11 +168,9 @@ impl Email {
             Ok(envelope) => envelope,
             Err(error) => return Attempt::Impossible(error.to_string()),
         };
-        // The transport's own limit holds for each reply, this one for all together.
-        match tokio::time::timeout(self.timeout, self.transport.send_raw(&envelope, message)).await {
-            Err(_) => Attempt::TimedOut,
-            Ok(Ok(response)) => Attempt::Replied { code: response.code().into(), text: String::new() },
-            Ok(Err(error)) => failed(&error),
+        match self.transport.send_raw(&envelope, message).await {
+            Ok(response) => Attempt::Replied { code: response.code().into(), text: String::new() },
+            Err(error) => failed(&error),
         }
     }
 }

@@ -51,7 +51,7 @@ pub use detect_worker::{Member, Observer, WorkerNews, WorkerSettings};
 pub use email::{EmailSettings, SmtpTls};
 pub use host::{HostSettings, watch_host};
 pub use housekeeping::ViewRetention;
-pub use notifier::{NotifierSettings, ReceiverSettingsError};
+pub use notifier::{NotifierSettings, ReceiverSettingsError, retry_schedule};
 pub use published_rules::RulesFollower;
 pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
 pub use services::{ServiceWatch, ServiceWatchDeps};

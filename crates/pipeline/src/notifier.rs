@@ -9,8 +9,9 @@
 //!
 //! Silences hold back both (the log excepted). E-mail that no route names is told of everything, in groups.
 //!
-//! Receivers share nothing, the recipients of one e-mail receiver neither: each has a number of notifications that it may have on their way, a circuit breaker and a schedule of
-//! retries (`attempts`), so a dead one delays nobody else. Every attempt is recorded as an event.
+//! Receivers share nothing, the recipients of one e-mail receiver neither: each has policies of its own (`attempts`) for how many
+//! notifications are on their way, for how long an attempt takes, when it is made again and when not at all, so a dead one delays nobody
+//! else. Every attempt is recorded as an event.
 
 mod attempts;
 mod direct;
@@ -35,6 +36,7 @@ use crate::system_events::SystemEvents;
 use crate::topics::TopicNames;
 use crate::webhook::{Webhook, WebhookSettings};
 use attempts::Line;
+pub use attempts::retry_schedule;
 use direct::{Channel, Direct};
 use dispatching::Dispatching;
 use receiver::{Means, Receiver, recipient_name};
@@ -147,7 +149,7 @@ pub(crate) fn start(
         channels.push(Channel::Log);
     }
     for webhook in settings.webhooks {
-        let line = Line::new(&webhook.name, &webhook.name, webhook.retry, deps)?;
+        let line = Line::new(&webhook.name, &webhook.name, webhook.timeout, webhook.retry, deps)?;
         let (name, send_resolved) = (webhook.name.clone(), webhook.send_resolved);
         let webhook = Box::new(Webhook::new(webhook)?);
         if !at_once.contains(&name) {
@@ -162,7 +164,7 @@ pub(crate) fn start(
         let email = Arc::new(Email::new(&settings_of)?);
         for recipient in email.recipients() {
             let name = recipient_name(&settings_of.name, recipient);
-            let line = Line::new(&settings_of.name, &name, settings_of.retry, deps)?;
+            let line = Line::new(&settings_of.name, &name, settings_of.timeout, settings_of.retry, deps)?;
             let means = Means::Email { email: Arc::clone(&email), recipient: recipient.clone() };
             let (dashboard, send_resolved) = (settings.dashboard.clone(), settings_of.send_resolved);
             recipients.entry(settings_of.name.clone()).or_default().push(name.clone());

@@ -26,8 +26,9 @@ use crate::system_events::{self, SystemEvents};
 
 /// Who calls.
 pub const CALLER: &str = "farol";
-/// How many policies Farol's own calls can have: two for each watched service, and some.
-pub const MAX_POLICIES: usize = 12_000;
+/// How many policies Farol's own calls can have: one for each of 1000 watched services and of the 8 checks that each may have, four for
+/// each receiver, and some.
+pub const MAX_POLICIES: usize = 20_000;
 /// How many snapshots go into one append.
 const MAX_APPEND: usize = 1000;
 /// How often policies are told that have changed.

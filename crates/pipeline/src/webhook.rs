@@ -1,12 +1,13 @@
-//! One HTTP POST to a webhook, bounded in time and in what is read of the answer.
+//! One HTTP POST to a webhook, bounded in what is read of the answer. Its time is bounded by who makes it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use farol_alert::Attempt;
+use farol_resilience::retry::{Schedule, parse_retry_after};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -31,7 +32,7 @@ pub struct WebhookSettings {
     /// How long one attempt may take.
     pub timeout: Duration,
     /// When to try again and when to give up.
-    pub retry: farol_alert::RetrySchedule,
+    pub retry: Schedule,
     /// Whether it is told that alerts resolved, if a route leads to it. Without a route it always is.
     pub send_resolved: bool,
 }
@@ -102,11 +103,7 @@ impl Webhook {
 
     /// Posts once. `idempotency_key` is the same for every attempt at one notification.
     pub(crate) async fn post(&self, body: Bytes, idempotency_key: &str) -> Attempt {
-        match tokio::time::timeout(self.settings.timeout, self.exchange(body, idempotency_key)).await {
-            Ok(Ok(attempt)) => attempt,
-            Ok(Err(error)) => Attempt::Unreachable(error),
-            Err(_) => Attempt::TimedOut,
-        }
+        self.exchange(body, idempotency_key).await.unwrap_or_else(Attempt::Unreachable)
     }
 
     async fn exchange(&self, body: Bytes, idempotency_key: &str) -> Result<Attempt, String> {
@@ -121,17 +118,18 @@ impl Webhook {
         }
         let answer = self.client.request(request).await.map_err(|e| reason(&e))?;
         let status = answer.status().as_u16();
-        // Only the form in seconds: the other form would need a clock that agrees with the webhook's.
-        let retry_after = answer
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|v| v.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let retry_after = retry_after(answer.headers());
         // The status has decided; a body that never ends must not make it look like no answer.
         let rest = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect();
         let _ = tokio::time::timeout(MAX_ANSWER_TIME, rest).await;
         Ok(Attempt::Answered { status, retry_after })
     }
+}
+
+/// The pause that the answer asks for.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    parse_retry_after(text(RETRY_AFTER)?, text(DATE), SystemTime::now())
 }
 
 /// The whole chain of causes: the first alone only says "client error (Connect)".

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use farol_alert::silence::{self, NewSilence};
 use farol_alert::{
-    DeliveryOutcome, GroupBy, GroupTiming, NotificationPayload, RetrySchedule, Route, Routes, SilenceFact,
-    SilenceId,
+    DeliveryOutcome, GroupBy, GroupTiming, NotificationPayload, Route, Routes, SilenceFact, SilenceId,
 };
 use farol_pipeline::{NotifierSettings, WebhookSettings};
+use farol_resilience::retry::{Backoff, Schedule};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -73,11 +73,15 @@ fn settings(name: &str, url: &str, max_attempts: u32) -> WebhookSettings {
         url: url.into(),
         headers: vec![("authorization".into(), "Bearer s3cret".into())],
         timeout: Duration::from_millis(300),
-        retry: RetrySchedule {
-            first_delay: Duration::from_millis(10),
-            longest_delay: Duration::from_millis(50),
-            max_attempts,
-            max_elapsed: Duration::from_secs(10),
+        retry: Schedule {
+            backoff: Backoff {
+                initial: Duration::from_millis(10),
+                max: Duration::from_millis(50),
+                ..Backoff::default()
+            },
+            max_tries: max_attempts,
+            max_elapsed: Some(Duration::from_secs(10)),
+            ..Schedule::default()
         },
         send_resolved: true,
     }
@@ -212,7 +216,19 @@ async fn alerts_of_a_route_are_told_in_one_notification_and_their_end_in_another
     })
     .await;
     assert!(deliveries.iter().all(|d| d.channel == "ops"), "{deliveries:?}");
-    assert_eq!(plant.outgoing().snapshots().len(), 1, "the receiver's breaker is registered");
+    let policies = plant.outgoing().snapshots();
+    let names: Vec<_> = policies.iter().map(|policy| (policy.kind.as_str(), policy.name.as_ref())).collect();
+    assert_eq!(
+        names,
+        [
+            ("circuit_breaker", "notify-ops"),
+            ("retry", "notify-ops:retry"),
+            ("bulkhead", "notify-ops:bulkhead"),
+            ("timeout", "notify-ops:timeout")
+        ]
+    );
+    assert!(policies[1].count("successful_without_retry").unwrap() > 0, "{policies:?}");
+    assert_eq!(policies[1].count("successful_with_retry"), Some(1), "the 503");
     plant.stop().await;
 }
 

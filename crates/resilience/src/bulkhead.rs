@@ -310,7 +310,12 @@ impl Bulkhead {
 
     /// Permits that are taken.
     pub fn active(&self) -> usize {
-        self.shared.max_concurrent.saturating_sub(self.shared.permits.available_permits())
+        self.shared.max_concurrent.saturating_sub(self.available())
+    }
+
+    /// Permits that are free. More may be asked for at any moment.
+    pub fn available(&self) -> usize {
+        self.shared.permits.available_permits()
     }
 
     /// Callers that wait for a permit.

@@ -1,9 +1,9 @@
 //! Section `notify` as the notifier wants it.
 
 use anyhow::Context as _;
-use farol_alert::{GroupBy, GroupTiming, InhibitRule, RetrySchedule, Route, Routes};
+use farol_alert::{GroupBy, GroupTiming, InhibitRule, Route, Routes};
 use farol_http::control::Notifying;
-use farol_pipeline::{EmailSettings, NotifierSettings, SmtpTls, WebhookSettings};
+use farol_pipeline::{EmailSettings, NotifierSettings, SmtpTls, WebhookSettings, retry_schedule};
 
 use crate::settings::Settings;
 use crate::settings::notify::{EmailEntry, InhibitEntry, Protection, RouteEntry, WebhookEntry};
@@ -59,10 +59,6 @@ fn inhibit(settings: &Settings) -> Vec<InhibitRule> {
     }
 }
 
-fn retry(attempts: u32) -> RetrySchedule {
-    RetrySchedule { max_attempts: attempts, ..RetrySchedule::default() }
-}
-
 fn headers(authorization: Option<&String>) -> Vec<(String, String)> {
     authorization.map(|value| ("authorization".to_owned(), value.clone())).into_iter().collect()
 }
@@ -74,7 +70,7 @@ fn first_webhook(settings: &Settings) -> Option<WebhookSettings> {
         url: webhook.url.0.clone(),
         headers: headers(webhook.authorization.as_ref()),
         timeout: webhook.timeout,
-        retry: retry(webhook.attempts.get()),
+        retry: retry_schedule(webhook.attempts.get()),
         send_resolved: true,
     })
 }
@@ -85,7 +81,7 @@ fn webhook(entry: &WebhookEntry) -> WebhookSettings {
         url: entry.url.0.clone(),
         headers: headers(entry.authorization.as_ref()),
         timeout: entry.timeout,
-        retry: retry(entry.attempts),
+        retry: retry_schedule(entry.attempts),
         send_resolved: entry.send_resolved,
     }
 }
@@ -108,7 +104,7 @@ fn email(entry: &EmailEntry) -> anyhow::Result<EmailSettings> {
         from: entry.from.clone(),
         to: entry.to.clone(),
         timeout: entry.timeout,
-        retry: retry(entry.attempts),
+        retry: retry_schedule(entry.attempts),
         send_resolved: entry.send_resolved,
     })
 }

@@ -1,6 +1,7 @@
 //! Attempts at telling one receiver one thing, until it is delivered or given up; each one recorded as an event.
 //!
-//! A receiver's attempts pass its circuit breaker. While that is open nobody tries: a rejected attempt is no attempt, it waits until the
+//! All that guards the calls to a receiver is its [`Line`]: places for notifications on their way, retries, and around each attempt a
+//! circuit breaker and a time limit. While the breaker is open nobody tries: a rejected attempt is no attempt, it waits until the
 //! breaker lets a probe through, for as long as the retry schedule lasts.
 
 use std::convert::Infallible;
@@ -9,27 +10,54 @@ use std::time::Duration;
 
 use farol_alert::group::Ended;
 use farol_alert::notification::{ToldTransition, Verdict};
-use farol_alert::{Attempt, DeliveryRecord, RetrySchedule, classify};
+use farol_alert::{Attempt, DeliveryRecord, classify};
 use farol_event::EventType;
-use farol_resilience::CircuitBreaker;
+use farol_resilience::classify::FailureIf;
+use farol_resilience::pipeline::Stack;
+use farol_resilience::retry::{Backoff, Decision, Jitter, Schedule, Tries};
+use farol_resilience::{Bulkhead, CircuitBreaker, Error, Pipeline, Retry, Timeout, bulkhead};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::Instant;
 
 use super::{NotifierDeps, ReceiverSettingsError};
 use crate::system_events::SystemEvents;
 
+/// How many notifications one receiver has on their way at a time.
+const MAX_ON_THEIR_WAY: usize = 8;
+/// How many wait for that.
+pub(super) const MAX_WAITING: usize = 1000;
+/// How long it is waited for before it is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long a receiver's breaker stays open after five failures in a row.
 const OPEN_FOR: Duration = Duration::from_secs(15);
-/// How often the same rejection is looked at again at least, when the breaker doesn't say when it lets somebody through.
-const REJECTED_PAUSE: Duration = Duration::from_secs(1);
+/// How long a receiver is tried for.
+const MAX_ELAPSED: Duration = Duration::from_secs(3600);
 
-/// The way to one receiver: its breaker, its retries, and who is told of each attempt.
+/// When a receiver is tried again: after a random part of a second, doubling to five minutes, so many attempts within an hour. A receiver
+/// that asks to be left alone for longer than that is not asked again.
+pub fn retry_schedule(attempts: u32) -> Schedule {
+    Schedule {
+        backoff: Backoff {
+            initial: Duration::from_secs(1),
+            multiplier: 2.0,
+            max: Duration::from_secs(300),
+            jitter: Jitter::Full,
+        },
+        max_tries: attempts,
+        max_elapsed: Some(MAX_ELAPSED),
+        max_server_delay: MAX_ELAPSED,
+    }
+}
+
+type Fails = FailureIf<fn(&Result<Attempt, Infallible>) -> bool>;
+
+/// The way to one receiver: the policies of its calls, and who is told of each attempt.
 #[derive(Clone)]
 pub(super) struct Line {
     name: Arc<str>,
-    breaker: CircuitBreaker,
-    retry: RetrySchedule,
+    places: Bulkhead,
+    retry: Retry,
+    calls: Pipeline<Stack<CircuitBreaker<Fails>, Timeout>>,
     events: SystemEvents,
 }
 
@@ -47,21 +75,39 @@ pub(super) struct Telling<'a> {
 }
 
 impl Line {
-    /// A line of the receiver `name` with a breaker of its own, registered among the outgoing policies as `notify-` and `guarded`: the
-    /// receiver, or the one of its recipients that the line leads to.
+    /// A line of the receiver `name`, an attempt taking `timeout` at most. Its policies are registered among the outgoing ones, the breaker
+    /// as `notify-` and `guarded` (the receiver, or the one of its recipients that the line leads to), the others by that name and
+    /// what they are.
     pub(super) fn new(
         name: &str,
         guarded: &str,
-        retry: RetrySchedule,
+        timeout: Duration,
+        schedule: Schedule,
         deps: &NotifierDeps<'_>,
     ) -> Result<Self, ReceiverSettingsError> {
         let refuse = |problem: String| ReceiverSettingsError::new(name, problem);
-        let breaker = CircuitBreaker::builder(format!("notify-{guarded}"))
+        let policy = format!("notify-{guarded}");
+        let breaker = CircuitBreaker::builder(policy.as_str())
             .open_for(OPEN_FOR)
             .build()
             .map_err(|error| refuse(error.to_string()))?;
-        deps.outgoing.register(breaker.clone()).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { name: name.into(), breaker, retry, events: deps.events.clone() })
+        let timeout = Timeout::new(format!("{policy}:timeout"), timeout);
+        // Whoever is told twice can tell by the key of the request, or by the id of the message.
+        let retry = Retry::idempotent(format!("{policy}:retry")).schedule(schedule).build();
+        let places = Bulkhead::builder(format!("{policy}:bulkhead"))
+            .max_concurrent(MAX_ON_THEIR_WAY)
+            .max_waiting(MAX_WAITING)
+            .max_wait(LONGEST_WAIT)
+            .build();
+        let shown = |registered: Result<(), farol_resilience::registry::RegisterError>| {
+            registered.map_err(|error| refuse(error.to_string()))
+        };
+        shown(deps.outgoing.register(breaker.clone()))?;
+        shown(deps.outgoing.register(timeout.clone()))?;
+        shown(deps.outgoing.register(retry.clone()))?;
+        shown(deps.outgoing.register(places.clone()))?;
+        let calls = Pipeline::outermost(breaker.classify(FailureIf(fails as fn(&_) -> _))).then(timeout);
+        Ok(Self { name: name.into(), places, retry, calls, events: deps.events.clone() })
     }
 
     /// The receiver's name.
@@ -69,30 +115,38 @@ impl Line {
         &self.name
     }
 
+    /// How many notifications more may be on their way.
+    pub(super) fn room(&self) -> usize {
+        self.places.available()
+    }
+
+    /// A place for a notification on its way, if there is one.
+    pub(super) fn try_place(&self) -> Option<bulkhead::Permit> {
+        self.places.try_acquire().ok()
+    }
+
+    /// The same; waits until there is one. At most [`MAX_WAITING`] may.
+    pub(super) async fn place(&self) -> bulkhead::Permit {
+        loop {
+            match self.places.acquire().await {
+                Ok(place) => return place,
+                Err(late) => {
+                    tracing::warn!(receiver = &*self.name, %late, "notifications wait for their turn")
+                }
+            }
+        }
+    }
+
     /// Tries until delivered or given up.
     pub(super) async fn tell(&self, telling: &Telling<'_>, attempt: &TryOnce<'_>) -> Ended {
-        let began = Instant::now();
-        let mut tries = 0;
+        let mut tries = self.retry.tries();
         loop {
             let came_to = self.once(attempt).await;
-            let rejected = matches!(came_to, Attempt::Rejected { .. });
-            tries += u32::from(!rejected);
-            let verdict = classify(&came_to);
-            let delay = match verdict {
-                // The schedule counts attempts; a rejection is none, and only the time runs out.
-                Verdict::Retry { not_before } if rejected => {
-                    let pause = not_before.max(REJECTED_PAUSE);
-                    (began.elapsed() + pause <= self.retry.max_elapsed).then_some(pause)
-                }
-                Verdict::Retry { not_before } => {
-                    self.retry.delay(tries, began.elapsed(), not_before, rand::random())
-                }
-                Verdict::Delivered | Verdict::GiveUp => None,
-            };
-            if !rejected || delay.is_none() {
-                self.record(telling, tries, &came_to, delay.is_some()).await;
+            let delay = delay(&mut tries, &came_to);
+            if delay.is_none() || !matches!(came_to, Attempt::Rejected { .. }) {
+                self.record(telling, tries.made(), &came_to, delay.is_some()).await;
             }
-            match (delay, verdict) {
+            match (delay, classify(&came_to)) {
                 (Some(delay), _) => tokio::time::sleep(delay).await,
                 (None, Verdict::Delivered) => return Ended::Delivered,
                 (None, Verdict::Retry { .. }) => return Ended::GaveUp,
@@ -103,13 +157,9 @@ impl Line {
 
     /// One attempt, unless the breaker is open.
     async fn once(&self, attempt: &TryOnce<'_>) -> Attempt {
-        let fails = |result: &Result<Attempt, Infallible>| match result {
-            Ok(attempt) => matches!(classify(attempt), Verdict::Retry { .. }),
-            Err(never) => match *never {},
-        };
-        let breaker = self.breaker.clone().failure_if(fails);
-        match breaker.call(|| attempt().map(Ok)).await {
+        match self.calls.call_once(|| attempt().map(Ok::<_, Infallible>)).await {
             Ok(attempt) => attempt,
+            Err(Error::TimedOut { .. }) => Attempt::TimedOut,
             Err(rejected) => Attempt::Rejected { retry_after: rejected.retry_after() },
         }
     }
@@ -118,5 +168,69 @@ impl Line {
         let Some((first, others)) = telling.told.split_first() else { return };
         let record = DeliveryRecord::new(*first, others, (&self.name, telling.target), tries, came_to, again);
         self.events.announce(EventType::NOTIFICATION_ATTEMPTED, telling.source, &record).await;
+    }
+}
+
+/// What the breaker counts as a failure of the receiver: what may pass. A refusal is an answer.
+fn fails(result: &Result<Attempt, Infallible>) -> bool {
+    match result {
+        Ok(attempt) => matches!(classify(attempt), Verdict::Retry { .. }),
+        Err(never) => match *never {},
+    }
+}
+
+/// How long to wait after this attempt, or nothing if it was the last.
+fn delay(tries: &mut Tries<'_>, came_to: &Attempt) -> Option<Duration> {
+    match (classify(came_to), came_to) {
+        (_, Attempt::Rejected { retry_after }) => tries.refused(*retry_after),
+        (Verdict::Retry { not_before: Some(asked) }, _) => tries.decided(Decision::RetryAfter(asked), false),
+        (Verdict::Retry { not_before: None }, _) => tries.decided(Decision::Retry, false),
+        (Verdict::Delivered, _) => tries.decided(Decision::Done, true),
+        (Verdict::GiveUp, _) => tries.decided(Decision::Done, false),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use farol_resilience::{ManualClock, SplitMix64};
+
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn delays_double_up_to_a_bound_and_end_after_the_attempts() {
+        let mut schedule = retry_schedule(12);
+        schedule.backoff.jitter = Jitter::None;
+        let retry = Retry::idempotent("ops").schedule(schedule).clock(ManualClock::new().shared()).build();
+        let mut tries = retry.tries();
+        let delays: Vec<_> = (0..12).map(|_| delay(&mut tries, &Attempt::TimedOut)).collect();
+        let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].map(|seconds| Some(secs(seconds)));
+        assert_eq!(delays, [expected.as_slice(), &[None]].concat());
+    }
+
+    #[test]
+    fn what_a_receiver_asks_for_is_kept_but_not_beyond_the_end() {
+        let clock = ManualClock::new();
+        let random = SplitMix64::seeded(7).shared();
+        let retry = Retry::idempotent("ops")
+            .schedule(retry_schedule(12))
+            .clock(clock.shared())
+            .random(random)
+            .build();
+        let asks = |seconds| Attempt::Answered { status: 429, retry_after: Some(secs(seconds)) };
+        let mut tries = retry.tries();
+        let kept = delay(&mut tries, &asks(100)).unwrap();
+        assert!((secs(100)..=secs(110)).contains(&kept), "{kept:?}");
+        let open = Attempt::Rejected { retry_after: Some(secs(15)) };
+        assert!(delay(&mut tries, &open).unwrap() >= secs(15));
+        assert_eq!(tries.made(), 1, "a rejection is no attempt");
+        clock.advance(secs(3590));
+        assert_eq!(delay(&mut tries, &open), None, "it would be asked after the end");
+        let mut tries = retry.tries();
+        assert_eq!(delay(&mut tries, &asks(4000)), None);
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! A channel's position is committed once every notification before it is delivered or given up. After a crash the ones
 //! in between are delivered again, with the same `Idempotency-Key`: at least once. A new channel begins with the alerts
-//! that come after it. Channels don't share anything, so a dead webhook delays only its own deliveries; of those, at most
-//! [`IN_FLIGHT`] wait at a time, and the topic holds the rest.
+//! that come after it. Channels don't share anything, so a dead webhook delays only its own deliveries; of those, those of one poll
+//! wait at a time, and the topic holds the rest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,15 +20,13 @@ use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::attempts::{Line, Telling};
+use super::attempts::{Line, MAX_WAITING, Telling};
 use super::progress::{HEARTBEAT_INTERVAL, Progress, keep_reporting};
 use super::silences::SharedSilences;
 use crate::supervision::caught;
 use crate::system_events::{SystemEvents, now};
 use crate::webhook::Webhook;
 
-/// How many notifications of one channel are on their way at a time.
-const IN_FLIGHT: usize = 8;
 /// How long a failed channel waits before it starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
@@ -134,7 +132,7 @@ impl Direct {
                 }
             }
             let series = stream::iter(by_series.into_values());
-            let all = series.for_each_concurrent(IN_FLIGHT, |transitions| async move {
+            let all = series.for_each_concurrent(MAX_WAITING, |transitions| async move {
                 for transition in &transitions {
                     self.deliver(transition).await;
                 }
@@ -167,6 +165,7 @@ impl Direct {
             self.events.announce(EventType::NOTIFICATION_ATTEMPTED, &alert.series, &record).await;
             return;
         }
+        let _place = line.place().await;
         let payload = NotificationPayload::new(transition, None);
         let (body, key) = (bytes::Bytes::from(payload.to_json()), payload.id.to_string());
         let target = webhook.settings().url_for_people();

@@ -8,8 +8,8 @@
 //! At the first start it reads both topics from their beginning, so that it knows what fires and what is silenced. Whenever it has started,
 //! it says nothing until it has read what was there: an alert that resolved meanwhile is no news.
 //!
-//! Nothing here waits for a receiver: notifications are on their way in tasks of their own, [`IN_FLIGHT`] for each receiver at most, and
-//! what finds no room stays due in the dispatcher.
+//! Nothing here waits for a receiver: notifications are on their way in tasks of their own, as many for each receiver as have a place, and
+//! what finds none stays due in the dispatcher.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, keep_reporting};
-use super::receiver::{IN_FLIGHT, Receiver};
+use super::receiver::Receiver;
 use super::silences::{KEEP_ENDED, SharedSilences};
 use crate::detect_partition::read_range;
 use crate::supervision::{caught, unless_it_panics};
@@ -69,7 +69,6 @@ struct Run<'a> {
     of: &'a Dispatching,
     dispatcher: Dispatcher,
     on_their_way: JoinSet<(GroupKey, Ended)>,
-    in_flight: BTreeMap<String, usize>,
     uncommitted: BTreeMap<TopicPartition, i64>,
     /// What was there when it started and is still to be read; nothing before the first assignment.
     to_catch_up: Option<BTreeMap<TopicPartition, i64>>,
@@ -114,7 +113,6 @@ impl Dispatching {
             of: self,
             dispatcher,
             on_their_way: JoinSet::new(),
-            in_flight: BTreeMap::new(),
             uncommitted: BTreeMap::new(),
             to_catch_up: None,
             last_commit: Instant::now(),
@@ -126,6 +124,11 @@ impl Dispatching {
         };
         let closed = consumer.close().await;
         outcome.and(closed)
+    }
+
+    /// How many notifications more a receiver takes at present.
+    fn room(&self, receiver: &str) -> usize {
+        self.receivers.get(receiver).map_or(0, |receiver| receiver.line.room())
     }
 
     /// The dispatcher as it stood when it last committed.
@@ -172,7 +175,7 @@ impl Run<'_> {
                 self.send_what_is_due().await;
             }
             self.commit_if_needed(consumer, producer).await?;
-            let room = |receiver: &str| if caught_up { self.room(receiver) } else { 0 };
+            let room = |receiver: &str| if caught_up { self.of.room(receiver) } else { 0 };
             let due_in = self.dispatcher.next_due(room).map(|due| due.since(now()));
             let wait = due_in.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
             tokio::select! {
@@ -195,20 +198,21 @@ impl Run<'_> {
         ends.is_empty()
     }
 
-    fn room(&self, receiver: &str) -> usize {
-        IN_FLIGHT.saturating_sub(self.in_flight.get(receiver).copied().unwrap_or(0))
-    }
-
     async fn send_what_is_due(&mut self) {
-        let in_flight = &self.in_flight;
-        let room = |receiver: &str| IN_FLIGHT.saturating_sub(in_flight.get(receiver).copied().unwrap_or(0));
-        let due = self.dispatcher.due(now(), room);
+        let due = self.dispatcher.due(now(), |receiver| self.of.room(receiver));
         for notification in due.notifications {
             let Some(receiver) = self.of.receivers.get(&notification.group.receiver) else { continue };
-            *self.in_flight.entry(notification.group.receiver.clone()).or_default() += 1;
-            let receiver = Arc::clone(receiver);
             let group = notification.group.clone();
-            self.on_their_way.spawn(on_its_way(group, async move { receiver.deliver(&notification).await }));
+            let Some(place) = receiver.line.try_place() else {
+                // There was room when it was asked for, and nobody else takes any.
+                self.dispatcher.ended(&group, Ended::GaveUp, now());
+                continue;
+            };
+            let receiver = Arc::clone(receiver);
+            self.on_their_way.spawn(on_its_way(group, async move {
+                let _place = place;
+                receiver.deliver(&notification).await
+            }));
         }
         for held in due.held_back {
             let Some(receiver) = self.of.receivers.get(&held.receiver) else { continue };
@@ -227,9 +231,6 @@ impl Run<'_> {
     fn ended(&mut self, ended: Result<(GroupKey, Ended), tokio::task::JoinError>) {
         // Nobody aborts them while there is somebody to hear of it, and panics don't get here.
         let Ok((group, how)) = ended else { return };
-        if let Some(count) = self.in_flight.get_mut(&group.receiver) {
-            *count = count.saturating_sub(1);
-        }
         self.dispatcher.ended(&group, how, now());
     }
 

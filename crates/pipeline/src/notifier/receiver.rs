@@ -17,9 +17,6 @@ use super::attempts::{Line, Telling};
 use crate::email::Email;
 use crate::webhook::Webhook;
 
-/// How many notifications one receiver has on their way at a time.
-pub(super) const IN_FLIGHT: usize = 8;
-
 /// By what means it is told.
 pub(super) enum Means {
     Webhook(Box<Webhook>),
