@@ -94,7 +94,7 @@ pub(crate) fn version(view: ViewName) -> i64 {
         ViewName::Alerts => 2,
         ViewName::Events => 1,
         ViewName::Pipeline => 3,
-        ViewName::Services => 2,
+        ViewName::Services => 4,
         ViewName::Silences => 1,
     }
 }

@@ -6,7 +6,7 @@
 //! | state | holds when |
 //! | --- | --- |
 //! | `maintenance` | work on it was announced (`servico_em_manutencao`) and is not over |
-//! | `down` | it was told to be unavailable and not to have recovered; or one of its critical checks is down; or it has stopped |
+//! | `down` | it was told to be unavailable and not to have recovered; or one of its critical checks is down; or it has stopped, and gave no sign of life more than a moment later |
 //! | `starting` | it was registered or has announced its start, and gave no sign of life since: no metric, no heartbeat, no check that passes |
 //! | `degraded` | its error rate is above [`DEGRADED_ERROR_RATE_PERCENT`], or one of its checks that isn't critical is down, or a circuit breaker in front of it is open or half open |
 //! | `up` | otherwise |

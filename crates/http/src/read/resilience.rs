@@ -44,7 +44,7 @@ impl PoliciesQuery {
     }
 }
 
-/// List resilience policies as they stand, by caller and name.
+/// List resilience policies as they stand, by caller, name and kind.
 #[utoipa::path(
     get,
     path = "/api/resilience",

@@ -5,6 +5,8 @@
 //! one partition, the one that the service's name leads to. Checks and policies say of themselves when they changed, and the newest by
 //! time, partition and offset counts.
 //!
+//! A policy is known by its caller, kind and name: the policies in front of one call share a name as a rule.
+//!
 //! # Bounds
 //! Points of metrics are thinned to one in [`BUCKET`] for each metric and set of tags, with the extremes of what lay in between, and
 //! span at most [`MAX_BUCKETS`] of them; a service has at most [`MAX_SERIES_PER_SERVICE`] of these, those that came first. A policy keeps its newest [`MAX_CHANGES`] changes. All of it goes with the retention of the
@@ -31,6 +33,9 @@ use facts::{Fact, Told};
 
 /// How far after its arrival an event's time is believed; beyond it counts as told at its arrival.
 const MAX_CLOCK_LEAD: Duration = Duration::from_secs(60);
+/// How long after its stop a service may still be heard of: what was on its way, and the last answers of one that finishes what it
+/// has begun. Later signs of life are those of one that is there again.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Points of a metric are thinned to one in so long.
 pub(crate) const BUCKET: Duration = Duration::from_secs(10);
 /// How many buckets the points of one metric and set of tags span at most: six hours.
@@ -38,6 +43,8 @@ pub(crate) const MAX_BUCKETS: i64 = 2160;
 /// How many metrics with their tags a service may have within the retention of the history; of further ones nothing is kept, which is
 /// counted as skipped.
 pub(crate) const MAX_SERIES_PER_SERVICE: i64 = 1000;
+/// The kind of policies that are circuit breakers.
+pub(crate) const BREAKER: &str = "circuit_breaker";
 /// How many changes of one policy are kept.
 pub(crate) const MAX_CHANGES: i64 = 1000;
 
@@ -145,6 +152,7 @@ CREATE TABLE service_checks (
 ) WITHOUT ROWID;
 CREATE TABLE policy_state (
     caller TEXT NOT NULL,
+    kind TEXT NOT NULL,
     name TEXT NOT NULL,
     moved_service TEXT,
     moved_state TEXT,
@@ -154,19 +162,18 @@ CREATE TABLE policy_state (
     moved_partition INTEGER,
     moved_offset INTEGER,
     measured_service TEXT,
-    measured_kind TEXT,
     measured_state TEXT,
     measured_counters TEXT,
     settings TEXT,
     measured_at INTEGER,
     measured_partition INTEGER,
     measured_offset INTEGER,
-    PRIMARY KEY (caller, name)
+    PRIMARY KEY (caller, kind, name)
 ) WITHOUT ROWID;
 CREATE INDEX policy_state_by_moved ON policy_state (moved_service) WHERE moved_service IS NOT NULL;
 CREATE INDEX policy_state_by_measured ON policy_state (measured_service) WHERE measured_service IS NOT NULL;
 CREATE VIEW policies AS
-SELECT caller, name, coalesce(measured_kind, 'circuit_breaker') AS kind,
+SELECT caller, kind, name,
        iif(moved_at >= coalesce(measured_at, moved_at), moved_service, measured_service) AS service,
        iif(moved_at >= coalesce(measured_at, moved_at), moved_state, measured_state) AS state,
        iif(moved_at >= coalesce(measured_at, moved_at) OR moved_state = measured_state, moved_at, measured_at) AS since,
@@ -212,7 +219,7 @@ pub(crate) const PRUNE: [(&str, &str); 7] = [
     ),
     (
         "policies",
-        "DELETE FROM policy_state WHERE (caller, name) IN (SELECT caller, name FROM policy_state
+        "DELETE FROM policy_state WHERE (caller, kind, name) IN (SELECT caller, kind, name FROM policy_state
              WHERE max(coalesce(moved_at, measured_at), coalesce(measured_at, moved_at)) < ?1 LIMIT ?2)",
     ),
     (

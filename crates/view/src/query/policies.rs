@@ -38,7 +38,7 @@ pub struct PolicyFilter {
 pub struct Policy {
     /// Who makes the calls that it guards.
     pub caller: String,
-    /// Its name, unique within its caller.
+    /// Its name, unique among those of its kind of one caller.
     pub name: String,
     /// What it is (`circuit_breaker`, `retry`, `bulkhead`, …).
     pub kind: String,
@@ -61,7 +61,7 @@ pub struct Policy {
     pub measured_at: Option<Timestamp>,
 }
 
-/// A page of policies, by caller and name.
+/// A page of policies, by caller, name and kind.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyPage {
@@ -110,6 +110,13 @@ pub struct PolicyChangePage {
 const CURSOR: &str = "policies";
 const CHANGES_CURSOR: &str = "policy_changes";
 
+impl Policy {
+    /// What tells it from every other.
+    pub(crate) fn key(&self) -> (&str, &str, &str) {
+        (&self.caller, &self.name, &self.kind)
+    }
+}
+
 impl PolicyFilter {
     fn conditions(&self) -> Conditions {
         let mut conditions = Conditions::default();
@@ -121,7 +128,7 @@ impl PolicyFilter {
 }
 
 impl Queries<'_> {
-    /// The policies that fit the filter, by caller and name.
+    /// The policies that fit the filter, by caller, name and kind.
     ///
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
@@ -133,11 +140,11 @@ impl Queries<'_> {
             .number(&format!("SELECT count(*) FROM policies {}", conditions.sql()), conditions.values_and([]))
             .map_err(&failed)?;
         if let Some(text) = &filter.cursor {
-            conditions.and("(caller, name) > (?, ?)", cursor::decode::<2>(CURSOR, text)?);
+            conditions.and("(caller, name, kind) > (?, ?, ?)", cursor::decode::<3>(CURSOR, text)?);
         }
         let sql = format!(
             "SELECT caller, name, kind, service, state, since, cause, counters, settings, measured_at FROM policies {}
-             ORDER BY caller, name LIMIT ?",
+             ORDER BY caller, name, kind LIMIT ?",
             conditions.sql()
         );
         let mut policies = self
@@ -159,7 +166,8 @@ impl Queries<'_> {
         let more = policies.len() > limit;
         policies.truncate(limit);
         let next_cursor = policies.last().filter(|_| more).map(|last| {
-            cursor::encode(CURSOR, &[Value::Text(last.caller.clone()), Value::Text(last.name.clone())])
+            let (caller, name, kind) = last.key();
+            cursor::encode(CURSOR, &[caller, name, kind].map(|part| Value::Text(part.to_owned())))
         });
         Ok(PolicyPage { policies, total, next_cursor })
     }

@@ -257,8 +257,8 @@ impl Queries<'_> {
         let own = PolicyFilter { caller: Some(service.to_owned()), ..PolicyFilter::default() };
         let mut policies = self.policies(&about)?.policies;
         policies.extend(self.policies(&own)?.policies);
-        policies.sort_by(|a, b| (&a.caller, &a.name).cmp(&(&b.caller, &b.name)));
-        policies.dedup_by(|a, b| (&a.caller, &a.name) == (&b.caller, &b.name));
+        policies.sort_by(|a, b| a.key().cmp(&b.key()));
+        policies.dedup_by(|a, b| a.key() == b.key());
         policies.truncate(MAX_SHOWN);
         Ok(Some(ServiceDetail {
             service: found,

@@ -92,6 +92,39 @@ async fn a_service_goes_through_its_states_as_it_is_told_of() {
 }
 
 #[tokio::test]
+async fn a_service_that_stopped_is_there_again_when_it_is_heard_of_more_than_a_moment_later() {
+    let up = json!({"check": "http", "from": "unknown", "to": "up"});
+    for (sign, data) in [
+        (EventType::SERVICE_HEARTBEAT, json!({})),
+        (
+            EventType::METRIC_COLLECTED,
+            json!({"nome": "response_time_ms", "valor": 3, "tags": {"check": "http"}}),
+        ),
+        (EventType::CHECK_CHANGED, up),
+    ] {
+        let test = TestStore::new();
+        let mut log = Log::new();
+        log.system_event(EventType::SERVICE_STARTED, "shop", 0, &json!({}));
+        log.system_event(EventType::SERVICE_STOPPED, "shop", 60, &json!({"motivo": "deploy"}));
+        // What was on its way at the stop: of before it, of the same moment, and a few seconds late.
+        for second in [59, 60, 69] {
+            log.system_event(sign.clone(), "shop", second, &data);
+        }
+        test.apply_all(log.batches()).await;
+        let stopped = (ServiceState::Down, 60, Some("stopped: deploy".to_owned()));
+        assert_eq!(state(&test, "shop").await, stopped, "{sign}");
+        log.system_event(sign.clone(), "shop", 71, &data);
+        test.apply_all(log.batches()).await;
+        assert_eq!(state(&test, "shop").await, (ServiceState::Up, 71, None), "{sign}");
+        // What arrives late of before the stop doesn't count.
+        log.system_event(EventType::SERVICE_STOPPED, "shop", 90, &json!({}));
+        log.system_event(sign.clone(), "shop", 80, &data);
+        test.apply_all(log.batches()).await;
+        assert_eq!(state(&test, "shop").await.0, ServiceState::Down, "{sign}");
+    }
+}
+
+#[tokio::test]
 async fn services_are_listed_by_state_and_text_page_by_page() {
     let test = TestStore::new();
     let mut log = Log::new();
@@ -360,6 +393,48 @@ async fn breakers_and_other_policies_are_shown_with_their_history() {
     let second = test.ask(move |q| q.policy_changes(&filter(first.next_cursor))).await;
     assert_eq!((second.changes.len(), second.next_cursor), (1, None));
     assert_eq!(second.changes[0].counters["failures"], 5.0);
+}
+
+#[tokio::test]
+async fn policies_of_one_caller_that_share_a_name_stand_side_by_side() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    metric(&mut log, "prices", 0, "cpu_percent", 1.0);
+    let moved =
+        json!({"caller": "web", "name": "prices", "service": "prices", "from": "closed", "to": "open"});
+    log.system_event(EventType::BREAKER_OPENED, "prices", 10, &moved);
+    let kinds = ["circuit_breaker", "retry", "bulkhead", "timeout"];
+    for (second, kind) in (11..).zip(kinds) {
+        let state = (kind == "circuit_breaker").then_some("open");
+        let data = json!({"caller": "web", "name": "prices", "kind": kind, "service": "prices", "state": state,
+            "counters": {"calls": second}});
+        log.system_event(EventType::POLICY_MEASURED, "prices", second, &data);
+    }
+    test.apply_all(log.batches()).await;
+    let mut shown = Vec::new();
+    let mut cursor = None;
+    loop {
+        let filter =
+            PolicyFilter { caller: Some("web".into()), limit: Some(1), cursor, ..PolicyFilter::default() };
+        let page = test.ask(move |q| q.policies(&filter)).await;
+        assert_eq!(page.total, 4);
+        shown.extend(page.policies.into_iter().map(|p| (p.kind, p.state, p.counters["calls"])));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let open = Some("open".to_owned());
+    let expected = [
+        ("bulkhead", None, 13.0),
+        ("circuit_breaker", open, 11.0),
+        ("retry", None, 12.0),
+        ("timeout", None, 14.0),
+    ];
+    assert_eq!(shown, expected.map(|(kind, state, calls)| (kind.to_owned(), state, calls)));
+    let detail = test.ask(|q| q.service_detail("prices")).await.unwrap();
+    assert_eq!((detail.policies.len(), detail.service.breakers_open), (4, 1));
+    assert_eq!(detail.service.state, ServiceState::Degraded);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 import { html } from "../dom.js";
 import * as format from "../format.js";
 import { t, tn } from "../i18n.js";
-import { useMeasured, useMoves, withMeasured } from "../live/services.js";
+import { policyKey, useMeasured, useMoves, withMeasured } from "../live/services.js";
 import { useResource } from "../live/resource.js";
 import { KINDS, Policies } from "../parts/policies.js";
 import { PageHead } from "../parts/shell.js";
@@ -18,15 +18,15 @@ export function ResiliencePage() {
   useMoves([policies, changes]);
   useMeasured((events) => {
     const measured = events.filter((event) => event.type === "politica_medida");
-    const known = new Set((policies.data?.policies ?? []).map((each) => `${each.caller} ${each.name}`));
-    if (measured.some(({ data }) => !known.has(`${data.caller} ${data.name}`))) policies.reload();
+    const known = new Set((policies.data?.policies ?? []).map(policyKey));
+    if (measured.some(({ data }) => !known.has(policyKey(data)))) policies.reload();
     policies.mutate((data) => ({ ...data, policies: withMeasured(data.policies, measured) }));
   });
   const list = policies.data?.policies ?? [];
   const moves = changes.data?.changes ?? [];
   const callers = [...new Set([...list, ...moves].map((each) => each.caller))].sort((a, b) => (b === OWN) - (a === OWN) || a.localeCompare(b));
   const kinds = KINDS.filter((kind) => list.some((each) => each.kind === kind) || (kind === "circuit_breaker" && moves.length > 0));
-  const open = list.filter((each) => each.state === "open" || each.state === "half_open").length;
+  const open = list.filter((each) => !each.stale && (each.state === "open" || each.state === "half_open")).length;
   return html`<div class="page resilience">
     <${PageHead} title=${t("nav.resilience")}>${policies.data && html`<span class="muted" data-testid="breakers-open" data-count=${open}>${tn("resilience.open", open, format.integer(open))}</span>`}<//>
     <p class="muted lead-text">${t("resilience.text")}</p>

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use farol_event::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::believed;
+use super::{STOP_GRACE, believed};
 use crate::decode::EventRecord;
 
 /// The kinds of fact.
@@ -143,7 +143,7 @@ impl<'a> Told<'a> {
     /// The registration was taken back. Whatever stands before this in the log is no later, whatever clocks say.
     pub(super) fn removed(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         if let Some(seen) = self.kept(transaction, Fact::Seen)? {
-            self.at = self.at.max(Timestamp::from_micros(seen.at).unwrap_or_default());
+            self.at = self.at.max(micros(seen.at));
         }
         self.set(transaction, Fact::Registered, "no", None)
     }
@@ -169,11 +169,16 @@ impl<'a> Told<'a> {
             .optional()
     }
 
-    /// The service gave a sign of life. One that has stopped may still be heard of for a moment, and stays stopped.
+    /// The service gave a sign of life. One that has stopped may still be heard of for [`STOP_GRACE`] and stays stopped; if it is heard
+    /// of later than that, it is there again and didn't say so.
     pub(super) fn alive(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         self.seen(transaction)?;
-        let life = self.kept(transaction, Fact::Life)?;
-        if life.is_none_or(|life| life.value == "starting") {
+        let revives = match self.kept(transaction, Fact::Life)? {
+            None => true,
+            Some(life) if life.value == "stopped" => self.at > micros(life.at).saturating_add(STOP_GRACE),
+            Some(life) => life.value == "starting",
+        };
+        if revives {
             self.set(transaction, Fact::Life, "alive", None)?;
         }
         Ok(())
@@ -183,6 +188,11 @@ impl<'a> Told<'a> {
     pub(super) fn known(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         self.set(transaction, Fact::Known, "", None)
     }
+}
+
+/// What the tables hold came out of a [`Timestamp`].
+pub(super) fn micros(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros).unwrap_or_default()
 }
 
 /// The facts of a service, put together from all partitions: the one that was told last counts.

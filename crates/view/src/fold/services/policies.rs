@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use farol_event::service::{BreakerMoved, PolicyMeasured};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::MAX_CHANGES;
 use super::facts::Told;
+use super::{BREAKER, MAX_CHANGES};
 use crate::fold::json_text;
 
 /// Takes in the move of a breaker.
@@ -18,13 +18,13 @@ pub(super) fn moved(
 ) -> rusqlite::Result<()> {
     let service = called(told, &moved.caller, moved.service.as_deref());
     let counters = json_text(&moved.counters);
-    touch(transaction, &moved.caller, &moved.name, service, touched)?;
+    touch(transaction, &moved.caller, BREAKER, &moved.name, service, touched)?;
     transaction
         .prepare_cached(
-            "INSERT INTO policy_state (caller, name, moved_service, moved_state, moved_cause, moved_counters, moved_at,
-                 moved_partition, moved_offset)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (caller, name) DO UPDATE SET moved_service = excluded.moved_service,
+            "INSERT INTO policy_state (caller, kind, name, moved_service, moved_state, moved_cause, moved_counters,
+                 moved_at, moved_partition, moved_offset)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (caller, kind, name) DO UPDATE SET moved_service = excluded.moved_service,
                  moved_state = excluded.moved_state, moved_cause = excluded.moved_cause,
                  moved_counters = excluded.moved_counters, moved_at = excluded.moved_at,
                  moved_partition = excluded.moved_partition, moved_offset = excluded.moved_offset
@@ -34,6 +34,7 @@ pub(super) fn moved(
         )?
         .execute(params![
             moved.caller,
+            BREAKER,
             moved.name,
             service,
             moved.to.as_str(),
@@ -78,14 +79,14 @@ pub(super) fn measured(
     touched: &mut BTreeSet<String>,
 ) -> rusqlite::Result<()> {
     let service = called(told, &measured.caller, measured.service.as_deref());
-    touch(transaction, &measured.caller, &measured.name, service, touched)?;
+    touch(transaction, &measured.caller, &measured.kind, &measured.name, service, touched)?;
     transaction
         .prepare_cached(
-            "INSERT INTO policy_state (caller, name, measured_service, measured_kind, measured_state, measured_counters,
+            "INSERT INTO policy_state (caller, kind, name, measured_service, measured_state, measured_counters,
                  settings, measured_at, measured_partition, measured_offset)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-             ON CONFLICT (caller, name) DO UPDATE SET measured_service = excluded.measured_service,
-                 measured_kind = excluded.measured_kind, measured_state = excluded.measured_state,
+             ON CONFLICT (caller, kind, name) DO UPDATE SET measured_service = excluded.measured_service,
+                 measured_state = excluded.measured_state,
                  measured_counters = excluded.measured_counters, settings = excluded.settings,
                  measured_at = excluded.measured_at, measured_partition = excluded.measured_partition,
                  measured_offset = excluded.measured_offset
@@ -95,9 +96,9 @@ pub(super) fn measured(
         )?
         .execute(params![
             measured.caller,
+            measured.kind,
             measured.name,
             service,
-            measured.kind,
             measured.state,
             json_text(&measured.counters),
             json_text(&measured.settings),
@@ -117,15 +118,16 @@ fn called<'a>(told: &Told<'a>, caller: &str, named: Option<&'a str>) -> Option<&
 fn touch(
     transaction: &Transaction<'_>,
     caller: &str,
+    kind: &str,
     name: &str,
     service: Option<&str>,
     touched: &mut BTreeSet<String>,
 ) -> rusqlite::Result<()> {
     let before: Option<(Option<String>, Option<String>)> = transaction
         .prepare_cached(
-            "SELECT moved_service, measured_service FROM policy_state WHERE caller = ?1 AND name = ?2",
+            "SELECT moved_service, measured_service FROM policy_state WHERE caller = ?1 AND kind = ?2 AND name = ?3",
         )?
-        .query_row((caller, name), |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row((caller, kind, name), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let (moved, measured) = before.unwrap_or_default();
     touched.extend([moved, measured, service.map(str::to_owned)].into_iter().flatten());

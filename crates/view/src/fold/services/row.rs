@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use farol_event::Timestamp;
 use farol_event::service::{CheckChanged, CheckState, names};
 use rusqlite::{Row, Transaction, params};
 
-use super::DEFINED_CHECKS;
-use super::facts::{self, Fact, Kept, Told};
+use super::facts::{self, Fact, Kept, Told, micros};
+use super::{BREAKER, DEFINED_CHECKS};
 use crate::service_state::{BreakerFact, CheckFact, Life, Since, StateFacts};
 
 /// Takes in the finding of a check.
@@ -125,11 +124,6 @@ fn since<T>(is: T, kept: &Kept) -> Since<T> {
     Since { is, since: micros(kept.since), reason: kept.reason.clone() }
 }
 
-/// What the tables hold came out of a [`Timestamp`].
-fn micros(micros: i64) -> Timestamp {
-    Timestamp::from_micros(micros).unwrap_or_default()
-}
-
 fn checks(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<CheckFact>> {
     transaction
         .prepare_cached(&format!("SELECT name, critical, state, since, reason {DEFINED_CHECKS}"))?
@@ -146,11 +140,11 @@ fn breakers(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Ve
     transaction
         .prepare_cached(
             "SELECT caller, name, state, since FROM policies
-             WHERE (caller, name) IN (SELECT caller, name FROM policy_state WHERE moved_service = ?1
-                                      UNION SELECT caller, name FROM policy_state WHERE measured_service = ?1)
-                 AND service = ?1 AND kind = 'circuit_breaker' ORDER BY caller, name",
+             WHERE (caller, kind, name) IN (SELECT caller, kind, name FROM policy_state WHERE moved_service = ?1
+                                            UNION SELECT caller, kind, name FROM policy_state WHERE measured_service = ?1)
+                 AND service = ?1 AND kind = ?2 ORDER BY caller, name",
         )?
-        .query_map([service], |row: &Row<'_>| {
+        .query_map([service, BREAKER], |row: &Row<'_>| {
             let state: Option<String> = row.get(2)?;
             let rejects = matches!(state.as_deref(), Some("open" | "half_open"));
             let rejects = Since { is: rejects, since: micros(row.get(3)?), reason: None };
