@@ -134,3 +134,29 @@ async fn offsets_that_a_transaction_could_not_write_are_not_committed_with_it_or
     assert_eq!(broker.committed("other"), [(partition(1), 1)].into());
     broker.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_full_disk_can_be_emptied_by_deleting_a_topic() {
+    let file_system = FaultFileSystem::new(3);
+    let broker = open(&file_system);
+    broker.create_topic("large", 1, BTreeMap::new()).unwrap();
+    let producer = broker.init_producer(None, 0, None).await.unwrap();
+    let large = TopicPartition::new("large", 0);
+    for sequence in 0..20 {
+        let mut builder = BatchBuilder::default();
+        builder.push(None, Some(&[7; 50_000]), &[], 1).unwrap();
+        broker.produce(&large, builder.build().unwrap()).await.unwrap();
+        broker.produce(&partition(0), batch(producer, sequence)).await.unwrap();
+    }
+    fill(&file_system);
+    broker.produce(&partition(0), batch(producer, 20)).await.unwrap_err();
+    assert!(broker.stats().log.waiting_for_space.is_some());
+    broker.delete_topic("large").unwrap();
+    let started = Instant::now();
+    while broker.stats().log.waiting_for_space.is_some() {
+        assert!(started.elapsed() < LIMIT, "it still waits");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(broker.produce(&partition(0), batch(producer, 20)).await.unwrap(), 20);
+    broker.close().await.unwrap();
+}

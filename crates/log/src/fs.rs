@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 pub use real::RealFileSystem;
 
+/// Zeros are written in pieces of this size.
+const ZERO_BYTES: usize = 1024 * 1024;
 /// Bytes that are copied at once to a socket where the operating system can't send them from the file.
 const SEND_BYTES: usize = 64 * 1024;
 
@@ -193,6 +195,19 @@ pub(crate) fn write_all_at(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Writes `bytes` of zeros to the beginning of a file.
+pub(crate) fn write_zeros(file: &dyn File, bytes: u64) -> io::Result<()> {
+    let piece = vec![0u8; usize::try_from(bytes).unwrap_or(ZERO_BYTES).min(ZERO_BYTES)];
+    let mut position = 0;
+    while position < bytes {
+        let left = usize::try_from(bytes - position).unwrap_or(ZERO_BYTES);
+        let piece = piece.get(..left.min(piece.len())).unwrap_or_default();
+        write_all_at(file, &mut [io::IoSlice::new(piece)], position)?;
+        position += piece.len() as u64;
     }
     Ok(())
 }

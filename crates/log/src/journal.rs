@@ -24,8 +24,6 @@ use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes};
 pub(crate) const MAX_FILES: usize = 4;
 /// Files are whole pages.
 const PAGE_BYTES: u64 = 4096;
-/// Zeros are written in pieces of this size.
-const ZERO_BYTES: usize = 1024 * 1024;
 
 /// A preallocated file of the journal.
 #[derive(Debug, Clone)]
@@ -223,14 +221,7 @@ impl JournalFiles {
     fn write_zeros(&self, number: u64, bytes: u64) -> io::Result<JournalFile> {
         let path = journal_path(&self.dir, number);
         let file = self.file_system.open(&path, OpenMode::Create)?;
-        let zeros = vec![0u8; ZERO_BYTES];
-        let mut position = 0;
-        while position < bytes {
-            let left = usize::try_from(bytes - position).unwrap_or(ZERO_BYTES).min(ZERO_BYTES);
-            let piece = zeros.get(..left).unwrap_or_default();
-            fs::write_all_at(&*file, &mut [io::IoSlice::new(piece)], position)?;
-            position += left as u64;
-        }
+        fs::write_zeros(&*file, bytes)?;
         file.sync_data()?;
         self.file_system.sync_dir(&self.dir)?;
         Ok(JournalFile { path, file, bytes })

@@ -21,6 +21,7 @@
 //!   version                            "farol-log 1"
 //!   lock                               held by the process that has the folder open
 //!   checkpoint                         how far the segments alone are durable
+//!   reserve                            space that is given up when the disk is full, so that deleting still works
 //!   journal/00000000000000000000.journal   frames, one a group commit; files are used again and again
 //!   partitions/sensor-data-0/
 //!     partition                        its number in the journal

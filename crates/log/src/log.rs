@@ -447,7 +447,8 @@ impl Shared {
     }
 
     fn delete_partition(&self, id: &PartitionId) -> Result<(), PartitionError> {
-        self.refuse_if_not_writable()?;
+        // On a full disk it is the way out.
+        self.refuse_if_unusable()?;
         let missing = || PartitionError::Missing { partition: id.clone() };
         let partition = self.partitions.read().get(id).map(Arc::clone).ok_or_else(missing)?;
         let _pass = partition.maintenance.lock();
@@ -477,13 +478,18 @@ impl Shared {
         })
     }
 
-    fn refuse_if_not_writable(&self) -> Result<(), PartitionError> {
+    fn refuse_if_unusable(&self) -> Result<(), PartitionError> {
         if self.is_closed() {
             return Err(PartitionError::Closed);
         }
-        if let Some(reason) = self.poison.get() {
-            return Err(PartitionError::LogPoisoned { reason: Arc::clone(reason) });
+        match self.poison.get() {
+            Some(reason) => Err(PartitionError::LogPoisoned { reason: Arc::clone(reason) }),
+            None => Ok(()),
         }
+    }
+
+    fn refuse_if_not_writable(&self) -> Result<(), PartitionError> {
+        self.refuse_if_unusable()?;
         match self.waiting_for_space() {
             Some(reason) => Err(PartitionError::WaitingForSpace { reason }),
             None => Ok(()),

@@ -104,6 +104,8 @@ pub struct LogOptions {
     pub group_bytes: usize,
     /// Bytes of the batches of one request at most.
     pub max_request_bytes: usize,
+    /// Bytes that are kept for the full disk: given up then, so that deleting and checkpoints still work. None with 0.
+    pub reserve_bytes: u64,
     /// Checkpoint after so many bytes of appends ...
     pub checkpoint_bytes: u64,
     /// ... or after this time if anything was appended.
@@ -127,6 +129,7 @@ impl LogOptions {
             queue_bytes: 64 * MIB,
             group_bytes: 4 * MIB,
             max_request_bytes: 32 * MIB,
+            reserve_bytes: 256 * 1024,
             checkpoint_bytes: 16 * MIB as u64,
             checkpoint_interval: Duration::from_secs(10),
             maintenance_interval: Duration::from_secs(30),

@@ -281,7 +281,12 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     let shared = Shared::new(options, recovered);
     // From here on the journal's old frames count no more: the segments are synced and the epoch is new.
     match shared.write_checkpoint(Kind::Forced) {
-        Ok(()) => {}
+        Ok(()) => {
+            // What is left is for whoever makes room.
+            if let Err(error) = shared.keep_reserve() {
+                shared.wait_for_checkpoint_space(&format!("making the reserve for a full disk: {error}"));
+            }
+        }
         // Everything can be read, and stays in the journal too. A sync that failed is another matter: it poisons.
         Err(error) if error.is_full_disk() && shared.poison.get().is_none() => {
             shared.wait_for_checkpoint_space(&error.to_string());

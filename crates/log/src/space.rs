@@ -4,8 +4,11 @@
 //! journal gets no further file. The log then takes no appends until the checkpoint thread, which looks each
 //! [`LOOK_INTERVAL`], has written a checkpoint and a probe as large as what had failed. A log that was opened on a full disk
 //! waits for the checkpoint alone: the journal's old frames are needed until then.
+//!
+//! So that somebody can still make room by deleting, which has to be written down too, the log keeps a file in reserve
+//! ([`crate::LogOptions::reserve_bytes`]), gives it up when the disk is full, and makes it anew before it takes appends again.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +22,8 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const PROBE_NAME: &str = "space-probe";
 /// The probe is at least this large, so that not every append to a disk at its brim fails anew.
 const PROBE_BYTES: u64 = 256 * 1024;
-/// The probe is written in pieces of this size.
-const PIECE_BYTES: usize = 64 * 1024;
+/// A file that is there to be removed when the disk is full.
+const RESERVE_NAME: &str = "reserve";
 
 /// Why the log takes no appends for now, and what it waits for.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ impl Shared {
     fn set_waiting(&self, reason: &str, probe_bytes: u64) {
         tracing::error!(dir = %self.dir.display(), reason, "the disk is full: the log can be read and takes no appends");
         self.counters.full_disks.add(1);
+        // Without one there is nothing to give up.
+        let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
         *self.waits_for_space.write() = Some(WaitsForSpace { reason: reason.into(), probe_bytes });
         // Its thread goes on with shorter pauses.
         self.checkpoints.request();
@@ -59,10 +64,25 @@ impl Shared {
         self.waits_for_space.read().as_ref().map(|waits| Arc::clone(&waits.reason))
     }
 
+    /// Sees to it that there is a reserve.
+    pub(crate) fn keep_reserve(&self) -> io::Result<()> {
+        let (path, bytes) = (self.dir.join(RESERVE_NAME), self.options.reserve_bytes);
+        let kept = self.file_system.open(&path, OpenMode::Read).and_then(|file| file.len());
+        if bytes == 0 || kept.is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        // It need not survive a crash: it is looked for at every opening.
+        fs::write_zeros(&*self.file_system.open(&path, OpenMode::Create)?, bytes)
+    }
+
     /// Called when a checkpoint was written: takes appends again if the rest fits too.
     pub(crate) fn resume_with_space(&self) {
         let Some(waits) = self.waits_for_space.read().clone() else { return };
-        if waits.probe_bytes == 0 || probe(&*self.file_system, &self.dir, waits.probe_bytes).is_ok() {
+        let has_room = self.keep_reserve().is_ok()
+            && (waits.probe_bytes == 0 || probe(&*self.file_system, &self.dir, waits.probe_bytes).is_ok());
+        if !has_room {
+            let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
+        } else {
             *self.waits_for_space.write() = None;
             tracing::info!(dir = %self.dir.display(), "there is space again: the log takes appends");
         }
@@ -72,17 +92,7 @@ impl Shared {
 /// Writes `bytes` and removes them again.
 fn probe(file_system: &dyn FileSystem, dir: &Path, bytes: u64) -> io::Result<()> {
     let path = dir.join(PROBE_NAME);
-    let written = file_system.open(&path, OpenMode::Create).and_then(|file| {
-        let zeros = vec![0u8; PIECE_BYTES];
-        let mut position = 0;
-        while position < bytes {
-            let left = usize::try_from(bytes - position).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-            let piece = zeros.get(..left).unwrap_or_default();
-            fs::write_all_at(&*file, &mut [IoSlice::new(piece)], position)?;
-            position += left as u64;
-        }
-        Ok(())
-    });
+    let written = file_system.open(&path, OpenMode::Create).and_then(|file| fs::write_zeros(&*file, bytes));
     // It must not keep the space that it found.
     file_system.remove_file(&path).and(written)
 }

@@ -121,6 +121,7 @@ fn options(file_system: &FaultFileSystem) -> LogOptions {
         file_system: Arc::new(file_system.clone()),
         journal_first_bytes: 4_096,
         journal_bytes: 8_192,
+        reserve_bytes: 512,
         ..LogOptions::new("/data")
     }
 }

@@ -22,6 +22,7 @@ fn options(file_system: &FaultFileSystem) -> LogOptions {
         background: Background::Inline,
         file_system: Arc::new(file_system.clone()),
         journal_first_bytes: 64 * 1024,
+        reserve_bytes: 0,
         ..LogOptions::new("/data")
     }
 }
@@ -350,4 +351,47 @@ fn a_waiting_log_finds_space_by_itself() {
     }
     append(&log, &log.partition(&id("p")).unwrap(), batch(&["value 1"]));
     assert_eq!(values(&log), first_values(2));
+}
+
+#[test]
+fn a_full_disk_can_be_emptied_by_deleting_also_after_an_opening() {
+    let file_system = FaultFileSystem::new(7);
+    let reserving = || LogOptions { reserve_bytes: 4_096, ..options(&file_system) };
+    let (log, _) = open(reserving());
+    let (p, other) = (partition(&log, "p", segments()), partition(&log, "other", segments()));
+    for n in 0..200 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+        append(&log, &other, batch(&[&format!("value {n}")]));
+    }
+    log.checkpoint().unwrap();
+    file_system.set_capacity(file_system.used_bytes());
+    let append_one = |log: &Log| {
+        let p = log.partition(&id("p")).unwrap();
+        log.append(AppendRequest::single(p, batch(&["value 200"]))).wait()
+    };
+    let refused = append_one(&log).unwrap_err();
+    assert!(matches!(refused, AppendError::WaitingForSpace { .. }), "{refused}");
+    // What is in reserve is enough to write down what is deleted, not to go on.
+    log.checkpoint().unwrap();
+    assert!(log.metrics().waiting_for_space.is_some());
+    p.delete_records_before(50).unwrap();
+    assert_eq!(p.start_offset(), 50);
+    drop((p, other));
+    file_system.crash_after(0);
+    drop(log);
+    file_system.resume();
+    file_system.set_capacity(file_system.used_bytes() + 2_000);
+
+    let (log, _) = open(reserving());
+    assert_eq!(log.partition(&id("p")).unwrap().start_offset(), 50);
+    let refused = append_one(&log).unwrap_err();
+    assert!(refused.to_string().contains("reserve"), "{refused}");
+    log.delete_partition(&id("other")).unwrap();
+    log.checkpoint().unwrap();
+    assert_eq!(log.metrics().waiting_for_space, None);
+    append_one(&log).unwrap();
+    power_cut(&file_system, log);
+    let (log, _) = open(reserving());
+    assert!(log.partition(&id("other")).is_none());
+    assert_eq!(log.partition(&id("p")).unwrap().end_offset(), 201);
 }
