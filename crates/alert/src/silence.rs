@@ -3,6 +3,9 @@
 //! A silence is a fact in the log: `silencio_criado` carries it whole, `silencio_expirado` ends it before its time, and
 //! [`SilenceBook`] is what they fold to. Silencing changes nothing about an alert: it fires, is shown and resolves as ever.
 //!
+//! Maintenance of a service is a silence of its alerts, and needs no event of its own: `servico_em_manutencao` begins it and
+//! `servico_em_operacao` ends it. Each service has one, whose id follows from its name.
+//!
 //! Limits: [`MAX_COMMENT_BYTES`], [`MAX_BY_BYTES`], [`MAX_DURATION`], [`MAX_SILENCES`] that have not ended, and those of matchers.
 
 use std::collections::BTreeMap;
@@ -10,8 +13,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use farol_event::{Alert, Event, EventType, Timestamp};
-use farol_matcher::Matchers;
+use farol_event::{Alert, Event, EventType, ServiceFact, Timestamp};
+use farol_matcher::{Matcher, Matchers, Operator};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +26,8 @@ pub use crate::words::{MAX_BY_BYTES, MAX_COMMENT_BYTES};
 pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How many silences may wait or be in force at a time.
 pub const MAX_SILENCES: usize = 10_000;
+/// The label that names an alert's service.
+const SERVICE_LABEL: &str = "service";
 /// The `source` of events about silences, and so their key: one partition keeps them all in order.
 pub const SOURCE: &str = "silences";
 
@@ -31,6 +36,16 @@ pub const SOURCE: &str = "silences";
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct SilenceId(pub Uuid);
+
+impl SilenceId {
+    /// UUID v5 namespace of silences that follow from maintenance, fixed for ever.
+    const MAINTENANCE: Uuid = Uuid::from_u128(0x3b6d_0f5e_58c1_5a0f_8f0e_7a61_90c4_d203);
+
+    /// The id of the silence that maintenance of a service is.
+    pub fn of_maintenance(service: &str) -> Self {
+        Self(Uuid::new_v5(&Self::MAINTENANCE, service.as_bytes()))
+    }
+}
 
 impl fmt::Display for SilenceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,13 +278,28 @@ impl SilenceFact {
         event
     }
 
-    /// The fact that an event carries; nothing if it is about something else.
+    /// Whether events of this type may carry a fact about silences.
+    pub fn is_told_by(event_type: &str) -> bool {
+        [
+            EventType::SILENCE_CREATED,
+            EventType::SILENCE_EXPIRED,
+            EventType::MAINTENANCE_STARTED,
+            EventType::MAINTENANCE_ENDED,
+        ]
+        .iter()
+        .any(|tells| tells.as_str() == event_type)
+    }
+
+    /// The fact that an event carries; nothing if it is about something else, or of somebody who may not say so.
     ///
     /// # Errors
     /// What the parser said of its data.
     pub fn of_event(event: &Event) -> Result<Option<Self>, String> {
         let created = event.event_type == EventType::SILENCE_CREATED;
         if !created && event.event_type != EventType::SILENCE_EXPIRED {
+            return Ok(of_maintenance(event));
+        }
+        if event.source != SOURCE {
             return Ok(None);
         }
         if event.dataversion != 1 {
@@ -283,6 +313,31 @@ impl SilenceFact {
         }
         let ExpiredData { id, at, by } = serde_json::from_value(data).map_err(|e| e.to_string())?;
         Ok(Some(SilenceFact::Expired { id, at, by }))
+    }
+}
+
+/// The silence that maintenance of a service is. What claims to tell of maintenance and doesn't silences nothing; whoever keeps
+/// services says what is wrong with it.
+fn of_maintenance(event: &Event) -> Option<SilenceFact> {
+    let (id, at) = (SilenceId::of_maintenance(&event.source), event.time);
+    match ServiceFact::of(event)?.ok()? {
+        ServiceFact::MaintenanceStarted(told) => {
+            let service = Matcher::new(SERVICE_LABEL, Operator::Equal, &event.source).ok()?;
+            let comment =
+                told.reason.map_or_else(|| "maintenance".to_owned(), |why| format!("maintenance: {why}"));
+            Some(SilenceFact::Created(Silence {
+                id,
+                matchers: Matchers::new(vec![service]).ok()?,
+                starts_at: at,
+                ends_at: told.until.unwrap_or_else(|| at.saturating_add(MAX_DURATION)),
+                created_by: told.by.unwrap_or_else(|| event.source.clone()),
+                comment,
+                updated_at: at,
+                expired_by: None,
+            }))
+        }
+        ServiceFact::MaintenanceEnded(_) => Some(SilenceFact::Expired { id, at, by: None }),
+        _ => None,
     }
 }
 

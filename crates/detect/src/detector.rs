@@ -49,7 +49,7 @@ use farol_event::service::names::AVAILABLE;
 use farol_event::{AlertTransition, Reading, Timestamp};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::measurement::Measurement;
+use crate::measurement::{Measurement, ServiceEnd};
 use crate::rule::Rule;
 use crate::rule_set::RuleSet;
 use crate::selector::{SeriesLabels, ServiceLabels};
@@ -230,7 +230,9 @@ impl PartitionState {
             let ended =
                 series.rematch(&self.rules, &mut self.shared, InForce { since: arrival }, Some, selects);
             let by = EndedBy::NoLongerSelected;
-            out.extend(ended.iter().map(|active| judge::ended_by(active, &series.id, by, seen.at)));
+            out.extend(
+                ended.iter().map(|active| judge::ended_by(active, &self.place, &series.id, by, seen.at)),
+            );
             let watch = AbsenceWatch {
                 rules: &self.rules,
                 place: &self.place,
@@ -256,6 +258,43 @@ impl PartitionState {
             series.states.retain(|state| state.matters(series.newest));
         }
         Ok(out)
+    }
+
+    /// A service stopped or was removed, as the record at `offset` says that arrived at `arrival`: its alerts end, and its series are
+    /// forgotten, so that their saved states can be deleted. Of one that stopped, whether it is available remains: who asks for that
+    /// says so. Gives the transitions and the forgotten series, in order.
+    pub fn service_ended(
+        &mut self,
+        service: &str,
+        how: ServiceEnd,
+        offset: i64,
+        arrival: Timestamp,
+    ) -> (Vec<AlertTransition>, Vec<String>) {
+        let ends = |series: &Series| {
+            let labels = series.labels.of(&series.id);
+            let its_own = labels.service.filter(|labels| labels.service == service);
+            let stays = |labels| how == ServiceEnd::Stopped && is_availability(labels);
+            series.applied_through < offset && its_own.is_some_and(|labels| !stays(labels))
+        };
+        let mut ending: Vec<&Series> = self.series.iter().filter(|series| ends(series)).collect();
+        if ending.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        ending.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let mut out = Vec::new();
+        let by = EndedBy::Service(how, offset);
+        for series in &ending {
+            let active = series.states.iter().filter_map(|state| state.active.as_deref());
+            let unsettled = self.unsettled.get(&series.id).into_iter().flatten();
+            out.extend(
+                active
+                    .chain(unsettled)
+                    .map(|active| judge::ended_by(active, &self.place, &series.id, by, arrival)),
+            );
+        }
+        let ids: BTreeSet<String> = ending.iter().map(|series| series.id.to_string()).collect();
+        self.forget(&ids);
+        (out, ids.into_iter().collect())
     }
 
     /// Lets time pass, to `now` by the clock that stamps arrivals: alerts for absence fire. At most
@@ -375,7 +414,7 @@ impl PartitionState {
                 Some(rule) if rule.fingerprint() != active.facts.fingerprint => EndedBy::RuleChanged,
                 Some(_) => EndedBy::NoLongerSelected,
             };
-            out.push(judge::ended_by(active, sensor_id, by, now));
+            out.push(judge::ended_by(active, &self.place, sensor_id, by, now));
         }
         self.mark_dirty(sensor_id);
     }

@@ -29,7 +29,7 @@ pub mod summary;
 pub use condition::Condition;
 pub use detector::{Counters, PartitionState, SeriesState};
 pub use farol_event::duration::{self, DurationText};
-pub use measurement::{Measurement, ServiceSample};
+pub use measurement::{Measurement, ServiceEnd, ServiceNews, ServiceSample};
 pub use rule::{Rule, RuleDefinition, RuleFingerprint, RuleProblem, RuleProblems};
 pub use rule_set::{RuleChanges, RuleSet};
 pub use saved::RestoreError;

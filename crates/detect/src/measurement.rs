@@ -1,7 +1,8 @@
 //! What rules judge: one value of one series. A sensor's reading is one; so is what an event tells of a service:
 //!
 //! * `metrica_coletada`: a value of the series that service, metric and tags make;
-//! * `sistema_indisponivel`, `sistema_recuperado`: 0 and 1 of the service's metric `available`.
+//! * `sistema_indisponivel`, `sistema_recuperado`: 0 and 1 of the service's metric `available`;
+//! * `servico_parado`, `servico_removido`: the end of the service's series ([`ServiceEnd`]).
 //!
 //! A service's series is named as Prometheus writes it, `response_time_ms{service="shop",endpoint="/pay"}`: service first, tags in
 //! order of their names, and a metric whose name is no plain word in quotes within the braces, so that no two series share a name.
@@ -41,6 +42,29 @@ impl<'a> From<&'a Reading<'_>> for Measurement<'a> {
     }
 }
 
+/// What an event tells of a service that concerns rules.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServiceNews {
+    /// A value of one of its series.
+    Sample(ServiceSample),
+    /// Its series end.
+    Ended {
+        /// The service.
+        service: String,
+        /// How.
+        how: ServiceEnd,
+    },
+}
+
+/// How a service's series end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceEnd {
+    /// It said that it stops. Whether it is available is still asked for.
+    Stopped,
+    /// Somebody removed it.
+    Removed,
+}
+
 /// What an event tells of a service, as a value of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceSample {
@@ -52,15 +76,21 @@ pub struct ServiceSample {
     in_order: bool,
 }
 
-impl ServiceSample {
-    /// Whether an event of this type claims to tell something that rules judge.
+impl ServiceNews {
+    /// Whether an event of this type claims to tell something that concerns rules.
     pub fn is_claimed_by(event_type: &str) -> bool {
-        [EventType::METRIC_COLLECTED, EventType::SYSTEM_UNAVAILABLE, EventType::SYSTEM_RECOVERED]
-            .iter()
-            .any(|claims| claims.as_str() == event_type)
+        [
+            EventType::METRIC_COLLECTED,
+            EventType::SYSTEM_UNAVAILABLE,
+            EventType::SYSTEM_RECOVERED,
+            EventType::SERVICE_STOPPED,
+            EventType::SERVICE_REMOVED,
+        ]
+        .iter()
+        .any(|claims| claims.as_str() == event_type)
     }
 
-    /// What the event tells, if it is of a type that tells something that rules judge.
+    /// What the event tells, if it is of a type that concerns rules.
     ///
     /// # Errors
     /// When it claims to and doesn't.
@@ -69,6 +99,7 @@ impl ServiceSample {
             return Ok(None);
         }
         let Some(fact) = ServiceFact::of(event).transpose()? else { return Ok(None) };
+        let ended = |how| Ok(Some(Self::Ended { service: event.source.clone(), how }));
         let available = |value| (AVAILABLE.to_owned(), value, String::new(), Default::default(), true);
         let (metric, value, unit, tags, in_order) = match fact {
             ServiceFact::Metric(metric) => {
@@ -76,12 +107,25 @@ impl ServiceSample {
             }
             ServiceFact::Unavailable(_) => available(0.0),
             ServiceFact::Recovered(_) => available(1.0),
+            ServiceFact::Stopped(_) => return ended(ServiceEnd::Stopped),
+            ServiceFact::Removed => return ended(ServiceEnd::Removed),
             _ => return Ok(None),
         };
         let labels = ServiceLabels { service: event.source.clone(), metric, tags };
-        Ok(Some(Self { series: series_name(&labels), unit, labels, at: event.time, value, in_order }))
+        let series = series_name(&labels);
+        Ok(Some(Self::Sample(ServiceSample { series, unit, labels, at: event.time, value, in_order })))
     }
 
+    /// The service.
+    pub fn service(&self) -> &str {
+        match self {
+            ServiceNews::Sample(sample) => sample.service(),
+            ServiceNews::Ended { service, .. } => service,
+        }
+    }
+}
+
+impl ServiceSample {
     /// The service.
     pub fn service(&self) -> &str {
         &self.labels.service

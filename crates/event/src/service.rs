@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::envelope::{Event, EventType};
+use crate::timestamp::Timestamp;
 
 mod check;
 mod metric;
@@ -139,6 +140,10 @@ pub struct Maintenance {
     /// Who does it.
     #[serde(default, alias = "por", skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Until when; until somebody says so, without it.
+    #[serde(default, alias = "ate", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub until: Option<Timestamp>,
 }
 
 impl ServiceFact {

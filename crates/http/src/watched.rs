@@ -187,7 +187,7 @@ pub async fn begin_maintenance(
     }
     app.control().catalogue().known(&id)?;
     let until = lasts.map(|lasts| app.now().saturating_add(lasts.get()));
-    let told = MaintenanceTold { reason: reason.clone(), by: Some(by.clone()) };
+    let told = MaintenanceTold { reason: reason.clone(), by: Some(by.clone()), until };
     let content = Content::Maintenance(Some(Maintenance { by, reason, until }));
     answer(command(&app, &id, vec![content], (EventType::MAINTENANCE_STARTED, told)).await?)
 }

@@ -220,6 +220,10 @@ impl DetectPartition {
                 Judged::PassedOver => {}
                 Judged::Applied(transitions) if transitions.is_empty() => {}
                 Judged::Applied(transitions) => self.report(transitions, arrival, outcome),
+                Judged::Ended(transitions, forgotten) => {
+                    self.report(transitions, arrival, outcome);
+                    self.forget(forgotten, arrival, outcome);
+                }
                 Judged::Refused(reason) | Judged::OutOfPlace(reason) => {
                     outcome.dead_letters.push(self.dead_letter(record, reason, worker));
                 }
@@ -255,9 +259,18 @@ impl DetectPartition {
 
     /// Forgets sensors of which nothing arrived since `before`, and their saved state.
     pub(crate) fn forget_idle(&mut self, before: Timestamp, now: Timestamp, outcome: &mut Outcome) {
+        let forgotten = self.detector.forget_idle(before);
+        self.forget(forgotten, now, outcome);
+    }
+
+    /// Deletes the saved state of series that the detector has forgotten.
+    fn forget(&mut self, series: Vec<String>, now: Timestamp, outcome: &mut Outcome) {
+        if series.is_empty() {
+            return;
+        }
         // Forgetting puts the changed series into another order, on which a flush relies.
         self.flushing = None;
-        for series in self.detector.forget_idle(before) {
+        for series in series {
             let tombstone =
                 ProducerRecord { value: None, ..self.record(series_key(&series), Bytes::new(), now) };
             outcome.state.push(tombstone);

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use farol_bus::{ConsumedRecord, partition_for_key};
-use farol_detect::{PartitionState, ServiceSample};
+use farol_detect::{PartitionState, ServiceNews};
 use farol_event::{AlertTransition, Event, Reading};
 use serde::Deserialize;
 
@@ -64,6 +64,8 @@ impl Place {
 pub(crate) enum Judged {
     /// Rules have judged it.
     Applied(Vec<AlertTransition>),
+    /// Series have ended, and are forgotten.
+    Ended(Vec<AlertTransition>, Vec<String>),
     /// It is nothing that rules judge.
     PassedOver,
     /// It claims to be something that it isn't.
@@ -124,11 +126,17 @@ impl Intake {
             Intake::Readings => reading(record).and_then(|reading| {
                 detector.apply_reading(&reading, offset, arrival).map_err(|e| e.to_string())
             }),
-            Intake::Services => match sample(record) {
+            Intake::Services => match news(record) {
                 Ok(None) => return Judged::PassedOver,
-                Ok(Some(sample)) => match place.refuses(sample.service()) {
-                    None => detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string()),
-                    Some(reason) => return Judged::OutOfPlace(reason),
+                Ok(Some(news)) => match (place.refuses(news.service()), news) {
+                    (Some(reason), _) => return Judged::OutOfPlace(reason),
+                    (None, ServiceNews::Sample(sample)) => {
+                        detector.apply(&sample.measurement(), offset, arrival).map_err(|e| e.to_string())
+                    }
+                    (None, ServiceNews::Ended { service, how }) => {
+                        let (transitions, forgotten) = detector.service_ended(&service, how, offset, arrival);
+                        return Judged::Ended(transitions, forgotten);
+                    }
                 },
                 Err(reason) => Err(reason),
             },
@@ -142,13 +150,13 @@ fn reading(record: &ConsumedRecord) -> Result<Reading<'_>, String> {
     Reading::parse(value, record.timestamp()).map_err(|e| e.to_string())
 }
 
-fn sample(record: &ConsumedRecord) -> Result<Option<ServiceSample>, String> {
+fn news(record: &ConsumedRecord) -> Result<Option<ServiceNews>, String> {
     let value = record.value.as_deref().unwrap_or_default();
     // What isn't even JSON with a type claims nothing.
     match serde_json::from_slice::<Claim<'_>>(value) {
-        Ok(claim) if ServiceSample::is_claimed_by(&claim.event_type) => {}
+        Ok(claim) if ServiceNews::is_claimed_by(&claim.event_type) => {}
         _ => return Ok(None),
     }
     let event = Event::parse(value, record.timestamp()).map_err(|e| e.to_string())?;
-    ServiceSample::of(&event).map_err(|e| e.to_string())
+    ServiceNews::of(&event).map_err(|e| e.to_string())
 }

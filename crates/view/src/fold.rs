@@ -95,7 +95,7 @@ pub(crate) fn version(view: ViewName) -> i64 {
         ViewName::Events => 1,
         ViewName::Pipeline => 3,
         ViewName::Services => 4,
-        ViewName::Silences => 1,
+        ViewName::Silences => 2,
     }
 }
 

@@ -94,3 +94,41 @@ fn other_events_are_none_of_a_silence_and_broken_ones_say_why() {
     let newer = Event { dataversion: 2, ..broken };
     assert!(SilenceFact::of_event(&newer).unwrap_err().contains("newer"));
 }
+
+#[test]
+fn maintenance_of_a_service_is_a_silence_of_its_alerts() {
+    let told = |event_type: EventType, service: &str, seconds: i64, data: serde_json::Value| {
+        Event::new(Uuid::nil(), at(seconds), event_type, service, &data)
+    };
+    let mut book = SilenceBook::default();
+    let mut apply = |event: &Event| {
+        let fact = SilenceFact::of_event(event).unwrap();
+        fact.is_some_and(|fact| book.apply(&fact).is_some()).then(|| book.clone())
+    };
+    let begun = told(
+        EventType::MAINTENANCE_STARTED,
+        "shop \"1\"",
+        10,
+        serde_json::json!({"by": "ana", "reason": "new disk", "until": at(100)}),
+    );
+    let known = apply(&begun).unwrap();
+    let silence = known.get(SilenceId::of_maintenance("shop \"1\"")).unwrap().clone();
+    assert_eq!((silence.created_by.as_str(), silence.comment.as_str()), ("ana", "maintenance: new disk"));
+    assert_eq!((silence.starts_at, silence.ends_at), (at(10), at(100)));
+    let mut its = alert(0);
+    its.labels.insert("service".into(), "shop \"1\"".into());
+    assert!(silence.silences(&its, at(99)) && !silence.silences(&its, at(100)));
+    assert!(!silence.silences(&alert(0), at(50)), "an alert of something else");
+    assert_eq!(apply(&begun).map(|_| ()), None, "read again it changes nothing");
+
+    let ended = told(EventType::MAINTENANCE_ENDED, "shop \"1\"", 50, serde_json::json!({}));
+    assert!(apply(&ended).unwrap().silencing(&its, at(51)).is_empty());
+    let endless = told(EventType::MAINTENANCE_STARTED, "shop \"1\"", 60, serde_json::json!({}));
+    let known = apply(&endless).unwrap();
+    assert_eq!(known.silencing(&its, at(1_000_000)).len(), 1);
+
+    let nonsense = told(EventType::MAINTENANCE_STARTED, "shop", 70, serde_json::json!({"until": "soon"}));
+    assert_eq!(SilenceFact::of_event(&nonsense), Ok(None));
+    let forged = told(EventType::SILENCE_CREATED, "shop", 70, serde_json::json!(silence));
+    assert_eq!(SilenceFact::of_event(&forged), Ok(None), "silences have a source of their own");
+}

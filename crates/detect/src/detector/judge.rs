@@ -11,6 +11,7 @@ use super::series::{Active, Memory, RuleState, just_after};
 use crate::condition::{Condition, Verdict};
 use crate::duration::DurationText;
 use crate::explain::{self, Finding, Found, RateOf};
+use crate::measurement::ServiceEnd;
 use crate::rule::Rule;
 use crate::summary::{Summary, SummaryFacts};
 
@@ -58,6 +59,8 @@ pub(crate) enum EndedBy {
     RuleChanged,
     RuleDisabled,
     NoLongerSelected,
+    /// Its service, by the record at this offset.
+    Service(ServiceEnd, i64),
 }
 
 /// Whether an alert begins with this value, when nothing is remembered of the rule.
@@ -278,7 +281,13 @@ pub(crate) fn arrived(
 }
 
 /// Ends an alert whose rule is no longer there.
-pub(crate) fn ended_by(active: &Active, series: &str, by: EndedBy, now: Timestamp) -> AlertTransition {
+pub(crate) fn ended_by(
+    active: &Active,
+    place: &Place,
+    series: &str,
+    by: EndedBy,
+    now: Timestamp,
+) -> AlertTransition {
     let rule = &active.facts.name;
     let explanation = match by {
         EndedBy::RuleRemoved => format!("The rule `{rule}` was removed while this alert was active."),
@@ -287,9 +296,15 @@ pub(crate) fn ended_by(active: &Active, series: &str, by: EndedBy, now: Timestam
         EndedBy::NoLongerSelected => {
             format!("The rule `{rule}` no longer selects this series, whose labels changed.")
         }
+        EndedBy::Service(ServiceEnd::Stopped, _) => "The service stopped.".to_owned(),
+        EndedBy::Service(ServiceEnd::Removed, _) => "The service was removed.".to_owned(),
+    };
+    let positions = match by {
+        EndedBy::Service(_, offset) => place.positions(vec![offset]),
+        _ => Vec::new(),
     };
     let kind = if active.fired_at.is_some() { TransitionKind::Resolved } else { TransitionKind::Dismissed };
-    let evidence = Evidence { positions: Vec::new(), value: None, explanation };
+    let evidence = Evidence { positions, value: None, explanation };
     transition(kind, now.max(active.changed_at()), active, series, evidence)
 }
 

@@ -440,7 +440,9 @@ fn a_service_with_too_many_metrics_takes_room_from_nobody_and_its_outages_are_st
     let mut tell = |state: &mut PartitionState, event_type, service: &str, data: serde_json::Value| {
         let event = farol_event::Event::new(uuid::Uuid::nil(), at(offset), event_type, service, &data);
         offset += 1;
-        let sample = crate::ServiceSample::of(&event).unwrap().unwrap();
+        let crate::ServiceNews::Sample(sample) = crate::ServiceNews::of(&event).unwrap().unwrap() else {
+            panic!("{event:?} is no sample")
+        };
         state.apply(&sample.measurement(), offset, at(offset))
     };
     let metric =

@@ -31,9 +31,15 @@ impl Partition {
     }
 
     fn apply(&mut self, event: &Event) -> Vec<AlertTransition> {
-        let sample = ServiceSample::of(event).unwrap().unwrap();
         self.offset += 1;
-        self.state.apply(&sample.measurement(), self.offset, event.time).unwrap()
+        match ServiceNews::of(event).unwrap().unwrap() {
+            ServiceNews::Sample(sample) => {
+                self.state.apply(&sample.measurement(), self.offset, event.time).unwrap()
+            }
+            ServiceNews::Ended { service, how } => {
+                self.state.service_ended(&service, how, self.offset, event.time).0
+            }
+        }
     }
 
     /// The same partition in the hands of the next owner.
@@ -166,11 +172,41 @@ labels = { team = "billing" }
 }
 
 #[test]
+fn alerts_of_a_service_that_stops_or_is_removed_end_and_its_series_are_forgotten() {
+    for (event_type, ended, left) in [(EventType::SERVICE_STOPPED, 2, 1), (EventType::SERVICE_REMOVED, 3, 0)]
+    {
+        let mut partition = Partition::new(defaults::rules());
+        partition.apply(&metric(0, "cpu_percent", 99.0));
+        partition.apply(&metric(1, "response_time_ms", 9000.0));
+        partition.apply(&metric(2, "quiet", 1.0));
+        partition.apply(&event(EventType::SYSTEM_UNAVAILABLE, 3, &json!({})));
+        let other = Event { source: "shop-2".to_owned(), ..metric(4, "cpu_percent", 99.0) };
+        partition.apply(&other);
+
+        let told = partition.apply(&event(event_type.clone(), 5, &json!({})));
+        assert_eq!(told.len(), ended, "{event_type}: {told:?}");
+        for transition in &told {
+            assert_eq!((transition.kind, transition.at), (TransitionKind::Resolved, at(5)));
+            let evidence = transition.evidence.as_ref().unwrap();
+            assert!(evidence.explanation.starts_with("The service "), "{evidence:?}");
+            assert_eq!(evidence.positions[0].to_string(), "system-events/1@6");
+        }
+        assert_eq!(partition.state.active_count(), left + 1, "{event_type}: and that of another service");
+        assert_eq!(partition.state.series_count(), left + 1);
+        // Read again after a crash, it changes nothing that came later.
+        let again = partition.apply(&metric(6, "cpu_percent", 99.0));
+        assert_eq!(again[0].kind, TransitionKind::Fired);
+        let (repeated, forgotten) = partition.state.service_ended("shop", ServiceEnd::Removed, 3, at(7));
+        assert_eq!((repeated.len(), forgotten.len()), (0, 0));
+    }
+}
+
+#[test]
 fn only_what_claims_to_be_judged_is_looked_at() {
     for event_type in [EventType::SERVICE_STARTED, EventType::CONSUMER_HEARTBEAT, EventType::ALERT_FIRED] {
-        assert_eq!(ServiceSample::of(&event(event_type, 0, &json!({"nome": 3}))), Ok(None));
+        assert_eq!(ServiceNews::of(&event(event_type, 0, &json!({"nome": 3}))), Ok(None));
     }
-    assert!(ServiceSample::of(&event(EventType::METRIC_COLLECTED, 0, &json!({"nome": "x"}))).is_err());
+    assert!(ServiceNews::of(&event(EventType::METRIC_COLLECTED, 0, &json!({"nome": "x"}))).is_err());
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod plant;
 mod readings;
 mod rules;
 mod running;
+mod service_alerts;
 mod services;
 mod views;
 mod webhooks;

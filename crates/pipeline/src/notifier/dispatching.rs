@@ -19,13 +19,13 @@ use farol_alert::dispatch::ReceiverRules;
 use farol_alert::group::Ended;
 use farol_alert::notification::ToldTransition;
 use farol_alert::route::GroupKey;
-use farol_alert::silence::{self, SilenceFact};
+use farol_alert::silence::SilenceFact;
 use farol_alert::{DeliveryRecord, Dispatcher, InhibitRule, Routes, from_event};
 use farol_bus::{
     Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, OffsetSpec, Polled,
     ProducerRecord, StartAt, TopicPartition, TransactionalProducer,
 };
-use farol_event::{Event, EventType};
+use farol_event::{Event, EventHead, EventType};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -286,11 +286,12 @@ impl Run<'_> {
 
     /// Whether it changed anything.
     fn silence(&mut self, record: &ConsumedRecord) -> bool {
-        // Nearly all events are about something else, and their key tells so without reading them.
-        if record.key.as_deref() != Some(silence::SOURCE.as_bytes()) {
+        // Nearly all events are about something else, and their type tells so without reading them whole.
+        let Some(value) = record.value.as_deref() else { return false };
+        if !EventHead::parse(value).is_some_and(|head| SilenceFact::is_told_by(&head.event_type)) {
             return false;
         }
-        let event = record.value.as_deref().and_then(|value| Event::parse(value, record.timestamp()).ok());
+        let event = Event::parse(value, record.timestamp()).ok();
         match event.as_ref().map(SilenceFact::of_event) {
             Some(Ok(Some(fact))) => self.dispatcher.apply_silence(&fact),
             Some(Err(problem)) => {

@@ -108,7 +108,7 @@ impl Announced {
             ServiceFact::MaintenanceStarted(told) => Some(Maintenance {
                 by: told.by.unwrap_or_else(|| NOBODY_IN_PARTICULAR.to_owned()),
                 reason: told.reason,
-                until: None,
+                until: told.until,
             }),
             // Told also if there seems to be none: what began just before it may not have reached the catalogue yet.
             ServiceFact::MaintenanceEnded(_) => None,

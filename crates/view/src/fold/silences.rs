@@ -1,6 +1,6 @@
 //! View `silences`: what somebody silenced, until when, and who ended it before its time.
 //!
-//! What follows from what is decided by [`farol_alert::silence::folded`]; here its outcome is kept. All events about silences share a key,
+//! What follows from what is decided by [`farol_alert::silence::folded`]; here its outcome is kept. All events about a silence share a key,
 //! and so a partition: their order is the log's.
 
 use farol_alert::SilenceFact;
@@ -34,7 +34,7 @@ pub(crate) fn apply(
     tally: &mut Tally,
 ) -> rusqlite::Result<()> {
     for record in decoded.events_from(starts) {
-        if record.event.source == silence::SOURCE {
+        if SilenceFact::is_told_by(record.event.event_type.as_str()) {
             match SilenceFact::of_event(&record.event) {
                 Ok(Some(fact)) => keep(transaction, &fact)?,
                 Ok(None) => {}

@@ -23,7 +23,8 @@ const EXPIRED_SHOWN = 20;
 const book = signal(null);
 const asked = signal(null);
 
-const tellsOfSilence = (event) => event.type === "silencio_criado" || event.type === "silencio_expirado";
+const TELL_OF_SILENCES = ["silencio_criado", "silencio_expirado", "servico_em_manutencao", "servico_em_operacao"];
+const tellsOfSilence = (event) => TELL_OF_SILENCES.includes(event.type);
 
 /** Keeps the book while it is mounted; `onChange` when a silence came or went. */
 export function useSilences(onChange) {
