@@ -16,6 +16,7 @@
 mod attempts;
 mod direct;
 mod dispatching;
+mod owed;
 mod progress;
 mod receiver;
 mod silences;
@@ -179,7 +180,7 @@ pub(crate) fn start(
             silences: silences.clone(),
             channel,
         };
-        tasks.spawn(direct.run(stop.child_token()));
+        tasks.spawn(Arc::new(direct).run(stop.child_token()));
     }
     let dispatching = Dispatching {
         bus: Arc::clone(deps.bus),

@@ -126,7 +126,7 @@ impl Line {
     }
 
     /// The same; waits until there is one. At most [`MAX_WAITING`] may.
-    pub(super) async fn place(&self) -> bulkhead::Permit {
+    async fn place(&self) -> bulkhead::Permit {
         loop {
             match self.places.acquire().await {
                 Ok(place) => return place,
@@ -137,11 +137,22 @@ impl Line {
         }
     }
 
-    /// Tries until delivered or given up.
+    /// Tries until delivered or given up. The caller holds a place.
     pub(super) async fn tell(&self, telling: &Telling<'_>, attempt: &TryOnce<'_>) -> Ended {
+        self.tell_until_ended(telling, attempt, false).await
+    }
+
+    /// The same with a place for each attempt: what waits to be tried again holds up nothing else.
+    pub(super) async fn tell_in_turn(&self, telling: &Telling<'_>, attempt: &TryOnce<'_>) -> Ended {
+        self.tell_until_ended(telling, attempt, true).await
+    }
+
+    async fn tell_until_ended(&self, telling: &Telling<'_>, attempt: &TryOnce<'_>, in_turn: bool) -> Ended {
         let mut tries = self.retry.tries();
         loop {
+            let place = if in_turn { Some(self.place().await) } else { None };
             let came_to = self.once(attempt).await;
+            drop(place);
             let delay = delay(&mut tries, &came_to);
             if delay.is_none() || !matches!(came_to, Attempt::Rejected { .. }) {
                 self.record(telling, tries.made(), &came_to, delay.is_some()).await;

@@ -3,30 +3,30 @@
 //!
 //! A channel's position is committed once every notification before it is delivered or given up. After a crash the ones
 //! in between are delivered again, with the same `Idempotency-Key`: at least once. A new channel begins with the alerts
-//! that come after it. Channels don't share anything, so a dead webhook delays only its own deliveries; of those, those of one poll
-//! wait at a time, and the topic holds the rest.
+//! that come after it. Channels don't share anything, so a dead webhook delays only its own deliveries, and an alert that a webhook
+//! doesn't take delays only what comes of its own series ([`Owed`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farol_alert::{DeliveryRecord, NotificationPayload, NotifyOn, Suppression, from_event};
-use farol_bus::{
-    Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled, TopicPartition,
-};
+use farol_bus::{Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled};
 use farol_event::{AlertTransition, Event, EventType};
-use futures_util::stream;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::attempts::{Line, MAX_WAITING, Telling};
+use super::attempts::{Line, Telling};
+use super::owed::Owed;
 use super::progress::{HEARTBEAT_INTERVAL, Progress, keep_reporting};
 use super::silences::SharedSilences;
-use crate::supervision::caught;
+use crate::supervision::{caught, unless_it_panics};
 use crate::system_events::{SystemEvents, now};
 use crate::webhook::Webhook;
 
+/// How often positions are committed while notifications are on their way.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a failed channel waits before it starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
@@ -55,7 +55,7 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match caught(self.follow(&stop)).await {
                 Ok(()) => return,
@@ -71,7 +71,7 @@ impl Direct {
         }
     }
 
-    async fn follow(&self, stop: &CancellationToken) -> Result<(), BusError> {
+    async fn follow(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), BusError> {
         let name = format!("notifier-{}", self.channel.name());
         let mut consumer = self
             .bus
@@ -95,57 +95,57 @@ impl Direct {
     }
 
     async fn deliver_all(
-        &self,
+        self: &Arc<Self>,
         consumer: &mut dyn Consumer,
         progress: &Mutex<Progress>,
         stop: &CancellationToken,
     ) -> Result<(), BusError> {
-        while !stop.is_cancelled() {
+        let mut owed = Owed::default();
+        let mut on_their_way = JoinSet::new();
+        let mut committed_at = Instant::now();
+        loop {
+            for next in owed.take_ready() {
+                let this = Arc::clone(self);
+                on_their_way.spawn(async move {
+                    unless_it_panics(this.deliver(&next.transition)).await;
+                    next
+                });
+            }
+            if on_their_way.is_empty() || committed_at.elapsed() >= COMMIT_INTERVAL {
+                committed_at = Instant::now();
+                let moved = owed.take_commits();
+                if !moved.is_empty() {
+                    consumer.commit(moved).await?;
+                }
+            }
             let polled = tokio::select! {
-                polled = consumer.poll(HEARTBEAT_INTERVAL) => polled?,
                 () = stop.cancelled() => return Ok(()),
+                Some(ended) = on_their_way.join_next() => {
+                    // A task ends with a panic only if it is told to end.
+                    if let Ok(ended) = ended {
+                        owed.ended(&ended, progress);
+                    }
+                    continue;
+                }
+                polled = consumer.poll(HEARTBEAT_INTERVAL), if owed.has_room() => polled?,
             };
-            let batches = match polled {
+            match polled {
                 // Where a new channel begins is remembered at once: alerts that come while it is down are owed.
                 Polled::Assigned(assignment) => {
                     progress.lock().gain(&assignment.partitions);
                     consumer.commit(assignment.partitions.into_iter().collect()).await?;
-                    continue;
                 }
                 Polled::Revoked(lost) => {
                     progress.lock().lose(&lost);
-                    continue;
+                    owed.lose(&lost);
                 }
-                Polled::Records(batches) => batches,
-            };
-            let offsets: BTreeMap<TopicPartition, i64> =
-                batches.iter().map(|b| (b.partition.clone(), b.next_offset)).collect();
-            if offsets.is_empty() {
-                continue;
-            }
-            progress.lock().waiting(&batches);
-            // One series' notifications go out one after the other: nobody is to hear of the end before the beginning.
-            let mut by_series: BTreeMap<String, Vec<AlertTransition>> = BTreeMap::new();
-            for record in batches.iter().flat_map(|b| b.records.iter()) {
-                if let Some(transition) = due(record) {
-                    by_series.entry(transition.alert.series.clone()).or_default().push(transition);
+                Polled::Records(batches) => {
+                    for batch in &batches {
+                        owed.take(batch, progress);
+                    }
                 }
-            }
-            let series = stream::iter(by_series.into_values());
-            let all = series.for_each_concurrent(MAX_WAITING, |transitions| async move {
-                for transition in &transitions {
-                    self.deliver(transition).await;
-                }
-            });
-            tokio::select! {
-                () = all => {
-                    consumer.commit(offsets).await?;
-                    progress.lock().done(&batches);
-                }
-                () = stop.cancelled() => return Ok(()),
             }
         }
-        Ok(())
     }
 
     async fn deliver(&self, transition: &AlertTransition) {
@@ -165,17 +165,16 @@ impl Direct {
             self.events.announce(EventType::NOTIFICATION_ATTEMPTED, &alert.series, &record).await;
             return;
         }
-        let _place = line.place().await;
         let payload = NotificationPayload::new(transition, None);
         let (body, key) = (bytes::Bytes::from(payload.to_json()), payload.id.to_string());
         let target = webhook.settings().url_for_people();
         let telling = Telling { source: &alert.series, target: &target, told: &[transition.into()] };
-        line.tell(&telling, &|| webhook.post(body.clone(), &key).boxed()).await;
+        line.tell_in_turn(&telling, &|| webhook.post(body.clone(), &key).boxed()).await;
     }
 }
 
 /// The transition that a record tells of, if it is one to notify about.
-fn due(record: &ConsumedRecord) -> Option<AlertTransition> {
+pub(super) fn due(record: &ConsumedRecord) -> Option<AlertTransition> {
     let event = Event::parse(record.value.as_deref()?, record.timestamp()).ok()?;
     let transition = from_event(&event).ok()?;
     NotifyOn::default().wants(transition.kind).then_some(transition)

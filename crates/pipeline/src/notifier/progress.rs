@@ -28,11 +28,10 @@ impl Progress {
         self.lag.retain(|partition, _| !partitions.contains(partition));
     }
 
-    pub(super) fn waiting(&mut self, batches: &[ConsumedBatch]) {
-        for batch in batches {
-            let first = batch.records.first().map_or(batch.next_offset, |record| record.offset);
-            self.lag.insert(batch.partition.clone(), batch.end_offset - first);
-        }
+    /// So many records of a partition are still to be dealt with, and so many more have been.
+    pub(super) fn came_to(&mut self, partition: &TopicPartition, lag: i64, processed: u64) {
+        self.lag.insert(partition.clone(), lag);
+        self.processed += processed;
     }
 
     pub(super) fn done(&mut self, batches: &[ConsumedBatch]) {
