@@ -9,6 +9,7 @@
 
 mod connect;
 mod http;
+mod resolve;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -128,6 +129,7 @@ pub trait Prober: Send + Sync + 'static {
 /// Asks over the network.
 #[derive(Default)]
 pub struct NetworkProber {
+    resolver: resolve::Resolver,
     /// Made when it is first needed: reading the system's certificates takes a while.
     tls: OnceCell<Result<std::sync::Arc<rustls::ClientConfig>, String>>,
 }
@@ -138,7 +140,7 @@ impl Prober for NetworkProber {
         let began = tokio::time::Instant::now();
         match target {
             Target::Http(http) => self.ask(http, reach, began).await,
-            Target::Tcp(at) => match connect::connect(at, reach).await {
+            Target::Tcp(at) => match self.connect(at, reach).await {
                 Ok(_) => ProbeAnswer { outcome: Ok(()), response_time: Some(began.elapsed()) },
                 Err(failure) => ProbeAnswer::none(failure),
             },

@@ -17,7 +17,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::connect::connect;
 use super::{Failure, NetworkProber, ProbeAnswer, Reach};
 use crate::target::{HttpTarget, HttpUrl};
 
@@ -58,7 +57,7 @@ impl NetworkProber {
     }
 
     async fn get(&self, url: &HttpUrl, reach: Reach) -> Result<(Response<Incoming>, Driver), Failure> {
-        let stream = connect(url.at(), reach).await?;
+        let stream = self.connect(url.at(), reach).await?;
         if !url.is_https() {
             return exchange(url, TokioIo::new(stream)).await;
         }
