@@ -17,7 +17,7 @@ pub const MAX_SUBJECT_CHARS: usize = 200;
 /// The words of one e-mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// `[CRITICAL] firing: temp-1: 41.5 °C is above 40 °C (and 2 more)`.
+    /// `[CRITICAL] firing: temp-1: 41.5 °C is above 40 °C (and 2 more)`; with nothing but ends, `[INFO] resolved: …`.
     pub subject: String,
     /// For readers of plain text.
     pub text: String,
@@ -42,8 +42,7 @@ fn all(notification: &Notification) -> impl Iterator<Item = &Alert> {
 
 fn subject(notification: &Notification) -> String {
     let worst = |alerts: &[Alert]| alerts.iter().map(|alert| alert.severity).max();
-    let severity = worst(&notification.firing).or_else(|| worst(&notification.resolved));
-    let severity = severity.unwrap_or(Severity::Info).as_str().to_uppercase();
+    let severity = worst(&notification.firing).unwrap_or(Severity::Info).as_str().to_uppercase();
     let state = match (notification.reason, notification.firing.is_empty()) {
         (_, true) => "resolved",
         (Reason::Repeat, false) => "still firing",

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use farol_event::{Alert, AlertId, AlertStatus, AlertTransition, Timestamp, TransitionKind};
+use farol_event::{Alert, AlertId, AlertStatus, AlertTransition, Severity, Timestamp, TransitionKind};
 use serde::{Deserialize, Serialize};
 
 use crate::group::Suppression;
@@ -61,6 +61,8 @@ pub struct NotificationPayload {
     pub transition: TransitionKind,
     /// When it happened.
     pub at: Timestamp,
+    /// How much it asks for: the alert's severity, but of an end `info`.
+    pub level: Severity,
     /// One sentence for people about the alert.
     pub summary: String,
     /// One sentence about what was found, if it was a finding.
@@ -82,6 +84,7 @@ impl NotificationPayload {
             id: crate::record::event_id(alert.id, transition.kind, transition.at),
             transition: transition.kind,
             at: transition.at,
+            level: if transition.kind == TransitionKind::Resolved { Severity::Info } else { alert.severity },
             summary: alert.summary.clone(),
             explanation: transition.evidence.as_ref().map(|evidence| evidence.explanation.clone()),
             url,

@@ -36,8 +36,9 @@ pub const MAX_THRESHOLD: u32 = 100;
 const MAX_ADDRESS_CHARS: usize = 512;
 /// Unless a check says otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
-/// Unless a check says otherwise; no longer than its interval.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unless a check says otherwise; no longer than its interval. Longer than what the built-in rule finds slow (5 s), so that a slow
+/// answer is a warning and not an outage.
+const DEFAULT_TIMEOUT: Duration = DEFAULT_INTERVAL;
 const DEFAULT_DOWN_AFTER: u32 = 3;
 const DEFAULT_UP_AFTER: u32 = 2;
 /// A heartbeat that is missing is missing: whoever wants patience writes a longer time to live.
@@ -162,7 +163,7 @@ pub struct CheckText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "10s"))]
     interval: Option<DurationText>,
-    /// How long an answer may take, from 10ms to 60s and no longer than the interval; 5s by default.
+    /// How long an answer may take, from 10ms to 60s and no longer than the interval; 10s by default, or the interval if that is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "5s"))]
     timeout: Option<DurationText>,

@@ -32,7 +32,7 @@ fn subject_says_severity_state_and_the_gravest_summary() {
         (notification(Reason::Repeat, vec![warning], vec![]), "[WARNING] still firing: temp-2 is warm"),
         (
             notification(Reason::Resolved, vec![], vec![resolved(0)]),
-            "[CRITICAL] resolved: temp-1: 41.5 °C is above 40 °C",
+            "[INFO] resolved: temp-1: 41.5 °C is above 40 °C",
         ),
     ] {
         assert_eq!(Mail::new(&notification, None).subject, expected);

@@ -30,6 +30,8 @@ fn the_payload_is_the_documented_one() {
     assert_eq!(serde_json::from_slice::<NotificationPayload>(&payload.to_json()).unwrap(), payload);
     let record = crate::record::to_event(&transition(TransitionKind::Fired, 0, 5), None);
     assert_eq!(payload.id.to_string(), record.id);
+    let ended = NotificationPayload::new(&transition(TransitionKind::Resolved, 0, 9), None);
+    assert_eq!((ended.level, ended.alert.severity), (Severity::Info, Severity::Critical));
 }
 
 #[test]
