@@ -219,9 +219,12 @@ pub enum BusError {
     /// The engine is closing or closed.
     #[error("the bus is closed")]
     Closed,
-    /// The engine can't be reached at present.
+    /// The engine can't be used for this at present.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
+    /// Nobody answers: no broker of the cluster can be reached at present.
+    #[error("no broker answers")]
+    Unreachable,
     /// The call makes no sense in the present state (commit without begin, assign with a group).
     #[error("{0}")]
     InvalidState(String),
@@ -230,13 +233,21 @@ pub enum BusError {
 impl BusError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, BusError::Unavailable(_))
+        matches!(self, BusError::Unavailable(_) | BusError::Unreachable)
     }
 }
 
 /// An engine. Cheap to clone behind an [`Arc`].
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
+    /// Asks whether the engine answers at all. An embedded one always does.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`] if nobody answers within `limit`.
+    async fn check(&self, _limit: Duration) -> Result<(), BusError> {
+        Ok(())
+    }
+
     /// Creates a topic. Returns when it can be used.
     async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError>;
 

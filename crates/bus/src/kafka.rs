@@ -25,12 +25,13 @@
 //!
 //! # Failures
 //!
-//! [`BusError::Unavailable`] while no broker answers; librdkafka connects again by itself. A consumer says so once each time
-//! that it loses its last broker. A producer with a fatal error is replaced at the next send; a transactional one must be replaced
+//! [`BusError::Unreachable`] or [`BusError::Unavailable`] while no broker answers; librdkafka connects again by itself. A consumer says so
+//! once each time that it loses its last broker. Other calls wait for one that may come back, each for its own time, and name what
+//! they were about: whether anybody answers at all is asked by [`Bus::check`]. A producer with a fatal error is replaced at the next send; a transactional one must be replaced
 //! by its user. An offset that is gone is reset as the settings say, and logged.
 //!
 //! Modules, in reading order: `client` (settings of librdkafka, what it logs), `consumer`, `producer`, `transaction`,
-//! `admin`, `members` (what members own, as the group's leader encoded it), `error`.
+//! `admin`, `reason` (why a change was refused, in the broker's words), `members` (what members own, as the group's leader encoded it), `error`.
 
 mod admin;
 mod client;
@@ -38,6 +39,7 @@ mod consumer;
 mod error;
 mod members;
 mod producer;
+mod reason;
 mod transaction;
 
 use std::collections::BTreeMap;
@@ -128,7 +130,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl KafkaBus {
-    /// Makes the clients. Nothing is connected until something is asked; [`KafkaBus::check`] asks.
+    /// Makes the clients. Nothing is connected until something is asked; [`Bus::check`] asks.
     ///
     /// # Errors
     /// [`BusError::InvalidState`] if the options can't be used.
@@ -137,15 +139,6 @@ impl KafkaBus {
         let admin = Arc::new(client::admin_client(&options)?);
         let (rebalances, _) = broadcast::channel(REBALANCES_KEPT);
         Ok(Arc::new(Self { options, client: Arc::new(client), admin, rebalances }))
-    }
-
-    /// Asks whether a broker answers.
-    ///
-    /// # Errors
-    /// [`BusError::Unavailable`] if none does within `limit`.
-    pub async fn check(&self, limit: Duration) -> Result<(), BusError> {
-        let client = Arc::clone(&self.client);
-        blocking(move || admin::check(&client, limit)).await
     }
 
     /// The cluster that is asked.
@@ -182,7 +175,7 @@ impl KafkaBus {
     /// # Errors
     /// [`BusError::UnknownTopicOrPartition`], or that the cluster refuses or can't be reached.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), BusError> {
-        admin::delete_topic(&self.admin, topic).await
+        admin::delete_topic(&self.options, &self.admin, topic).await
     }
 
     /// Deletes a group without members, and the offsets that it has committed.
@@ -196,8 +189,13 @@ impl KafkaBus {
 
 #[async_trait]
 impl Bus for KafkaBus {
+    async fn check(&self, limit: Duration) -> Result<(), BusError> {
+        let client = Arc::clone(&self.client);
+        blocking(move || admin::check(&client, limit)).await
+    }
+
     async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError> {
-        admin::create_topic(&self.admin, &self.client, spec).await
+        admin::create_topic(&self.options, &self.admin, &self.client, spec).await
     }
 
     async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError> {

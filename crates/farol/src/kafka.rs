@@ -32,12 +32,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 async fn connect(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<KafkaBus>> {
     let bus = bus(settings, client_id)?;
     if let Err(error) = bus.check(ANSWER_LIMIT).await {
-        let reason = match error {
-            BusError::Unavailable(reason) => reason,
-            other => other.to_string(),
+        let problem = match error {
+            BusError::Unreachable => "does not answer".to_owned(),
+            other => format!("can't be used: {other}"),
         };
         anyhow::bail!(
-            "{} does not answer: {reason}\n  is Farol running there? Name another broker with --brokers (setting kafka.brokers, KAFKA_BROKERS); if it asks who you are, \
+            "{} {problem}\n  is Farol running there? Name another broker with --brokers (setting kafka.brokers, KAFKA_BROKERS); if it asks who you are, \
              set kafka.username and kafka.password",
             bus.brokers()
         );

@@ -247,7 +247,7 @@ impl From<BusError> for Problem {
             BusError::Closed => {
                 Self::unavailable("the server is shutting down; nothing of this request was confirmed")
             }
-            BusError::Unavailable(_) => {
+            BusError::Unavailable(_) | BusError::Unreachable => {
                 Self::unavailable(format!("{error}; nothing of this request was confirmed"))
             }
             other => Self::internal("asking the log", &other),

@@ -59,7 +59,7 @@ pub use system_events::SystemEvents;
 pub use topics::{TopicNames, TopicOverride, create_missing_topics, default_topics, ensure_topics};
 pub use view_runner::{ViewProgress, ViewsProgress};
 pub use webhook::WebhookSettings;
-pub use workers::{LoneWorker, WorkerError, WorkerState, WorkerStatus, Workers};
+pub use workers::{LoneWorker, Stopped, WorkerError, WorkerState, WorkerStatus, Workers};
 
 /// How the pipeline runs.
 #[derive(Debug, Clone)]

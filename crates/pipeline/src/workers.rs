@@ -28,6 +28,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_FENCED: u32 = 3;
 /// After this long, whoever had the worker's name is gone.
 const UNDISTURBED: Duration = Duration::from_secs(300);
+/// How often a running worker looks whether the bus answers, and how long the bus may take. Single calls wait for longer, each for what it
+/// is about; a worker whose bus is away should say so, and soon.
+const CHECK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 
 /// Whether a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -196,6 +199,16 @@ impl Drop for StoppedOnDrop {
     }
 }
 
+/// How a worker ended that was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopped {
+    /// It has committed and left its groups.
+    InOrder,
+    /// It had failed, mostly because the bus was away, and could not commit. What it had not committed is evaluated again by whoever takes
+    /// the partitions over, to the same result.
+    Failing,
+}
+
 /// One worker, run by a process that has nothing else: no views, no store.
 pub struct LoneWorker {
     /// Its name among the group's members; also what its transactions are known by, so no two may have the same.
@@ -215,7 +228,7 @@ impl LoneWorker {
     ///
     /// # Errors
     /// [`BusError::Fenced`] when somebody else uses its name; or that the bus gives no producer.
-    pub async fn run(self, stop: &CancellationToken) -> Result<(), BusError> {
+    pub async fn run(self, stop: &CancellationToken) -> Result<Stopped, BusError> {
         let deps = WorkerDeps {
             events: SystemEvents::new(self.bus.as_ref()).await?,
             bus: self.bus,
@@ -233,7 +246,7 @@ async fn run_until_stopped(
     deps: &Arc<WorkerDeps>,
     name: &str,
     stop: &CancellationToken,
-) -> Result<(), BusError> {
+) -> Result<Stopped, BusError> {
     let both = stop.child_token();
     let member = async |intake| {
         let ended = run_member(deps, intake, name, &both).await;
@@ -241,7 +254,7 @@ async fn run_until_stopped(
         ended
     };
     let (readings, services) = tokio::join!(member(Intake::Readings), member(Intake::Services));
-    readings.and(services)
+    Ok(readings?.max(services?))
 }
 
 async fn run_member(
@@ -249,16 +262,18 @@ async fn run_member(
     intake: Intake,
     name: &str,
     stop: &CancellationToken,
-) -> Result<(), BusError> {
+) -> Result<Stopped, BusError> {
     let mut pause = FIRST_PAUSE;
     let (mut errors, mut fenced) = (0, 0);
+    let mut stopped = Stopped::InOrder;
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
-        match caught(DetectWorker::new(Arc::clone(deps), intake, name, errors).run(stop)).await {
-            Ok(()) => return Ok(()),
-            Err(BusError::Closed) if stop.is_cancelled() => return Ok(()),
+        let worker = DetectWorker::new(Arc::clone(deps), intake, name, errors);
+        match run_while_answered(deps.bus.as_ref(), worker, stop).await {
+            Ok(()) => return Ok(Stopped::InOrder),
+            Err(BusError::Closed) if stop.is_cancelled() => return Ok(stopped),
             Err(error) => {
-                errors += 1;
+                (errors, stopped) = (errors + 1, Stopped::Failing);
                 // A run that lasted was healthy: its failure is a new story.
                 if began.elapsed() > MAX_PAUSE {
                     pause = FIRST_PAUSE;
@@ -276,9 +291,45 @@ async fn run_member(
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
         }
     }
-    Ok(())
+    Ok(stopped)
+}
+
+/// One run, for as long as the bus answers. What a run leaves behind that ends in the middle of a call is settled by the next one: its
+/// producer ends the last one's transaction, one way or the other, before it reads what was committed.
+async fn run_while_answered(
+    bus: &dyn Bus,
+    worker: DetectWorker,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    let answers = async || {
+        tokio::select! {
+            answered = bus.check(CHECK.1) => answered,
+            () = stop.cancelled() => Ok(()),
+        }
+    };
+    let lost = async {
+        loop {
+            tokio::time::sleep(CHECK.0).await;
+            if let Err(lost) = bus.check(CHECK.1).await {
+                return lost;
+            }
+        }
+    };
+    answers().await?;
+    if stop.is_cancelled() {
+        return Err(BusError::Closed);
+    }
+    let ended = tokio::select! {
+        ended = caught(worker.run(stop)) => ended,
+        lost = lost => return Err(lost),
+    };
+    // Which call notices first is chance. If nobody answers, that is what there is to say.
+    if matches!(&ended, Err(BusError::Unavailable(_))) {
+        answers().await?;
+    }
+    ended
 }

@@ -12,9 +12,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::CALL_LIMIT;
 use super::client::{Logging, blocking};
 use super::error::{bus_error, code_error, describe};
+use super::{CALL_LIMIT, KafkaOptions, reason};
 use crate::engine::{BusError, OffsetSpec, TopicDescription, TopicSpec};
 use crate::record::TopicPartition;
 
@@ -36,7 +36,7 @@ pub(super) fn check(client: &BaseConsumer<Logging>, limit: Duration) -> Result<(
         Ok(_) => Ok(()),
         Err(error) => match error.rdkafka_error_code() {
             Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut) | None => {
-                Err(BusError::Unavailable("no connection".to_owned()))
+                Err(BusError::Unreachable)
             }
             Some(code) => match code_error(code, "the brokers") {
                 error @ BusError::InvalidState(_) => Err(error),
@@ -47,6 +47,7 @@ pub(super) fn check(client: &BaseConsumer<Logging>, limit: Duration) -> Result<(
 }
 
 pub(super) async fn create_topic(
+    options: &KafkaOptions,
     admin: &AdminClient<Logging>,
     client: &Arc<BaseConsumer<Logging>>,
     spec: TopicSpec,
@@ -61,8 +62,16 @@ pub(super) async fn create_topic(
     for (key, value) in &spec.config {
         topic = topic.set(key, value);
     }
-    let created = admin.create_topics([&topic], &options()).await;
-    each(created, &spec.name).map_err(|error| with_config(error, &spec.config))?;
+    let created = admin.create_topics([&topic], &request_options()).await;
+    if let Err(error) = each(created, &spec.name) {
+        if !is_refusal(&error) {
+            return Err(error);
+        }
+        return Err(match reason::of_creation(options, &spec).await {
+            Some(said) => refused(&spec.name, &said),
+            None => with_config(error, &spec.config),
+        });
+    }
     let (client, partitions) = (Arc::clone(client), spec.partitions);
     blocking(move || wait_until_ready(&client, &spec.name, partitions)).await
 }
@@ -79,7 +88,7 @@ pub(super) async fn configure_topic(
     for (key, value) in config {
         change = change.set(key, value);
     }
-    admin.alter_configs([&change], &options()).await.map_err(|error| bus_error(&error, topic))?;
+    admin.alter_configs([&change], &request_options()).await.map_err(|error| bus_error(&error, topic))?;
     // The client library doesn't say whether the topic took it, so it is asked.
     let deadline = Instant::now() + CONFIGURED_LIMIT;
     while overrides(admin, topic).await? != *config {
@@ -95,7 +104,7 @@ pub(super) async fn configure_topic(
 /// The configuration of one topic where it differs from the defaults.
 async fn overrides(admin: &AdminClient<Logging>, topic: &str) -> Result<BTreeMap<String, String>, BusError> {
     let resource = ResourceSpecifier::Topic(topic);
-    let answers = admin.describe_configs([&resource], &options()).await;
+    let answers = admin.describe_configs([&resource], &request_options()).await;
     match answers.map_err(|error| bus_error(&error, topic))?.into_iter().next() {
         Some(Ok(resource)) => Ok(dynamic(resource)),
         Some(Err(code)) => Err(code_error(code, topic)),
@@ -108,13 +117,36 @@ fn dynamic(resource: ConfigResource) -> BTreeMap<String, String> {
     entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
-pub(super) async fn delete_topic(admin: &AdminClient<Logging>, topic: &str) -> Result<(), BusError> {
+pub(super) async fn delete_topic(
+    options: &KafkaOptions,
+    admin: &AdminClient<Logging>,
+    topic: &str,
+) -> Result<(), BusError> {
     check_name(topic)?;
-    each(admin.delete_topics(&[topic], &options()).await, topic)
+    match each(admin.delete_topics(&[topic], &request_options()).await, topic) {
+        Err(error) if is_refusal(&error) => match reason::of_deletion(options, topic).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(said)) => Err(refused(topic, &said)),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+/// A refusal in the brokers' words, which may begin with the topic themselves.
+fn refused(topic: &str, said: &str) -> BusError {
+    let named = said.strip_prefix(&format!("topic `{topic}`"));
+    let problem = named.map_or(said, |rest| rest.trim_start_matches([':', ' '])).to_owned();
+    BusError::InvalidTopic { topic: topic.to_owned(), problem }
+}
+
+/// Whether it is the brokers' judgement on what is wanted of a topic, which they give a reason for.
+fn is_refusal(error: &BusError) -> bool {
+    matches!(error, BusError::InvalidTopic { .. } | BusError::InvalidState(_))
 }
 
 pub(super) async fn delete_group(admin: &AdminClient<Logging>, group: &str) -> Result<(), BusError> {
-    each(admin.delete_groups(&[group], &options()).await, &format!("group {group}"))
+    each(admin.delete_groups(&[group], &request_options()).await, &format!("group {group}"))
 }
 
 pub(super) async fn topics(
@@ -128,7 +160,7 @@ pub(super) async fn topics(
     for part in names.chunks(TOPICS_A_REQUEST) {
         let resources: Vec<_> = part.iter().map(|name| ResourceSpecifier::Topic(name.as_str())).collect();
         let answers = admin
-            .describe_configs(&resources, &options())
+            .describe_configs(&resources, &request_options())
             .await
             .map_err(|error| bus_error(&error, "the topics' configuration"))?;
         // A topic that was deleted in between has no answer, and is left out.
@@ -145,9 +177,19 @@ pub(super) async fn topics(
 
 /// The topic's bound on a record, if it can be had.
 pub(super) async fn max_record_bytes(admin: &AdminClient<Logging>, topic: &str) -> Option<usize> {
-    let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await.ok()?;
-    let resource = answers.into_iter().flatten().next()?;
-    resource.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    config(admin, topic, "max.message.bytes").await?.parse().ok()
+}
+
+/// Whether the topic keeps the newest record of each key only.
+pub(super) async fn is_compacted(admin: &AdminClient<Logging>, topic: &str) -> bool {
+    config(admin, topic, "cleanup.policy").await.is_some_and(|policy| policy.contains("compact"))
+}
+
+/// One setting of a topic, if it can be had.
+async fn config(admin: &AdminClient<Logging>, topic: &str, key: &str) -> Option<String> {
+    let resource = ResourceSpecifier::Topic(topic);
+    let answers = admin.describe_configs([&resource], &request_options()).await.ok()?;
+    answers.into_iter().flatten().next()?.get(key)?.value.clone()
 }
 
 /// Partitions that have no leader at the moment get one soon, so that is waited for.
@@ -334,6 +376,6 @@ fn given(config: &BTreeMap<String, String>) -> String {
     config.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
 }
 
-fn options() -> AdminOptions {
+fn request_options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(CALL_LIMIT)).operation_timeout(Some(CALL_LIMIT))
 }

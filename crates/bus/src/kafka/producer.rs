@@ -211,6 +211,10 @@ impl KnownTopics {
             // The next send looks again.
             self.known.lock().remove(topic);
         }
+        if code == Code::InvalidRecord && admin::is_compacted(&self.admin, topic).await {
+            let problem = "a record was refused; the topic is compacted, so each record must have a key";
+            return BusError::InvalidState(format!("{topic}: {problem}"));
+        }
         if !matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize)
         {
             return code_error(code, topic);

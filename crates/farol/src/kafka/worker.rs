@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use farol_bus::kafka::{KafkaBus, KafkaOptions};
@@ -13,8 +13,8 @@ use farol_bus::{Bus, BusError, TopicPartition};
 use farol_detect::RuleSet;
 use farol_event::Timestamp;
 use farol_pipeline::{
-    LoneWorker, Observer, RuleSources, RulesFollower, RulesHandle, TopicNames, WorkerNews, WorkerSettings,
-    create_missing_topics, default_topics,
+    LoneWorker, Observer, RuleSources, RulesFollower, RulesHandle, Stopped, TopicNames, WorkerNews,
+    WorkerSettings, create_missing_topics, default_topics,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,22 +38,12 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
     let own = (!arguments.rules.is_empty()).then(|| own_rules(arguments, settings)).transpose()?;
     client::until_interrupted(|stop| async move {
         say(format_args!("worker {name} of group {}, brokers {}", settings.pipeline.group, bus.brokers()));
-        if !connected(&bus, &stop).await {
+        let terminal = Arc::new(Terminal::new(bus.brokers()));
+        let Some(rules) = prepared(&bus, &name, settings, own, &terminal, &stop).await? else {
             told("was stopped before it had joined the group");
             return Ok(ExitCode::SUCCESS);
-        }
-        make_topics(bus.as_ref(), settings).await?;
-        let rules = match own {
-            Some(rules) => rules,
-            None => match published(&bus, &name, &stop).await {
-                Some(rules) => Arc::new(RulesHandle::of(rules, now())),
-                None => {
-                    told("was stopped before it had joined the group");
-                    return Ok(ExitCode::SUCCESS);
-                }
-            },
         };
-        let observer = observer(bus.brokers().to_owned());
+        let observer: Observer = Arc::new(move |member, news| terminal.tell(member.group, &news));
         let source = if arguments.rules.is_empty() { Source::Published } else { Source::Files };
         let following =
             tokio::spawn(follow(Arc::clone(&bus), name.clone(), Arc::clone(&rules), source, stop.clone()));
@@ -73,8 +63,14 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
         let ended = worker.run(&stop).await;
         following.abort();
         match ended {
-            Ok(()) => {
+            Ok(Stopped::InOrder) => {
                 told("has committed and left the group");
+                Ok(ExitCode::SUCCESS)
+            }
+            Ok(Stopped::Failing) => {
+                told(
+                    "was stopped before it could go on; what it had not committed is evaluated again, with the same result",
+                );
                 Ok(ExitCode::SUCCESS)
             }
             Err(BusError::Fenced(reason)) => Err(anyhow::anyhow!(
@@ -126,7 +122,7 @@ fn topic_names(settings: &Settings) -> TopicNames {
 
 /// A cluster that no Farol has prepared gets the topics that a worker reads and writes, but the one of rules: without it, a worker
 /// without `--rules` knows that nobody publishes any.
-async fn make_topics(bus: &dyn Bus, settings: &Settings) -> anyhow::Result<()> {
+async fn make_topics(bus: &dyn Bus, settings: &Settings) -> Result<(), BusError> {
     let mut topics = default_topics(&topic_names(settings), &BTreeMap::new());
     topics.retain(|topic| topic.name != farol_pipeline::topics::RULES);
     let created = create_missing_topics(bus, topics).await?;
@@ -136,18 +132,54 @@ async fn make_topics(bus: &dyn Bus, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits for a broker, and for rules if it hasn't got its own. `None` if told to stop first.
+async fn prepared(
+    bus: &Arc<KafkaBus>,
+    name: &str,
+    settings: &Settings,
+    own: Option<Arc<RulesHandle>>,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Arc<RulesHandle>>> {
+    loop {
+        if !connected(bus, terminal, stop).await {
+            return Ok(None);
+        }
+        match make_topics(bus.as_ref(), settings).await {
+            Ok(()) => break,
+            // It has gone again.
+            Err(error) if error.is_retriable() => {
+                tracing::debug!(%error, "the topics are not made yet");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSES.0) => {}
+                    () = stop.cancelled() => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if own.is_some() {
+        return Ok(own);
+    }
+    let rules = published(bus, name, terminal, stop).await;
+    Ok(rules.map(|rules| Arc::new(RulesHandle::of(rules, now()))))
+}
+
 /// Waits until a broker answers. False if told to stop first.
-async fn connected(bus: &Arc<KafkaBus>, stop: &CancellationToken) -> bool {
+async fn connected(bus: &Arc<KafkaBus>, terminal: &Terminal, stop: &CancellationToken) -> bool {
     let mut pause = PAUSES.0;
     loop {
         let answered = tokio::select! {
             answered = bus.check(ANSWER_LIMIT) => answered,
             () = stop.cancelled() => return false,
         };
-        if answered.is_ok() {
-            return true;
+        match answered {
+            Ok(()) => {
+                terminal.answered();
+                return true;
+            }
+            Err(error) => terminal.failed(&error, pause),
         }
-        told(&format!("{} is away; trying again in {}", bus.brokers(), show_duration(pause)));
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
             () = stop.cancelled() => return false,
@@ -156,7 +188,12 @@ async fn connected(bus: &Arc<KafkaBus>, stop: &CancellationToken) -> bool {
 }
 
 /// Waits for published rules. `None` if told to stop first.
-async fn published(bus: &Arc<KafkaBus>, name: &str, stop: &CancellationToken) -> Option<RuleSet> {
+async fn published(
+    bus: &Arc<KafkaBus>,
+    name: &str,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) -> Option<RuleSet> {
     let mut waiting = false;
     loop {
         let found = tokio::select! {
@@ -173,15 +210,17 @@ async fn published(bus: &Arc<KafkaBus>, name: &str, stop: &CancellationToken) ->
                 ));
                 return Some(rules);
             }
-            Err(error) if !waiting => {
-                waiting = true;
-                tracing::debug!(%error, "no published rules");
-                told(&format!(
-                    "waits for rules: nobody publishes any at {}; start `farol run` there, or give --rules FILE",
-                    bus.brokers()
-                ));
-            }
             Err(error) => tracing::debug!(%error, "no published rules"),
+        }
+        if !connected(bus, terminal, stop).await {
+            return None;
+        }
+        if !waiting {
+            waiting = true;
+            told(&format!(
+                "waits for rules: nobody publishes any at {}; start `farol run` there, or give --rules FILE",
+                bus.brokers()
+            ));
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSES.0) => {}
@@ -237,39 +276,74 @@ async fn follow_once(
 }
 
 /// Tells the terminal what happens.
-fn observer(brokers: String) -> Observer {
-    let owned = Mutex::new(BTreeMap::<String, BTreeSet<TopicPartition>>::new());
-    Arc::new(move |member, news| {
-        let mut owned = owned.lock().unwrap_or_else(PoisonError::into_inner);
-        let owned = owned.entry(member.group.to_owned()).or_default();
+struct Terminal {
+    brokers: String,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// What the worker owns, by group.
+    owned: BTreeMap<String, BTreeSet<TopicPartition>>,
+    /// It has been told that the brokers are away. The worker is in two groups, and tries again and again.
+    away: bool,
+}
+
+impl Terminal {
+    fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), seen: Mutex::default() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self) {
+        self.seen().away = false;
+    }
+
+    /// Something has failed and is tried again after a pause. That nobody answers is said once, until somebody does.
+    fn failed(&self, error: &BusError, retry_in: Duration) {
+        match error {
+            BusError::Unreachable => {
+                if !std::mem::replace(&mut self.seen().away, true) {
+                    told(&format!("{} is away ({error}); trying again until it is back", self.brokers));
+                }
+            }
+            other => told(&format!("{other}; trying again in {}", show_duration(retry_in))),
+        }
+    }
+
+    fn tell(&self, group: &str, news: &WorkerNews<'_>) {
+        let count = |change: &dyn Fn(&mut BTreeSet<TopicPartition>)| {
+            let mut seen = self.seen();
+            let owned = seen.owned.entry(group.to_owned()).or_default();
+            change(owned);
+            owned.len()
+        };
         match news {
             WorkerNews::Joining => {
-                owned.clear();
-                told(&format!("joins group {} and waits for partitions", member.group));
+                self.answered();
+                count(&BTreeSet::clear);
+                told(&format!("joins group {group} and waits for partitions"));
             }
             WorkerNews::Gained(partitions) => {
-                owned.extend(partitions.iter().cloned());
-                told(&format!("gained {} (now {})", names(partitions), owned.len()));
+                let now = count(&|owned| owned.extend(partitions.iter().cloned()));
+                told(&format!("gained {} (now {now})", names(partitions)));
             }
             WorkerNews::Lost(partitions) => {
-                owned.retain(|partition| !partitions.contains(partition));
-                told(&format!("lost {} (now {})", names(partitions), owned.len()));
+                let now = count(&|owned| owned.retain(|partition| !partitions.contains(partition)));
+                told(&format!("lost {} (now {now})", names(partitions)));
             }
             WorkerNews::Rules(rules) => {
                 told(&format!("evaluates other rules from now on: {} in force", rules.rules.len()));
             }
             WorkerNews::Failed { error, retry_in } => {
-                owned.clear();
-                let retry_in = show_duration(retry_in);
-                match error {
-                    BusError::Unavailable(reason) => {
-                        told(&format!("{brokers} is away ({reason}); trying again in {retry_in}"));
-                    }
-                    other => told(&format!("{other}; trying again in {retry_in}")),
-                }
+                count(&BTreeSet::clear);
+                self.failed(error, *retry_in);
             }
         }
-    })
+    }
 }
 
 fn names(partitions: &[TopicPartition]) -> String {

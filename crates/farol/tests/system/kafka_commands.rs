@@ -50,8 +50,21 @@ async fn topics_are_made_shown_filled_read_and_deleted() {
     let again = attempt(path, &server, &create);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("exists already"), "{}", text(&again.stderr));
-    let refused = attempt(path, &server, &["topics", "create", "x", "--topic-config", "retention.ms=soon"]);
-    assert!(text(&refused.stderr).contains("retention.ms=soon"), "{}", text(&refused.stderr));
+    let invalid = "`retention.ms` is `soon`; a whole number";
+    for (arguments, reason) in [
+        (&["topics", "create", "x", "--topic-config", "retention.ms=soon"][..], invalid),
+        (&["topics", "create", "x", "--partitions", "100000"], "are not between 1 and"),
+        (&["topics", "delete", "alerts", "--yes"], "is one of Farol's own"),
+    ] {
+        let refused = attempt(path, &server, arguments);
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        let said = text(&refused.stderr);
+        assert!(said.contains(reason) && !said.contains("Broker: "), "the broker's own words: {said}");
+    }
+    run(path, &server, &["topics", "create", "kept", "--topic-config", "cleanup.policy=compact"]);
+    let file = write(path, "keyless.txt", "no key");
+    let refused = attempt(path, &server, &["produce", "kept", file.to_str().unwrap()]);
+    assert!(text(&refused.stderr).contains("each record must have a key"), "{}", text(&refused.stderr));
 
     let lines = "a:{\"x\": 1}\nb:two words\n\na:{\"x\":\n";
     assert_eq!(produce(path, &server, &["notes", "--key-separator", ":"], lines), "3 records acknowledged\n");

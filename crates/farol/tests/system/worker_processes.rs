@@ -18,6 +18,11 @@ fn worker(folder: &Path, brokers: &str, name: &str) -> Running {
     Running::start(folder, &["worker", "--brokers", brokers, "--consumer-id", name])
 }
 
+/// What a worker says while no broker answers, whatever it was doing.
+fn away(brokers: &str) -> String {
+    format!("{brokers} is away (no broker answers); trying again until it is back")
+}
+
 /// Waits until exactly these workers own the three partitions, with at least one each.
 async fn shared_by(server: &Farol, workers: &[&str]) -> BTreeMap<i64, String> {
     let names: BTreeSet<&str> = workers.iter().copied().collect();
@@ -178,7 +183,7 @@ async fn workers_evaluate_the_rules_that_are_shown_and_follow_their_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_waits_for_its_broker_says_so_and_comes_back() {
+async fn a_worker_waits_for_its_broker_says_so_once_and_comes_back() {
     let folder = folder();
     write(folder.path(), "farol.toml", SETTINGS);
     let server = Farol::start(folder.path(), &[]).await;
@@ -187,7 +192,7 @@ async fn a_worker_waits_for_its_broker_says_so_and_comes_back() {
     shared_by(&server, &["w"]).await;
     running.says("gained sensor-data/0, sensor-data/1, sensor-data/2 (now 3)").await;
     server.kill();
-    running.says(&format!("{kafka} is away (no broker answers); trying again in")).await;
+    running.says(&away(&kafka)).await;
     let server = Farol::start(folder.path(), &["--kafka-listen", &port]).await;
     shared_by(&server, &["w"]).await;
     server.temperature("t-1", 20.0).await;
@@ -195,11 +200,35 @@ async fn a_worker_waits_for_its_broker_says_so_and_comes_back() {
     server.kill();
     let (status, printed) = running.interrupt().await;
     assert!(status.success(), "{printed}");
+    assert_eq!(
+        printed.lines().filter(|line| line.contains("was stopped before it could go on")).count(),
+        1,
+        "{printed}"
+    );
 
     let mut early = worker(folder.path(), &kafka, "early");
-    early.says(&format!("{kafka} is away; trying again in")).await;
+    early.says(&away(&kafka)).await;
     early.signal(rustix::process::Signal::TERM);
     assert!(early.ended().await.success(), "{}", early.complained());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_is_away_too_and_whatever_waits_for_it_says_so_in_the_same_words() {
+    let folder = folder();
+    write(folder.path(), "farol.toml", SETTINGS);
+    let server = Farol::start(folder.path(), &[]).await;
+    let running = worker(folder.path(), &server.kafka, "w");
+    shared_by(&server, &["w"]).await;
+    // Its connections stay open, so that nothing but the missing answers tells.
+    server.signal(rustix::process::Signal::STOP);
+    running.says(&away(&server.kafka)).await;
+    server.signal(rustix::process::Signal::CONT);
+    shared_by(&server, &["w"]).await;
+    server.temperature("t-1", 20.0).await;
+    server.caught_up().await;
+    let (status, printed) = running.interrupt().await;
+    assert!(status.success(), "{printed}");
+    assert_eq!(printed.matches(" is away ").count(), 1, "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

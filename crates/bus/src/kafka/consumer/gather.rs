@@ -110,7 +110,7 @@ fn problem(error: &KafkaError) -> Option<BusError> {
     match error {
         KafkaError::PartitionEOF(_) => None,
         KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code) => match code {
-            Code::AllBrokersDown => Some(BusError::Unavailable("no broker answers".to_owned())),
+            Code::AllBrokersDown => Some(BusError::Unreachable),
             // The group tells of it by taking the partitions away.
             Code::PollExceeded => None,
             _ => match bus_error(error, "reading") {
