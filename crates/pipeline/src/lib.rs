@@ -53,6 +53,7 @@ pub use host::{HostSettings, watch_host};
 pub use housekeeping::ViewRetention;
 pub use notifier::{NotifierSettings, ReceiverSettingsError, retry_schedule};
 pub use published_rules::RulesFollower;
+pub use rebalances::RebalanceCounts;
 pub use rules::{RuleSources, RulesChange, RulesError, RulesHandle, RulesInForce};
 pub use services::{ServiceWatch, ServiceWatchDeps};
 pub use system_events::SystemEvents;
@@ -106,6 +107,7 @@ pub struct Pipeline {
     views: ViewsProgress,
     views_ahead: Vec<farol_view::ViewName>,
     events: SystemEvents,
+    rebalance_counts: Arc<RebalanceCounts>,
     /// Stops what only follows the workers: views, notifier, rebalances.
     followers: CancellationToken,
     tasks: TaskTracker,
@@ -126,9 +128,11 @@ impl Pipeline {
         let events = SystemEvents::new(bus.as_ref()).await?;
         let names = settings.worker.topics.clone();
 
+        let rebalance_counts = Arc::<RebalanceCounts>::default();
         tasks.spawn(rebalances::publish_rebalances(
             bus.rebalances(),
             events.clone(),
+            Arc::clone(&rebalance_counts),
             followers.child_token(),
         ));
         for run in view_runner::RUNS {
@@ -160,7 +164,7 @@ impl Pipeline {
         };
         let workers = Workers::start_all(Arc::new(deps), &settings.workers)?;
         stop_on_error.disarm();
-        Ok(Self { workers, views, views_ahead, events, followers, tasks })
+        Ok(Self { workers, views, views_ahead, events, rebalance_counts, followers, tasks })
     }
 
     /// The workers of this process.
@@ -181,6 +185,11 @@ impl Pipeline {
     /// Publishes events about Farol itself.
     pub fn events(&self) -> &SystemEvents {
         &self.events
+    }
+
+    /// Rebalances that were not told one by one.
+    pub fn rebalance_counts(&self) -> &Arc<RebalanceCounts> {
+        &self.rebalance_counts
     }
 
     /// Stops in order: workers commit and leave, then views, notifier and the rest. Gives the names of the parts that

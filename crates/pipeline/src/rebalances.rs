@@ -1,16 +1,27 @@
-//! Rebalances of consumer groups, published as system events: who joined, who left and why, what moved, what it cost.
+//! Rebalances of consumer groups, published as system events: who joined, who left and why, what moved, what it cost; as often as
+//! `pace` allows.
+
+mod pace;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use farol_bus::{LeaveReason, RebalanceCause, RebalanceRecord, TopicPartition};
-use farol_event::EventType;
+use farol_event::{Event, EventType};
 use farol_view::query::rebalances::{ChangeKind, DepartureReason, MemberChange, Rebalance, RebalanceCost};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::system_events::SystemEvents;
+use crate::system_events::{SystemEvents, now};
+use pace::{Pace, Told, Verdict};
 
+/// How often it is looked whether something that was held may be told.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of the names of partitions in one list: about a thousand ordinary ones. What is beyond is counted, not listed. A group
 /// decides how much there is to say and how often, and must not fill the disk with it.
 const MAX_LISTED_BYTES: usize = 16 * 1024;
@@ -25,59 +36,110 @@ struct Membership<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<DepartureReason>,
     /// What it got, or what it had.
-    partitions: &'a [String],
+    partitions: Vec<String>,
     /// Of the rebalance that it set off, perhaps together with others.
     cost: RebalanceCost,
 }
 
-/// Publishes every rebalance until told to stop, and whatever was still waiting then.
-pub(crate) async fn publish_rebalances(
-    mut rebalances: tokio::sync::broadcast::Receiver<RebalanceRecord>,
-    events: SystemEvents,
-    stop: CancellationToken,
-) {
-    loop {
-        let received = tokio::select! {
-            biased;
-            received = rebalances.recv() => received,
-            () = stop.cancelled() => return,
-        };
-        match received {
-            Ok(record) => publish(&events, &record).await,
-            Err(RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "rebalances came faster than they could be recorded");
-            }
-            Err(RecvError::Closed) => return,
-        }
+/// Rebalances that were not told one by one.
+#[derive(Debug, Default)]
+pub struct RebalanceCounts {
+    merged: AtomicU64,
+    untold: AtomicU64,
+}
+
+impl RebalanceCounts {
+    /// Told together with later ones of their group, because the group rebalances too often.
+    pub fn merged(&self) -> u64 {
+        self.merged.load(Ordering::Relaxed)
+    }
+
+    /// Not told at all, because too many groups rebalance too often.
+    pub fn untold(&self) -> u64 {
+        self.untold.load(Ordering::Relaxed)
     }
 }
 
-async fn publish(events: &SystemEvents, record: &RebalanceRecord) {
-    let rebalance = rebalance_of(record);
-    for cause in &record.causes {
-        let membership = |member_id, reason, partitions| Membership {
-            group: &record.group,
-            generation: record.generation,
-            member_id,
-            reason,
-            partitions,
-            cost: rebalance.cost,
+/// Publishes rebalances until told to stop, as often as `pace` allows, and whatever was still waiting then.
+pub(crate) async fn publish_rebalances(
+    mut rebalances: tokio::sync::broadcast::Receiver<RebalanceRecord>,
+    events: SystemEvents,
+    counts: Arc<RebalanceCounts>,
+    stop: CancellationToken,
+) {
+    let mut pace = Pace::default();
+    let mut next_look = Instant::now();
+    let untold = |missed| {
+        counts.untold.fetch_add(missed, Ordering::Relaxed);
+        tracing::warn!(missed, "rebalances came faster than they could be recorded");
+    };
+    loop {
+        let received = tokio::select! {
+            biased;
+            received = rebalances.recv() => Some(received),
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep_until(next_look), if pace.holds() => None,
         };
-        match cause {
-            RebalanceCause::Joined { member_id, client_id } => {
-                let gained = rebalance.after.get(client_id).map(Vec::as_slice).unwrap_or_default();
-                let data = membership(member_id, None, gained);
-                events.announce(EventType::CONSUMER_JOINED, client_id, &data).await;
+        match received {
+            Some(Ok(record)) => match pace.offer(told(&record), Instant::now()) {
+                Verdict::Tell(told) => publish(&events, *told).await,
+                Verdict::Held => {}
+                Verdict::Untold => untold(1),
+            },
+            Some(Err(RecvError::Lagged(missed))) => untold(missed),
+            Some(Err(RecvError::Closed)) => break,
+            None => {}
+        }
+        if Instant::now() >= next_look {
+            next_look = Instant::now() + LOOK_INTERVAL;
+            for told in pace.due(Instant::now()) {
+                counts.merged.fetch_add(told.rebalances - 1, Ordering::Relaxed);
+                publish(&events, told).await;
             }
-            RebalanceCause::Left { member_id, client_id, reason } => {
-                let lost = rebalance.before.get(client_id).map(Vec::as_slice).unwrap_or_default();
-                let data = membership(member_id, Some(departure(*reason)), lost);
-                events.announce(EventType::CONSUMER_LEFT, client_id, &data).await;
-            }
-            RebalanceCause::SubscriptionChanged => {}
         }
     }
-    events.announce(EventType::PARTITIONS_REASSIGNED, &record.group, &rebalance).await;
+    for told in pace.rest() {
+        counts.merged.fetch_add(told.rebalances - 1, Ordering::Relaxed);
+        publish(&events, told).await;
+    }
+}
+
+/// Publishes it and the members that came and went, at once. A refusal is logged: what the events tell of has happened all the same.
+async fn publish(events: &SystemEvents, told: Told) {
+    let rebalance = told.in_words();
+    let at = now();
+    let mut all = Vec::with_capacity(rebalance.changes.len() + 1);
+    let mut left = MAX_LISTED_BYTES;
+    for change in &rebalance.changes {
+        let MemberChange { change, consumer_id: Some(client_id), member_id: Some(member_id), reason } =
+            change
+        else {
+            continue;
+        };
+        let (kind, owned) = match change {
+            ChangeKind::Joined => (EventType::CONSUMER_JOINED, &rebalance.after),
+            ChangeKind::Left => (EventType::CONSUMER_LEFT, &rebalance.before),
+            ChangeKind::SubscriptionChanged => continue,
+        };
+        let data = Membership {
+            group: &rebalance.group,
+            generation: rebalance.generation,
+            member_id,
+            reason: *reason,
+            partitions: owned.get(client_id).cloned().map(|all| fitting(all, &mut left)).unwrap_or_default(),
+            cost: rebalance.cost,
+        };
+        all.push(Event::new(Uuid::now_v7(), at, kind, client_id, &data));
+    }
+    let kind = EventType::PARTITIONS_REASSIGNED;
+    all.push(Event::new(Uuid::now_v7(), at, kind, &rebalance.group, &rebalance));
+    if let Err(error) = events.publish_all(&all).await {
+        tracing::warn!(%error, group = rebalance.group, "a rebalance was not recorded");
+    }
+}
+
+fn told(record: &RebalanceRecord) -> Told {
+    Told::one(rebalance_of(record), record.more_causes)
 }
 
 /// What the coordinator told, as the event and the view hold it.
@@ -109,14 +171,20 @@ fn rebalance_of(record: &RebalanceRecord) -> Rebalance {
 fn listed(mut owned: BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String>> {
     let mut left = MAX_LISTED_BYTES;
     for partitions in owned.values_mut() {
-        let fits = partitions.iter().take_while(|name| take(&mut left, name)).count();
-        let more = partitions.len() - fits;
-        partitions.truncate(fits);
-        if more > 0 {
-            partitions.push(format!("({more} more)"));
-        }
+        *partitions = fitting(std::mem::take(partitions), &mut left);
     }
     owned
+}
+
+/// As many names as there is room for, and how many more there are.
+fn fitting(mut names: Vec<String>, left: &mut usize) -> Vec<String> {
+    let fits = names.iter().take_while(|name| take(left, name)).count();
+    let more = names.len() - fits;
+    names.truncate(fits);
+    if more > 0 {
+        names.push(format!("({more} more)"));
+    }
+    names
 }
 
 /// As many pauses as there is room for, the longest.
@@ -189,7 +257,64 @@ fn by_member(owned: &BTreeMap<String, Vec<TopicPartition>>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
+    use farol_bus::Bus;
+    use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+    use farol_bus::{ConsumerSettings, Polled, StartAt, TopicSpec};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_member_that_comes_and_goes_all_the_time_does_not_flood_the_log() {
+        const TIMES: i32 = 1000;
+        let folder = tempfile::tempdir().unwrap();
+        let (bus, _) = EmbeddedBus::open(EmbeddedOptions::new(folder.path())).unwrap();
+        for (name, partitions) in [("system-events", 1), ("t", 3)] {
+            let spec = TopicSpec { name: name.to_owned(), partitions, config: BTreeMap::new() };
+            bus.create_topic(spec).await.unwrap();
+        }
+        let (counts, stop) = (Arc::<RebalanceCounts>::default(), CancellationToken::new());
+        let events = SystemEvents::new(bus.as_ref()).await.unwrap();
+        let publishing =
+            tokio::spawn(publish_rebalances(bus.rebalances(), events, Arc::clone(&counts), stop.clone()));
+        let began = Instant::now();
+        for _ in 0..TIMES {
+            let mut hasty = bus.consumer(ConsumerSettings::member("hasty", "g")).await.unwrap();
+            hasty.subscribe(&["t"]).await.unwrap();
+            let polled = hasty.poll(Duration::from_secs(30)).await.unwrap();
+            assert!(matches!(polled, Polled::Assigned(_)), "{polled:?}");
+            hasty.close().await.unwrap();
+        }
+        stop.cancel();
+        publishing.await.unwrap();
+
+        let mut reader = bus.consumer(ConsumerSettings::standalone("reader")).await.unwrap();
+        reader.assign(vec![(TopicPartition::new("system-events", 0), StartAt::Earliest)]).await.unwrap();
+        let mut told: Vec<Rebalance> = Vec::new();
+        let mut members = 0;
+        while let Polled::Records(batches) = reader.poll(Duration::ZERO).await.unwrap() {
+            if batches.is_empty() {
+                break;
+            }
+            for record in batches.into_iter().flat_map(|batch| batch.records) {
+                let event = Event::parse(&record.value.unwrap(), now()).unwrap();
+                if event.event_type == EventType::PARTITIONS_REASSIGNED {
+                    told.push(serde_json::from_value(serde_json::Value::Object(event.data)).unwrap());
+                } else {
+                    members += 1;
+                }
+            }
+        }
+        let at_once = u64::from(pace::OF_A_GROUP.burst);
+        let later = began.elapsed().as_secs() / pace::OF_A_GROUP.interval.as_secs() + 1;
+        assert!(told.len() as u64 <= at_once + later, "{} of {TIMES} times", told.len());
+        assert!(members <= told.len() * 64, "{members}");
+        let last = told.last().unwrap();
+        assert!(last.causes.iter().any(|cause| cause.ends_with("told as one)")), "{:?}", last.causes);
+        assert!(last.after.values().all(Vec::is_empty), "{:?}", last.after);
+        // It came and went each time; what came too fast for the publisher is counted, too.
+        let expected = 2 * u64::try_from(TIMES).unwrap();
+        assert_eq!(told.len() as u64 + counts.merged() + counts.untold(), expected);
+    }
 
     #[test]
     fn what_does_not_fit_is_counted() {

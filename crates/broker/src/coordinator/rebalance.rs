@@ -55,8 +55,10 @@ pub struct RebalanceRecord {
     /// When every partition that somebody is to have was given to somebody. A cooperative move takes two generations;
     /// both are one rebalance.
     pub completed_at: Timestamp,
-    /// What set it off (several, if they came together).
+    /// What set it off (several, if they came together); the first ones if there are very many.
     pub causes: Vec<RebalanceCause>,
+    /// How many causes are not listed.
+    pub more_causes: u64,
     /// Who owned what before: client id → partitions. Of groups that aren't of consumers, nothing is known here.
     pub before: BTreeMap<String, Vec<TopicPartition>>,
     /// Who owns what now.
@@ -98,6 +100,7 @@ const MAX_CAUSES: usize = 64;
 pub(super) struct OpenRebalance {
     began_at: Timestamp,
     causes: Vec<RebalanceCause>,
+    more_causes: u64,
     before: BTreeMap<String, Vec<TopicPartition>>,
     pub(super) paused: BTreeMap<TopicPartition, Duration>,
     /// While a member that was not given a partition any more has yet to give it up: when that is no longer waited for.
@@ -106,12 +109,21 @@ pub(super) struct OpenRebalance {
 
 impl OpenRebalance {
     pub(super) fn new(before: BTreeMap<String, Vec<TopicPartition>>, now: Timestamp) -> Self {
-        Self { began_at: now, causes: Vec::new(), before, paused: BTreeMap::new(), closes_at: None }
+        Self {
+            began_at: now,
+            causes: Vec::new(),
+            more_causes: 0,
+            before,
+            paused: BTreeMap::new(),
+            closes_at: None,
+        }
     }
 
     pub(super) fn add_cause(&mut self, cause: Option<RebalanceCause>) {
         if self.causes.len() < MAX_CAUSES {
             self.causes.extend(cause);
+        } else {
+            self.more_causes += u64::from(cause.is_some());
         }
     }
 
@@ -128,6 +140,7 @@ impl OpenRebalance {
             began_at: self.began_at,
             completed_at: now,
             causes: self.causes,
+            more_causes: self.more_causes,
             before: self.before,
             after,
             paused: self.paused,

@@ -234,6 +234,7 @@ impl KafkaConsumer {
             began_at: now,
             completed_at: now,
             causes: Vec::new(),
+            more_causes: 0,
             before: of_this_member(before),
             after: of_this_member(self.owned()),
             paused: BTreeMap::new(),

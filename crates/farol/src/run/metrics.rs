@@ -8,7 +8,7 @@ use farol_bus::embedded::{BrokerStats, EmbeddedBus, GroupPartitionStats, GroupSt
 use farol_event::Timestamp;
 use farol_http::{MetricsSource, Sample, SampleValue};
 use farol_log::SYNC_BUCKETS;
-use farol_pipeline::ViewsProgress;
+use farol_pipeline::{RebalanceCounts, ViewsProgress};
 use farol_resilience::Registry;
 use farol_view::Store;
 
@@ -17,6 +17,7 @@ pub struct RunningNumbers {
     pub bus: Arc<EmbeddedBus>,
     pub store: Store,
     pub views: ViewsProgress,
+    pub rebalances: Arc<RebalanceCounts>,
     /// The server for Kafka clients, if it is there.
     pub kafka: Option<Arc<dyn Fn() -> KafkaStats + Send + Sync>>,
     /// The policies of Farol's own calls.
@@ -29,6 +30,7 @@ impl MetricsSource for RunningNumbers {
         let mut samples = log(&stats);
         samples.extend(topics(&stats));
         samples.extend(groups(&stats));
+        samples.extend(rebalances(&self.rebalances));
         samples.extend(self.group_lag_seconds(&stats));
         samples.extend(producers(&stats));
         samples.extend(self.view_samples());
@@ -254,6 +256,15 @@ fn groups(stats: &BrokerStats) -> Vec<Sample> {
         .with("group", &group.group)
     });
     lag.chain(generations).collect()
+}
+
+fn rebalances(counts: &RebalanceCounts) -> [Sample; 2] {
+    let merged = SampleValue::Counter(counts.merged());
+    let untold = SampleValue::Counter(counts.untold());
+    [
+        sample("farol_rebalances_merged", "Rebalances told together with later ones of their group", merged),
+        sample("farol_rebalances_untold", "Rebalances of which no event tells", untold),
+    ]
 }
 
 /// The policies of Farol's own calls: what they counted, how they stand.

@@ -84,6 +84,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     let views_ahead: Vec<_> = pipeline.views_ahead_of_log().to_vec();
     let (events, workers, views) =
         (pipeline.events().clone(), Arc::clone(pipeline.workers()), pipeline.views().clone());
+    let rebalances = Arc::clone(pipeline.rebalance_counts());
     stop_pipeline(pipeline, stops);
     announce(&events, stops).await;
     watch_host(settings, &events, stops);
@@ -104,6 +105,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         bus: Arc::clone(&bus),
         store: store.clone(),
         views: parts.views.clone(),
+        rebalances,
         kafka: kafka.as_ref().map(|kafka| Arc::clone(&kafka.numbers)),
         policies,
     });
