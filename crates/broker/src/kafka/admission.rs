@@ -120,9 +120,14 @@ impl Bytes {
         Self { semaphore: Arc::new(Semaphore::new(total)), total }
     }
 
+    /// `bytes`, but never more than there are.
+    pub(super) fn capped(&self, bytes: usize) -> usize {
+        bytes.min(self.total)
+    }
+
     /// Waits for `bytes`, but never for more than there are.
     pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let bytes = u32::try_from(bytes.min(self.total)).ok()?;
+        let bytes = u32::try_from(self.capped(bytes)).ok()?;
         // Never closed.
         Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.ok()
     }

@@ -2,7 +2,8 @@
 //!
 //! A fetch reads each partition from its offset on until it has `max_bytes`, or at least one batch. If that gives less than
 //! `min_bytes`, it waits: every append to one of its partitions wakes it, and it reads on from where it was, never twice.
-//! A failure of one partition is answered at once. Records are never looked into. The newest few are read and go into the
+//! A failure of one partition is answered at once. What is read into memory counts against a budget of all connections, the one batch
+//! that comes however large it is as well: if there is no room for it, it is waited for. Records are never looked into. The newest few are read and go into the
 //! answer as pieces of their own, without a copy; where more are waiting, the answer only says where they lie, and the
 //! connection lets the kernel send them from the page cache. What isn't there is read here, off the async threads.
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use self::answer::FetchAnswer;
 use self::sessions::{Plan, Target};
 use super::Server;
+use super::admission::Bytes;
 use super::api::{Answer, Call, Piece};
 use super::error_code::Failure;
 use super::frame::FREE_BYTES;
@@ -112,10 +114,21 @@ async fn gather(server: &Arc<Server>, plan: Plan, bounds: Bounds, deadline: Inst
     let mut permit = None;
     let news = Arc::new(Notify::new());
     let mut subscriptions: Option<Vec<Subscription>> = None;
+    let mut waited_for = None;
     loop {
-        round = round.read(server, &mut permit).await;
+        round = round.read(server, waited_for.take(), &mut permit).await;
         if round.is_enough() || Instant::now() >= deadline || server.stopping.is_cancelled() {
             break;
+        }
+        if let Some(bytes) = round.short_of.take() {
+            // Other answers hold the room for even one batch. They are taken or given up in time.
+            tokio::select! {
+                share = server.admission.answers.take(bytes) => waited_for = share,
+                () = sleep_until(deadline) => {}
+                () = server.stopping.cancelled() => {}
+                () = server.broker.closing().cancelled() => break,
+            }
+            continue;
         }
         if subscriptions.is_none() {
             // Whatever came before the listeners are there is found by reading once more.
@@ -139,6 +152,23 @@ struct Round {
     bytes: usize,
     /// Of these, what is held in memory.
     memory_bytes: usize,
+    /// The first batch has so many bytes, and there was no room for it.
+    short_of: Option<usize>,
+}
+
+/// Room for what is read into memory.
+struct Room {
+    /// How much may be read.
+    allowed: usize,
+    /// The share of the budget for it. Without one, there is what each connection has of its own.
+    share: Option<OwnedSemaphorePermit>,
+}
+
+/// Why nothing was read.
+enum Unread {
+    Failed(Failure),
+    /// The first batch needs so much room.
+    ShortOf(usize),
 }
 
 impl Round {
@@ -147,7 +177,13 @@ impl Round {
             let outcome = Reading::new(broker, &target);
             PartitionRead { target, outcome }
         };
-        Self { reads: targets.into_iter().map(read).collect(), bounds, bytes: 0, memory_bytes: 0 }
+        Self {
+            reads: targets.into_iter().map(read).collect(),
+            bounds,
+            bytes: 0,
+            memory_bytes: 0,
+            short_of: None,
+        }
     }
 
     fn is_enough(&self) -> bool {
@@ -166,8 +202,13 @@ impl Round {
         self.readings().map(subscribe).collect()
     }
 
-    /// Reads on in every partition, within what all answers together may hold.
-    async fn read(mut self, server: &Arc<Server>, permit: &mut Option<OwnedSemaphorePermit>) -> Self {
+    /// Reads on in every partition, within what all answers together may hold; of that, `share` has been waited for.
+    async fn read(
+        mut self,
+        server: &Arc<Server>,
+        share: Option<OwnedSemaphorePermit>,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let behind = self.readings().map(|reading| reading.behind(self.bounds.isolation));
         let behind = behind.fold(0i64, i64::saturating_add);
         if behind == 0 {
@@ -175,20 +216,24 @@ impl Round {
             return self;
         }
         let wanted = self.bounds.max_bytes.saturating_sub(self.bytes);
-        let (allowed, share) = reserve(server, wanted);
+        let mut room = match share {
+            Some(share) => Room { allowed: wanted.min(share.num_permits()), share: Some(share) },
+            None => Room::reserve(&server.admission.answers, wanted),
+        };
         let before = self.memory_bytes;
-        let round = if behind <= INLINE_RECORDS {
-            self.read_now(allowed);
-            self
+        let (round, room) = if behind <= INLINE_RECORDS {
+            self.read_now(&mut room, &server.admission.answers);
+            (self, room)
         } else {
+            let server = Arc::clone(server);
             let reading = tokio::task::spawn_blocking(move || {
-                self.read_now(allowed);
-                self
+                self.read_now(&mut room, &server.admission.answers);
+                (self, room)
             });
             // A panic of the reader is passed on: there is no answer without it.
             reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
         };
-        keep(permit, share, round.memory_bytes.saturating_sub(before));
+        room.keep(permit, round.memory_bytes.saturating_sub(before));
         round
     }
 
@@ -201,9 +246,9 @@ impl Round {
         }
     }
 
-    /// Reads at most `allowed` bytes, but at least one batch if the answer has none.
-    fn read_now(&mut self, allowed: usize) {
-        let mut left = allowed;
+    /// Reads at most what is allowed, but at least one batch if the answer has none and there is room for it.
+    fn read_now(&mut self, room: &mut Room, answers: &Bytes) {
+        let mut left = room.allowed;
         for read in &mut self.reads {
             let Ok(reading) = &mut read.outcome else { continue };
             let of_partition = read.target.max_bytes.saturating_sub(reading.bytes);
@@ -212,7 +257,8 @@ impl Round {
                 reading.look();
                 continue;
             }
-            match reading.read(self.bounds.isolation, left.min(of_partition), first) {
+            let at_least_one = first.then_some((&mut *room, answers));
+            match reading.read(self.bounds.isolation, left.min(of_partition), at_least_one) {
                 Ok(Some(piece)) => {
                     let bytes = piece.len();
                     self.bytes = self.bytes.saturating_add(bytes);
@@ -221,9 +267,13 @@ impl Round {
                     reading.add(piece);
                 }
                 Ok(None) => {}
-                Err(failure) if reading.bytes == 0 => read.outcome = Err(failure),
+                Err(Unread::ShortOf(bytes)) => {
+                    self.short_of = Some(bytes);
+                    return;
+                }
+                Err(Unread::Failed(failure)) if reading.bytes == 0 => read.outcome = Err(failure),
                 // What came before it is answered now; the next fetch meets the failure.
-                Err(_) => {}
+                Err(Unread::Failed(_)) => {}
             }
         }
     }
@@ -267,13 +317,13 @@ impl Reading {
         self.log_start_offset = self.reader.start_offset();
     }
 
-    /// Reads on. A batch that is larger than `max_bytes` is only taken if `at_least_one`.
+    /// Reads on. A batch that is larger than `max_bytes` is only taken if at least one is wanted, and if there is room for it.
     fn read(
         &mut self,
         isolation: Isolation,
         max_bytes: usize,
-        at_least_one: bool,
-    ) -> Result<Option<Piece>, Failure> {
+        at_least_one: Option<(&mut Room, &Bytes)>,
+    ) -> Result<Option<Piece>, Unread> {
         self.look();
         let behind = self.behind(isolation);
         if behind == 0 {
@@ -284,10 +334,14 @@ impl Reading {
         } else {
             self.locate_batches(isolation, max_bytes)
         };
-        let Found { piece, next_offset, aborted } =
-            found.map_err(|error| BrokerError::from_read(&self.name, self.next_offset, &error))?;
-        if piece.as_ref().is_some_and(|piece| piece.len() > max_bytes) && !at_least_one {
-            return Ok(None);
+        let Found { piece, next_offset, aborted } = found.map_err(|error| {
+            Unread::Failed(BrokerError::from_read(&self.name, self.next_offset, &error).into())
+        })?;
+        if let Some(piece) = piece.as_ref().filter(|piece| piece.len() > max_bytes) {
+            let Some((room, answers)) = at_least_one else { return Ok(None) };
+            if !room.covers(piece.memory_bytes(), answers) {
+                return Err(Unread::ShortOf(piece.memory_bytes()));
+            }
         }
         self.next_offset = next_offset;
         // What an earlier read of this answer has listed reaches into this one.
@@ -323,24 +377,40 @@ impl Reading {
     }
 }
 
-/// How much may be read now, and the share of the budget for it. When the budget is nearly spent, because many clients are
-/// slow to take what was read for them, everybody gets a little.
-fn reserve(server: &Server, wanted: usize) -> (usize, Option<OwnedSemaphorePermit>) {
-    let answers = &server.admission.answers;
-    let allowed = wanted.min((answers.left() / 2).max(FREE_BYTES));
-    match answers.try_take(allowed) {
-        Some(share) => (allowed, Some(share)),
-        None => (wanted.min(FREE_BYTES), None),
+impl Room {
+    /// What may be read now. When the budget is nearly spent, because many clients are slow to take what was read for them,
+    /// everybody gets a little.
+    fn reserve(answers: &Bytes, wanted: usize) -> Self {
+        let allowed = wanted.min((answers.left() / 2).max(FREE_BYTES));
+        match answers.try_take(allowed) {
+            Some(share) => Self { allowed, share: Some(share) },
+            None => Self { allowed: wanted.min(FREE_BYTES), share: None },
+        }
     }
-}
 
-/// Keeps `bytes` of a share, and gives the rest back.
-fn keep(permit: &mut Option<OwnedSemaphorePermit>, share: Option<OwnedSemaphorePermit>, bytes: usize) {
-    let Some(mut share) = share else { return };
-    let bytes = bytes.min(share.num_permits());
-    let Some(kept) = share.split(bytes) else { return };
-    match permit {
-        Some(permit) => permit.merge(kept),
-        None => *permit = Some(kept),
+    /// Whether so much may be held; takes what is missing, if it is there now.
+    fn covers(&mut self, bytes: usize, answers: &Bytes) -> bool {
+        let held = self.share.as_ref().map_or(FREE_BYTES, OwnedSemaphorePermit::num_permits);
+        let missing = answers.capped(bytes).saturating_sub(held);
+        if missing == 0 {
+            return true;
+        }
+        let Some(more) = answers.try_take(missing) else { return false };
+        match &mut self.share {
+            Some(share) => share.merge(more),
+            None => self.share = Some(more),
+        }
+        true
+    }
+
+    /// Keeps room for `bytes`, and gives the rest back.
+    fn keep(self, permit: &mut Option<OwnedSemaphorePermit>, bytes: usize) {
+        let Some(mut share) = self.share else { return };
+        let bytes = bytes.min(share.num_permits());
+        let Some(kept) = share.split(bytes) else { return };
+        match permit {
+            Some(permit) => permit.merge(kept),
+            None => *permit = Some(kept),
+        }
     }
 }

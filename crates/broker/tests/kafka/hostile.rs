@@ -14,8 +14,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, GroupId, JoinGroupRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+    ApiKey, ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchResponse, GroupId,
+    JoinGroupRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use rand::rngs::StdRng;
@@ -175,7 +175,7 @@ async fn whoever_does_not_read_its_answers_holds_little_and_not_for_long() {
     for _ in 0..10 {
         let mut client = server.client().await;
         for _ in 0..20 {
-            let mut request = fetch_request("t", 0, 0);
+            let mut request = fetch_request("t", 0, 0).with_min_bytes(1).with_max_wait_ms(60_000);
             request.topics[0].partitions[0].partition_max_bytes = 100 << 20;
             client.send(12, &request).await;
         }
@@ -189,6 +189,43 @@ async fn whoever_does_not_read_its_answers_holds_little_and_not_for_long() {
     .await;
     witness.finish().await;
     eventually("nothing is held", async || numbers().in_flight_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn a_batch_for_which_slow_readers_leave_no_room_is_waited_for() {
+    // Room for one of these batches, not for two.
+    let limits = KafkaLimits { answers_in_flight_bytes: 2 << 20, ..KafkaLimits::default() };
+    let server = Server::start_limited(limits).await;
+    let mut writer = server.client().await;
+    let value = "x".repeat(900_000);
+    assert_eq!(writer.produce("t", 0, batch(Compression::None, &[&value])).await.error_code, 0);
+    let mut deaf = server.client().await;
+    for _ in 0..60 {
+        deaf.send(12, &fetch_request("t", 0, 0)).await;
+    }
+    let numbers = server.handle.numbers();
+    // When its socket is full, one answer waits, and only one, however many were asked for.
+    let fetches = || {
+        let apis = server.handle.numbers()().apis;
+        apis.iter().find(|api| api.name == "Fetch").map_or(0, |api| api.requests)
+    };
+    eventually("its socket is full", async || {
+        let (asked, sent) = (fetches(), numbers().bytes_out);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        asked == fetches() && sent == numbers().bytes_out && numbers().in_flight_bytes >= 900_000
+    })
+    .await;
+    assert!(numbers().in_flight_bytes <= 2 << 20, "{}", numbers().in_flight_bytes);
+    let mut reader = server.client().await;
+    let answer = reader.call(12, &fetch_request("t", 0, 0).with_max_wait_ms(200).with_min_bytes(1)).await;
+    let none = &answer.responses[0].partitions[0];
+    assert_eq!((none.error_code, none.high_watermark), (0, 1));
+    assert!(none.records.as_ref().is_none_or(bytes::Bytes::is_empty), "there was no room for it");
+    let waiting = fetch_request("t", 0, 0).with_max_wait_ms(60_000).with_min_bytes(1);
+    let correlation_id = reader.send(12, &waiting).await;
+    drop(deaf);
+    let answer = reader.receive::<FetchResponse>(12, correlation_id).await;
+    assert_eq!(values(answer.responses[0].partitions[0].records.as_ref()), [value]);
 }
 
 #[tokio::test]
