@@ -30,6 +30,9 @@ pub use transactions::*;
 /// How long anything may take before the test fails. Far above what is normal.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// After how long an impatient group takes a member for stuck: more than a busy machine puts between two steps of a test.
+pub const IMPATIENT: Duration = Duration::from_secs(3);
+
 /// A running engine.
 pub trait Engine {
     /// The engine's bus.
@@ -40,7 +43,7 @@ pub trait Engine {
 
     /// A member that is soon taken for stuck: as soon as the engine allows.
     fn impatient(&self, mut settings: ConsumerSettings) -> ConsumerSettings {
-        settings.max_poll_interval = Duration::from_millis(200);
+        settings.max_poll_interval = IMPATIENT;
         settings
     }
 }

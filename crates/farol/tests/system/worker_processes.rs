@@ -48,7 +48,7 @@ async fn killed_worker_processes_lose_and_double_no_alert() {
     shared_by(&server, &["w1", "w2", "w3"]).await;
 
     let mut load = farol(folder.path())
-        .args(["load", "--duration", "60s", "--rate", "1000", "--batch", "10", "--connections", "2"])
+        .args(["load", "--readings", "60000", "--rate", "1000", "--batch", "10", "--connections", "2"])
         .args(["--sensors", "20", "--alerts-fraction", "0.3", "--url", &server.address])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
