@@ -35,9 +35,9 @@ fn rows() -> Vec<Api> {
         Api::new(0..=6, group_admin::describe_groups),
         Api::new(0..=5, group_admin::list_groups),
         Api::new(0..=4, api_versions::api_versions).before_authentication(),
-        // Version 0 would be followed by tokens that are no requests. It is only claimed: without it librdkafka takes the
-        // broker for one that knows no handshake, and then asks for version 1.
-        Api::new(1..=1, sasl::sasl_handshake).advertised_from(0).before_authentication(),
+        // Version 0 is for clients from before SaslAuthenticate. librdkafka up to 2.0 takes a broker without it for one that knows no
+        // handshake at all.
+        Api::new(0..=1, sasl::sasl_handshake).before_authentication(),
         Api::new(0..=2, sasl::sasl_authenticate).before_authentication(),
         Api::new(2..=7, topics::create_topics),
         Api::new(1..=6, topics::delete_topics),

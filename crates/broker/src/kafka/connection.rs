@@ -23,7 +23,7 @@ use super::api::{Call, Frame, Pending, Piece, Reply};
 use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
 use super::outlet::{Follows, Outlet};
 use super::sasl::Authentication;
-use super::{admission, api_versions, shape, stats};
+use super::{admission, api_versions, sasl, shape, stats};
 
 /// Bytes of answers that are gathered for one write.
 const GATHER_BYTES: usize = 256 * 1024;
@@ -173,18 +173,22 @@ async fn dispatch(
     connection: &Arc<Connection>,
     mut bytes: Bytes,
 ) -> Result<Pending, String> {
+    let call = |version, client_id| Call {
+        server: Arc::clone(server),
+        connection: Arc::clone(connection),
+        version,
+        client_id,
+    };
+    let is_token = connection.authentication.lock().awaits_bare_token();
+    if is_token {
+        return Ok(sasl::bare_token(call(0, Default::default()), bytes).await);
+    }
     let cut = || "a request without its header".to_owned();
     let key = bytes.get(..2).and_then(|mut field| field.try_get_i16().ok()).ok_or_else(cut)?;
     let version = bytes.get(2..4).and_then(|mut field| field.try_get_i16().ok()).ok_or_else(cut)?;
     let correlation_id = bytes.get(4..8).and_then(|mut field| field.try_get_i32().ok()).ok_or_else(cut)?;
     let Some((place, api)) = server.apis.find(key) else {
         return Err(format!("a request with API key {key}, which nobody serves"));
-    };
-    let call = |version, client_id| Call {
-        server: Arc::clone(server),
-        connection: Arc::clone(connection),
-        version,
-        client_id,
     };
     server.counters.request(place);
     if !api.before_authentication && !connection.is_authenticated() {

@@ -1,4 +1,6 @@
-//! Who a client is: SASL with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, over Kafka's SaslHandshake and SaslAuthenticate.
+//! Who a client is: SASL with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, over Kafka's SaslHandshake and SaslAuthenticate; or, for
+//! clients from before SaslAuthenticate (KIP-152), over a SaslHandshake of version 0 and tokens that are frames of their own, without a
+//! request around them (KIP-43). Such a client learns that it is refused by the end of the connection.
 //!
 //! With users set, a connection is served nothing but these two and ApiVersions until its client has said who it is; it has
 //! little time and little room for that. Passwords are not kept: what is kept of a user is what SCRAM needs, salted and
@@ -6,15 +8,14 @@
 //! and on loopback. Whoever is refused is told no reason but that, after [`FAILURE_DELAY`], and the connection ends; an unknown
 //! user is led through the same steps as a known one.
 //!
-//! Not served: delegation tokens, OAUTHBEARER, GSSAPI, and the raw tokens that follow a SaslHandshake of version 0, which is
-//! claimed all the same (`apis` says why).
+//! Not served: delegation tokens, OAUTHBEARER, GSSAPI.
 
 pub mod credentials;
 mod scram;
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
@@ -25,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use self::credentials::{Credentials, Hash, random};
 use self::scram::{Exchange, Step};
-use super::api::{Answer, Call};
+use super::api::{Answer, Call, Frame, Pending, Piece, Reply, end_frame};
 
 /// How long a refusal takes.
 pub const FAILURE_DELAY: Duration = Duration::from_millis(100);
@@ -64,7 +65,24 @@ pub(super) enum Authentication {
 /// A mechanism under way.
 pub(super) struct Chosen {
     mechanism: Mechanism,
+    tokens: Tokens,
     exchange: Option<Exchange>,
+}
+
+/// How the tokens of a mechanism come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// In SaslAuthenticate.
+    Requests,
+    /// As frames of their own.
+    Bare,
+}
+
+impl Authentication {
+    /// Whether the next frame is a token rather than a request.
+    pub(super) fn awaits_bare_token(&self) -> bool {
+        matches!(self, Self::Chosen(chosen) if chosen.tokens == Tokens::Bare)
+    }
 }
 
 impl Mechanism {
@@ -110,7 +128,8 @@ pub(super) async fn sasl_handshake(
     else {
         return response.with_error_code(ResponseError::UnsupportedSaslMechanism.code()).into();
     };
-    *authentication = Authentication::Chosen(Chosen { mechanism, exchange: None });
+    let tokens = if call.version == 0 { Tokens::Bare } else { Tokens::Requests };
+    *authentication = Authentication::Chosen(Chosen { mechanism, tokens, exchange: None });
     response.into()
 }
 
@@ -146,6 +165,26 @@ pub(super) async fn sasl_authenticate(
     }
 }
 
+/// Takes the next token of a client whose tokens come bare, and answers with one.
+pub(super) async fn bare_token(call: Call, token: Bytes) -> Pending {
+    let state = std::mem::take(&mut *call.connection.authentication.lock());
+    let stepped = match state {
+        Authentication::Chosen(chosen) => step(&call, chosen, token).await,
+        Authentication::None | Authentication::Done => None,
+    };
+    let Some((state, token)) = stepped else {
+        note_refusal(&call).await;
+        return Pending::Ready(Reply::Close("its client could not prove who it is"));
+    };
+    *call.connection.authentication.lock() = state;
+    let mut bytes = BytesMut::zeroed(4);
+    bytes.extend_from_slice(&token);
+    Pending::Ready(match end_frame(bytes, 0) {
+        Ok(bytes) => Reply::Send(Frame { pieces: vec![Piece::Bytes(bytes)], permit: None }),
+        Err(_) => Reply::Close("a token is too large"),
+    })
+}
+
 /// The answer to a token, and how far the client is then; `None` for a token that proves nothing.
 async fn step(call: &Call, chosen: Chosen, token: Bytes) -> Option<(Authentication, Bytes)> {
     if token.len() > MAX_TOKEN_BYTES {
@@ -177,7 +216,7 @@ async fn step(call: &Call, chosen: Chosen, token: Bytes) -> Option<(Authenticati
                 |name: &str| users.by_name.get(name).and_then(|credentials| credentials.keys(hash)).cloned();
             let (exchange, answer) =
                 Exchange::begin(hash, &token, lookup, &users.decoy_key, &random::<24>())?;
-            let chosen = Chosen { mechanism: chosen.mechanism, exchange: Some(exchange) };
+            let chosen = Chosen { exchange: Some(exchange), ..chosen };
             Some((Authentication::Chosen(chosen), answer.into()))
         }
         (Mechanism::Scram(_), Some(exchange)) => match exchange.finish(&token) {
@@ -190,11 +229,16 @@ async fn step(call: &Call, chosen: Chosen, token: Bytes) -> Option<(Authenticati
     }
 }
 
-/// Says no, and ends the connection.
-async fn refuse(call: &Call) -> Answer<SaslAuthenticateResponse> {
+/// Counts a client that proved nothing, and keeps it waiting.
+async fn note_refusal(call: &Call) {
     call.server.counters.refuse_authentication();
     tracing::warn!(peer = %call.connection.peer, "a Kafka client could not prove who it is");
     tokio::time::sleep(FAILURE_DELAY).await;
+}
+
+/// Says no, and ends the connection.
+async fn refuse(call: &Call) -> Answer<SaslAuthenticateResponse> {
+    note_refusal(call).await;
     Answer::Last(
         SaslAuthenticateResponse::default()
             .with_error_code(ResponseError::SaslAuthenticationFailed.code())

@@ -48,7 +48,7 @@ async fn before_it_has_said_who_it_is_a_client_is_served_nothing_else() {
     let served = client.call(3, &api_versions()).await;
     assert_eq!(served.error_code, 0);
     let handshake = served.api_keys.iter().find(|api| api.api_key == 17).unwrap();
-    // librdkafka up to 2.0 asks for no version unless 0 is claimed.
+    // librdkafka up to 2.0 asks for no version without version 0.
     assert_eq!((handshake.min_version, handshake.max_version), (0, 1));
     client.send(9, &MetadataRequest::default()).await;
     assert!(client.is_closed().await);
@@ -113,23 +113,56 @@ async fn mechanisms_that_are_not_served_are_refused_with_those_that_are() {
     assert_eq!(choose(&mut client, "SCRAM-SHA-512").await, 0, "another try is allowed");
 }
 
-/// Says who it is as RFC 5802 wants it; gives the last answer.
+/// How tokens go over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// In SaslAuthenticate, after a SaslHandshake of version 1.
+    Requests,
+    /// As frames of their own, after one of version 0.
+    Bare,
+}
+
+impl Tokens {
+    async fn choose(self, client: &mut Client, mechanism: &'static str) {
+        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
+        let version = if self == Self::Bare { 0 } else { 1 };
+        assert_eq!(client.call(version, &request).await.error_code, 0);
+    }
+
+    /// The server's token; `None` if it says that the client is nobody, or ends the connection where it can't say so.
+    async fn say(self, client: &mut Client, token: &[u8]) -> Option<Bytes> {
+        if self == Self::Bare {
+            client.stream.write_all(&i32::try_from(token.len()).unwrap().to_be_bytes()).await.unwrap();
+            client.stream.write_all(token).await.unwrap();
+            return client.frame().await;
+        }
+        let answer = say(client, 2, token).await;
+        if answer.error_code != 0 {
+            assert_eq!(answer.error_code, ResponseError::SaslAuthenticationFailed.code());
+            return None;
+        }
+        Some(answer.auth_bytes)
+    }
+}
+
+/// Says who it is as RFC 5802 wants it. False if the server says that it is not.
 async fn scram(
     client: &mut Client,
+    tokens: Tokens,
     mechanism: &'static str,
     user: &str,
     password: &str,
-) -> SaslAuthenticateResponse {
+) -> bool {
     let (derive, sign, hash) = if mechanism == "SCRAM-SHA-256" {
         (pbkdf2::PBKDF2_HMAC_SHA256, hmac::HMAC_SHA256, &digest::SHA256)
     } else {
         (pbkdf2::PBKDF2_HMAC_SHA512, hmac::HMAC_SHA512, &digest::SHA512)
     };
     let sign = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(sign, key), text);
-    assert_eq!(choose(client, mechanism).await, 0);
+    tokens.choose(client, mechanism).await;
     let bare = format!("n={user},r=clientnonce");
-    let first = say(client, 2, format!("n,,{bare}").as_bytes()).await;
-    let first = String::from_utf8(first.auth_bytes.to_vec()).unwrap();
+    let first = tokens.say(client, format!("n,,{bare}").as_bytes()).await.expect("a challenge for everybody");
+    let first = String::from_utf8(first.to_vec()).unwrap();
     let field = |name: &str| first.split(',').find_map(|field| field.strip_prefix(name)).unwrap();
     let mut salted = vec![0; hash.output_len()];
     let salt = BASE64.decode(field("s=")).unwrap();
@@ -140,28 +173,50 @@ async fn scram(
     let signed = format!("{bare},{first},{without_proof}");
     let signature = sign(stored_key.as_ref(), signed.as_bytes());
     let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
-    let answer = say(client, 2, format!("{without_proof},p={}", BASE64.encode(proof)).as_bytes()).await;
-    if answer.error_code == 0 {
-        let expected = BASE64.encode(sign(sign(&salted, b"Server Key").as_ref(), signed.as_bytes()));
-        assert_eq!(answer.auth_bytes, format!("v={expected}"), "the server proves itself, too");
-    }
-    answer
+    let last = format!("{without_proof},p={}", BASE64.encode(proof));
+    let Some(answer) = tokens.say(client, last.as_bytes()).await else { return false };
+    let expected = BASE64.encode(sign(sign(&salted, b"Server Key").as_ref(), signed.as_bytes()));
+    assert_eq!(answer, format!("v={expected}"), "the server proves itself, too");
+    true
 }
 
 #[tokio::test]
 async fn scram_proves_both_to_each_other() {
     let server = Server::start_with(with_users()).await;
-    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        let mut client = server.client().await;
-        assert_eq!(scram(&mut client, mechanism, "farol", "a long password").await.error_code, 0);
-        assert!(!client.call(9, &MetadataRequest::default().with_topics(None)).await.topics.is_empty());
-        for (user, password) in [("farol", "wrong"), ("nobody", "a long password")] {
+    for tokens in [Tokens::Requests, Tokens::Bare] {
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             let mut client = server.client().await;
-            let refused = scram(&mut client, mechanism, user, password).await;
-            assert_eq!(refused.error_code, ResponseError::SaslAuthenticationFailed.code(), "{user}");
-            assert!(client.is_closed().await);
+            assert!(scram(&mut client, tokens, mechanism, "farol", "a long password").await);
+            assert!(!client.call(9, &MetadataRequest::default().with_topics(None)).await.topics.is_empty());
+            for (user, password) in [("farol", "wrong"), ("nobody", "a long password")] {
+                let mut client = server.client().await;
+                assert!(!scram(&mut client, tokens, mechanism, user, password).await, "{user}");
+                assert!(client.is_closed().await);
+            }
         }
     }
+    assert_eq!(server.handle.numbers()().authentications_refused, 8);
+}
+
+#[tokio::test]
+async fn clients_from_before_sasl_authenticate_send_their_tokens_bare() {
+    let server = Server::start_with(with_users()).await;
+    let mut client = server.client().await;
+    Tokens::Bare.choose(&mut client, "PLAIN").await;
+    let empty = Tokens::Bare.say(&mut client, b"\0farol\0a long password").await;
+    assert_eq!(empty, Some(Bytes::new()));
+    assert!(!client.call(9, &MetadataRequest::default().with_topics(None)).await.topics.is_empty());
+
+    // What follows the handshake is a token, whatever it looks like.
+    let request = frame(9, 7, &MetadataRequest::default());
+    for token in [&b"\0farol\0wrong password"[..], &request[4..], &[b'x'; 10_000]] {
+        let mut client = server.client().await;
+        Tokens::Bare.choose(&mut client, "PLAIN").await;
+        let began = Instant::now();
+        assert_eq!(Tokens::Bare.say(&mut client, token).await, None);
+        assert!(began.elapsed() >= Duration::from_millis(100), "a refusal takes its time");
+    }
+    assert_eq!(server.handle.numbers()().authentications_refused, 3);
 }
 
 /// A server behind TLS, and a client that has asked it for its versions.
