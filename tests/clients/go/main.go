@@ -4,6 +4,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 const wait = 20 * time.Second
@@ -68,10 +73,45 @@ func say(line map[string]any) {
 	}
 }
 
-type program struct{ brokers string }
+type program struct {
+	brokers  string
+	security []kgo.Opt
+}
 
 func (p program) client(options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append(options, kgo.SeedBrokers(p.brokers))...)
+	return kgo.NewClient(append(append(options, p.security...), kgo.SeedBrokers(p.brokers))...)
+}
+
+// How to come in where the broker asks who one is.
+func security() ([]kgo.Opt, error) {
+	text := os.Getenv("KAFKA_SECURITY")
+	if text == "" {
+		return nil, nil
+	}
+	var how struct{ Mechanism, Username, Password, CA string }
+	if err := json.Unmarshal([]byte(text), &how); err != nil {
+		return nil, err
+	}
+	pem, err := os.ReadFile(how.CA)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", how.CA)
+	}
+	var mechanism sasl.Mechanism
+	switch how.Mechanism {
+	case "PLAIN":
+		mechanism = plain.Auth{User: how.Username, Pass: how.Password}.AsMechanism()
+	case "SCRAM-SHA-256":
+		mechanism = scram.Auth{User: how.Username, Pass: how.Password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		mechanism = scram.Auth{User: how.Username, Pass: how.Password}.AsSha512Mechanism()
+	default:
+		return nil, fmt.Errorf("unknown mechanism %s", how.Mechanism)
+	}
+	return []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: roots}), kgo.SASL(mechanism)}, nil
 }
 
 func said(r *kgo.Record) record {
@@ -324,7 +364,11 @@ func version() string {
 }
 
 func main() {
-	p := program{os.Args[1]}
+	how, err := security()
+	if err != nil {
+		panic(err)
+	}
+	p := program{os.Args[1], how}
 	say(map[string]any{"client": "franz-go " + version(), "can": can})
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 16<<20)

@@ -272,9 +272,23 @@ public final class Client {
         return offsets;
     }
 
-    private Map<String, Object> settings() {
+    private Map<String, Object> settings() throws Exception {
         Map<String, Object> settings = new HashMap<>();
         settings.put("bootstrap.servers", brokers);
+        String text = System.getenv("KAFKA_SECURITY");
+        if (text != null) {
+            // How to come in where the broker asks who one is.
+            JsonNode security = JSON.readTree(text);
+            String mechanism = security.get("mechanism").asText();
+            String login = mechanism.equals("PLAIN") ? "plain.PlainLoginModule" : "scram.ScramLoginModule";
+            settings.put("security.protocol", security.get("protocol").asText());
+            settings.put("sasl.mechanism", mechanism);
+            settings.put("sasl.jaas.config", String.format(
+                    "org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";",
+                    login, security.get("username").asText(), security.get("password").asText()));
+            settings.put("ssl.truststore.type", "PEM");
+            settings.put("ssl.truststore.location", security.get("ca").asText());
+        }
         return settings;
     }
 

@@ -1,6 +1,7 @@
 // KafkaJS. Started with the folder that holds node_modules and the brokers; commands in, answers out (../README.md).
 'use strict'
 
+const fs = require('node:fs')
 const { createRequire } = require('node:module')
 const path = require('node:path')
 const readline = require('node:readline')
@@ -46,7 +47,11 @@ const COMPRESSIONS = {
 }
 const WAIT_MS = 20000
 
-const kafka = new Kafka({ brokers: [brokers], logLevel: logLevel.WARN, logCreator: () => ({ log }) => console.error(log.message, log) })
+// How to come in where the broker asks who one is.
+const { mechanism, username, password, ca } = JSON.parse(process.env.KAFKA_SECURITY || '{}')
+const security = mechanism && { ssl: { ca: [fs.readFileSync(ca)] }, sasl: { mechanism: mechanism.toLowerCase(), username, password } }
+
+const kafka = new Kafka({ brokers: [brokers], ...security, logLevel: logLevel.WARN, logCreator: () => ({ log }) => console.error(log.message, log) })
 const say = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 const encode = (data) => (data === null || data === undefined ? null : data.toString('base64'))
 const decode = (text) => (text === null ? null : Buffer.from(text, 'base64'))

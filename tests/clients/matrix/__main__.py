@@ -1,6 +1,7 @@
 """Runs every client against a broker, prints the table of what works, and compares it with the one in the docs."""
 
 import argparse
+import contextlib
 import random
 import shutil
 import sys
@@ -10,9 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import table
-from checks import CHECKS, Client
+from checks import CHECKS, FAROLS_OWN, Client
 from clients import CLIENTS, PREPARER
-from farol import farol, running
+from farol import SECURED, USER, farol, running
 from program import Failed, Program
 
 # Clients under test at a time: their time goes into waiting for session time-outs.
@@ -30,20 +31,24 @@ def parse():
     return parser.parse_args()
 
 
-def preparer(brokers, folder):
+@contextlib.contextmanager
+def preparer(brokers, folder, security=None):
     """The client that makes topics for all and reads what others produced."""
-    program = Program(PREPARER, brokers, f"{folder}/preparer.log")
-    program.next_line()
+    program = Program(PREPARER, brokers, f"{folder}/preparer.log", security)
     turn = threading.Lock()
 
     def ask(do, **arguments):
         with turn:
             return program.ask(do, **arguments)
 
-    return program, ask
+    try:
+        program.next_line()
+        yield ask
+    finally:
+        program.kill()
 
 
-def run(client, arguments, alerts):
+def run(client, arguments, columns):
     """Every check of one client, one after the other: what goes into its row. Empty when the client isn't installed."""
     row = {}
     if shutil.which(client.command[0]) is None:
@@ -52,7 +57,7 @@ def run(client, arguments, alerts):
     try:
         client.start()
         for column, need, check in CHECKS:
-            if (arguments.check and column not in arguments.check) or (column == "readings to alerts" and not alerts):
+            if column not in columns:
                 continue
             check_began = time.monotonic()
             if need not in client.can:
@@ -65,7 +70,7 @@ def run(client, arguments, alerts):
             if arguments.verbose or row[column].startswith("failed"):
                 print(f"{client.name}, {column}: {row[column]} ({time.monotonic() - check_began:.1f} s)", flush=True)
     except Failed as failure:
-        row = {column: f"failed: {failure}" for column, *_ in CHECKS}
+        row = {column: f"failed: {failure}" for column in columns}
     finally:
         client.stop()
     return row
@@ -77,13 +82,22 @@ def main():
     print(f"seed {arguments.seed}, logs in {folder}", flush=True)
     began = time.monotonic()
     names = arguments.client or list(CLIENTS)
-    with running(arguments.brokers) if arguments.brokers else farol(folder) as brokers:
-        program, ask = preparer(brokers, folder)
-        clients = [Client(name, CLIENTS[name], brokers, folder, ask, arguments.seed) for name in names]
+    columns = [column for column, *_ in CHECKS if column in (arguments.check or [column])]
+    with contextlib.ExitStack() as stack:
+        secured = None
+        if arguments.brokers:
+            brokers = stack.enter_context(running(arguments.brokers))
+            columns = [column for column in columns if column not in FAROLS_OWN]
+        else:
+            brokers = stack.enter_context(farol(folder))
+            address = stack.enter_context(farol(f"{folder}/secured", SECURED))
+            prepare = stack.enter_context(preparer(address, f"{folder}/secured", {**USER, "mechanism": "SCRAM-SHA-256"}))
+            secured = (address, USER, prepare)
+        ask = stack.enter_context(preparer(brokers, folder))
+        clients = [Client(name, CLIENTS[name], brokers, folder, ask, arguments.seed, secured) for name in names]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            rows = list(pool.map(lambda client: run(client, arguments, not arguments.brokers), clients))
-        program.kill()
-    columns = [column for column, *_ in CHECKS if any(column in row for row in rows)]
+            rows = list(pool.map(lambda client: run(client, arguments, columns), clients))
+    columns = [column for column in columns if any(column in row for row in rows)]
     result = table.markdown(columns, [(client.version or client.name, row) for client, row in zip(clients, rows)])
     print(f"\n{result}")
     failed = sum(cell.startswith("failed") for row in rows for cell in row.values())

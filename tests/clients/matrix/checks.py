@@ -23,6 +23,7 @@ class Client:
     folder: str
     preparer: object
     seed: int
+    secured: object = None
     version: str = ""
     can: list = field(default_factory=list)
     main: Program = None
@@ -253,6 +254,23 @@ def readings_to_alerts(client):
     member.kill()
 
 
+def over_tls(mechanism):
+    def check(client):
+        """At a Farol that asks who one is, over TLS, records go to and fro."""
+        brokers, user, prepare = client.secured
+        topic = client.label(mechanism)
+        prepare("create", topic=topic, partitions=1, config={})
+        produced = client.records(20, purpose=mechanism)
+        program = Program(client.command, brokers, f"{client.folder}/{client.name}-{mechanism}.log", {**user, "mechanism": mechanism})
+        client.started.append(program)
+        program.next_line()
+        program.ask("produce", topic=topic, records=produced)
+        same(produced, program.ask("read", topic=topic, count=len(produced)))
+        program.kill()
+
+    return check
+
+
 # Column of the table, what a client needs for it, and the check.
 CHECKS = [
     *((codec, codec, compression(codec)) for codec in ("none", "gzip", "snappy", "lz4", "zstd")),
@@ -265,4 +283,8 @@ CHECKS = [
     ("idempotent", "idempotent", idempotent),
     ("transactions", "transactions", transactions),
     ("readings to alerts", "group", readings_to_alerts),
+    ("PLAIN over TLS", "read", over_tls("PLAIN")),
+    ("SCRAM over TLS", "read", over_tls("SCRAM-SHA-512")),
 ]
+# What can only be checked at a Farol that the test has started.
+FAROLS_OWN = {"readings to alerts", "PLAIN over TLS", "SCRAM over TLS"}

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from clients import CACHE
+from clients import CACHE, HERE
 from program import Failed
 
 TARGET = os.environ.get("CARGO_TARGET_DIR") or CACHE / "target"
@@ -21,10 +21,25 @@ def running(brokers):
     yield brokers
 
 
+# What a client must know to come in at a Farol that asks who one is, but for the mechanism.
+USER = {
+    "protocol": "SASL_SSL",
+    "username": "matrix",
+    "password": "as-many-as-there-are",
+    "ca": str(HERE.parents[1] / "crates/broker/tests/kafka/data/localhost.crt"),
+}
+SECURED = {
+    "FAROL_KAFKA_USERS": f"{USER['username']}:{USER['password']}",
+    "FAROL_KAFKA_TLS_CERTIFICATE": USER["ca"],
+    "FAROL_KAFKA_TLS_KEY": USER["ca"].replace(".crt", ".key"),
+}
+
+
 @contextlib.contextmanager
-def farol(folder):
+def farol(folder, more=None):
     """Starts Farol, gives the address of its Kafka port, and stops it in order."""
-    settings = {"FAROL_HTTP_LISTEN": "127.0.0.1:0", "FAROL_KAFKA_LISTEN": "127.0.0.1:0"}
+    os.makedirs(folder, exist_ok=True)
+    settings = {"FAROL_HTTP_LISTEN": "127.0.0.1:0", "FAROL_KAFKA_LISTEN": "127.0.0.1:0", **(more or {})}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FAROL_")}
     with open(f"{folder}/farol.out", "wb") as out, open(f"{folder}/farol.err", "wb") as err:
         process = subprocess.Popen(

@@ -19,11 +19,16 @@ class Failed(Exception):
 class Program:
     """Answers one command after the other."""
 
-    def __init__(self, command, brokers, log):
+    def __init__(self, command, brokers, log, security=None):
         self.log = log
         self.errors = open(log, "ab")
         self.process = subprocess.Popen(
-            [*command, brokers], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True
+            [*command, brokers],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            start_new_session=True,
+            env={**os.environ, "KAFKA_SECURITY": json.dumps(security)} if security else None,
         )
         self.lines = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()

@@ -9,8 +9,9 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
+from aiokafka.helpers import create_ssl_context
 
-from program import EVERYTHING, decode, record, say, serve
+from program import EVERYTHING, SECURITY, decode, record, say, serve
 
 WAIT_MS = 20_000
 
@@ -36,6 +37,14 @@ class Aiokafka:
 
     def __init__(self, brokers):
         self.base = {"bootstrap_servers": brokers}
+        if SECURITY:
+            self.base |= {
+                "security_protocol": SECURITY["protocol"],
+                "sasl_mechanism": SECURITY["mechanism"],
+                "sasl_plain_username": SECURITY["username"],
+                "sasl_plain_password": SECURITY["password"],
+                "ssl_context": create_ssl_context(cafile=SECURITY["ca"]),
+            }
 
     async def produce(self, topic, records, compression="none", idempotent=False):
         producer = AIOKafkaProducer(

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka import ConsumerGroupTopicPartitions
 
-from program import EVERYTHING, decode, record, say, serve
+from program import EVERYTHING, LIBRDKAFKA_SECURITY, decode, record, say, serve
 
 WAIT_S = 20
 
@@ -25,7 +25,7 @@ class Confluent:
     can = EVERYTHING
 
     def __init__(self, brokers):
-        self.base = {"bootstrap.servers": brokers}
+        self.base = {"bootstrap.servers": brokers, **LIBRDKAFKA_SECURITY}
         self.admin = AdminClient(self.base)
 
     def produce(self, topic, records, compression="none", idempotent=False):

@@ -1,10 +1,13 @@
 """The console tools of Apache Kafka: each command runs the unmodified program in a JVM of its own."""
 
+import atexit
+import os
 import re
 import subprocess
 import sys
+import tempfile
 
-from program import COMPRESSIONS, decode, record, say, serve
+from program import COMPRESSIONS, SECURITY, decode, record, say, serve
 
 WAIT_S = 60
 BETWEEN = "\x1f"
@@ -31,10 +34,27 @@ class Console:
     def __init__(self, jars, logging, brokers):
         self.java = [*JAVA, "-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={logging}"]
         self.brokers = brokers
+        self.security = self._security()
         self.name = "Kafka console tools " + self._run("topics", "--version").split()[0]
 
+    @staticmethod
+    def _security():
+        """A settings file for the tools, where the broker asks who one is."""
+        if not SECURITY:
+            return []
+        login = "org.apache.kafka.common.security.{}LoginModule".format("plain.Plain" if SECURITY["mechanism"] == "PLAIN" else "scram.Scram")
+        file = tempfile.NamedTemporaryFile("w", suffix=".properties", delete=False)
+        with file:
+            file.write(
+                f"security.protocol={SECURITY['protocol']}\nsasl.mechanism={SECURITY['mechanism']}\n"
+                f"sasl.jaas.config={login} required username=\"{SECURITY['username']}\" password=\"{SECURITY['password']}\";\n"
+                f"ssl.truststore.type=PEM\nssl.truststore.location={SECURITY['ca']}\n"
+            )
+        atexit.register(os.unlink, file.name)
+        return ["--command-config", file.name]
+
     def _command(self, tool, *arguments):
-        return [*self.java, TOOLS[tool], "--bootstrap-server", self.brokers, *arguments]
+        return [*self.java, TOOLS[tool], "--bootstrap-server", self.brokers, *self.security, *arguments]
 
     def _run(self, tool, *arguments, given=""):
         done = subprocess.run(self._command(tool, *arguments), input=given.encode(), capture_output=True, timeout=WAIT_S)

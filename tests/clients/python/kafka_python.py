@@ -7,7 +7,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.structs import OffsetAndMetadata
 
-from program import EVERYTHING, decode, record, say, serve
+from program import EVERYTHING, SECURITY, decode, record, say, serve
 
 WAIT_MS = 20_000
 MAJOR = int(kafka.__version__.split(".")[0])
@@ -27,6 +27,14 @@ class KafkaPython:
 
     def __init__(self, brokers):
         self.base = {"bootstrap_servers": brokers}
+        if SECURITY:
+            self.base |= {
+                "security_protocol": SECURITY["protocol"],
+                "sasl_mechanism": SECURITY["mechanism"],
+                "sasl_plain_username": SECURITY["username"],
+                "sasl_plain_password": SECURITY["password"],
+                "ssl_cafile": SECURITY["ca"],
+            }
 
     def produce(self, topic, records, compression="none", idempotent=False):
         producer = KafkaProducer(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 
-from program import COMPRESSIONS, decode, record, say, serve
+from program import COMPRESSIONS, LIBRDKAFKA_SECURITY, decode, record, say, serve
 
 WAIT_S = 30
 # Unit and record separators can't be in the records, which are text.
@@ -25,7 +25,7 @@ class Kcat:
     can = [*COMPRESSIONS, "read", "time", "group", "idempotent", "transactions"]
 
     def __init__(self, brokers):
-        self.base = ["kcat", "-b", brokers]
+        self.base = ["kcat", "-b", brokers, *(f"-X{name}={value}" for name, value in LIBRDKAFKA_SECURITY.items())]
 
     def _run(self, *arguments, given=b""):
         done = subprocess.run([*self.base, *arguments], input=given, capture_output=True, timeout=WAIT_S)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import json
+import os
 import sys
 
 COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -12,6 +13,22 @@ EVERYTHING = [
     *COMPRESSIONS,
     *("bytes", "read", "time", "group", "topics", "groups", "idempotent", "transactions", "abort", "offsets"),
 ]
+
+
+# How to come in where the broker asks who one is: protocol, mechanism, username, password, ca; or nothing.
+SECURITY = json.loads(os.environ.get("KAFKA_SECURITY", "{}"))
+# The same as librdkafka's settings.
+LIBRDKAFKA_SECURITY = {
+    name: SECURITY[key]
+    for name, key in [
+        ("security.protocol", "protocol"),
+        ("sasl.mechanism", "mechanism"),
+        ("sasl.username", "username"),
+        ("sasl.password", "password"),
+        ("ssl.ca.location", "ca"),
+    ]
+    if SECURITY
+}
 
 
 def say(**line):
