@@ -231,6 +231,9 @@ fn service_name(source: &str) -> Result<(), String> {
     if source.len() > MAX_SERVICE_NAME_BYTES {
         return Err(format!("source has more than {MAX_SERVICE_NAME_BYTES} bytes"));
     }
+    if source.trim().is_empty() {
+        return Err("source is blank: nobody could tell which service that is".to_owned());
+    }
     Ok(())
 }
 

@@ -194,7 +194,7 @@ proptest! {
 
     #[test]
     fn metrics_parse_back(
-        service in text(), name in text(), value in finite(), unit in prop::option::of(text()),
+        service in text().prop_filter("a service has a name", |name| !name.trim().is_empty()), name in text(), value in finite(), unit in prop::option::of(text()),
         tags in prop::collection::btree_map(text(), text(), 0..4), at in instant(),
     ) {
         let metric = Metric { name, value, unit, tags };

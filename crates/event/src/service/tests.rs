@@ -62,6 +62,15 @@ fn a_source_that_is_too_long_names_no_service() {
 }
 
 #[test]
+fn a_blank_source_names_no_service() {
+    for blank in [" ", "  \u{a0}\u{3000}"] {
+        let event =
+            Event::new(Uuid::nil(), Timestamp::EPOCH, EventType::SERVICE_HEARTBEAT, blank, &json!({}));
+        assert!(ServiceFact::of(&event).unwrap().unwrap_err().problem.contains("blank"), "{blank:?}");
+    }
+}
+
+#[test]
 fn farols_account_of_itself_and_user_defined_events_tell_of_no_service() {
     for event_type in [
         EventType::CONSUMER_HEARTBEAT,
