@@ -1,5 +1,5 @@
-//! What state a service is in: a function of what was told of it, and of nothing else. (Whether it has fallen silent is for checks to
-//! find out, which then tell it; no clock is read here.)
+//! What state a service is in: a function of what was told of it, and of the time for what time alone changes. What was told is kept
+//! with the service; who asks says what the time is, and gets what time has made of it.
 //!
 //! The first of these that holds:
 //!
@@ -7,8 +7,9 @@
 //! | --- | --- |
 //! | `maintenance` | work on it was announced (`servico_em_manutencao`) and is not over |
 //! | `down` | it was told to be unavailable and not to have recovered; or one of its critical checks is down; or it has stopped, and gave no sign of life more than a moment later |
+//! | `unknown` | it would be `up` or `degraded`, no critical check finds it up, it was heard of regularly, and is not any more |
 //! | `starting` | it was registered or has announced its start, and gave no sign of life since: no metric, no heartbeat, no check that passes |
-//! | `degraded` | its error rate is above [`DEGRADED_ERROR_RATE_PERCENT`], or one of its checks that isn't critical is down, or a circuit breaker in front of it is open or half open |
+//! | `degraded` | its error rate is above [`DEGRADED_ERROR_RATE_PERCENT`], or one of its checks that isn't critical is down, or a circuit breaker in front of it is open or half open, by the word of a caller that is still heard of |
 //! | `up` | otherwise |
 
 use farol_event::Timestamp;
@@ -31,17 +32,20 @@ pub enum ServiceState {
     Degraded,
     /// It doesn't serve.
     Down,
+    /// It was heard of regularly, and is not any more.
+    Unknown,
     /// It is being worked on.
     Maintenance,
 }
 
 impl ServiceState {
     /// Every state.
-    pub const ALL: [ServiceState; 5] = [
+    pub const ALL: [ServiceState; 6] = [
         ServiceState::Starting,
         ServiceState::Up,
         ServiceState::Degraded,
         ServiceState::Down,
+        ServiceState::Unknown,
         ServiceState::Maintenance,
     ];
 
@@ -52,9 +56,55 @@ impl ServiceState {
             ServiceState::Up => "up",
             ServiceState::Degraded => "degraded",
             ServiceState::Down => "down",
+            ServiceState::Unknown => "unknown",
             ServiceState::Maintenance => "maintenance",
         }
     }
+}
+
+/// Why a service is in its state, as far as it isn't told in somebody's own words: to be said in any language.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum ServiceCause {
+    /// It stopped by intention.
+    #[error("stopped{}", after_colon(.why))]
+    Stopped {
+        /// Why, in its own words.
+        why: Option<String>,
+    },
+    /// A check of it is down.
+    #[error("check {check}{}", .why.as_ref().map_or_else(|| " is down".to_owned(), |why| format!(": {why}")))]
+    CheckDown {
+        /// Which.
+        check: String,
+        /// What it found.
+        why: Option<String>,
+    },
+    /// Too many calls fail.
+    #[error("error rate above {above_percent} %")]
+    ErrorRate {
+        /// The bound.
+        above_percent: f64,
+    },
+    /// A circuit breaker in front of it is open or half open.
+    #[error("breaker {name} of {caller} is open")]
+    BreakerOpen {
+        /// Whose.
+        caller: String,
+        /// Which.
+        name: String,
+    },
+    /// It was heard of regularly, and is not any more.
+    #[error("nothing was heard of it for {for_seconds} s, and it was heard of regularly")]
+    Silent {
+        /// After how long it counted as silent.
+        for_seconds: u64,
+    },
+}
+
+fn after_colon(why: &Option<String>) -> String {
+    why.as_ref().map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 /// Where a service stands in its life.
@@ -85,13 +135,21 @@ pub(crate) struct CheckFact {
     pub(crate) state: Since<CheckState>,
 }
 
-/// A circuit breaker in front of the service.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BreakerFact {
+/// A circuit breaker in front of the service that rejects calls, all or most of them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct OpenBreaker {
     pub(crate) caller: String,
     pub(crate) name: String,
-    /// Whether it rejects calls, all or most of them.
-    pub(crate) rejects: Since<bool>,
+    /// In microseconds.
+    since: i64,
+}
+
+/// The service was heard of regularly, and is not any more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Silence {
+    pub(crate) since: Timestamp,
+    /// After how long it counted as silent, in seconds.
+    pub(crate) after_seconds: u64,
 }
 
 /// What was told of a service.
@@ -106,7 +164,9 @@ pub(crate) struct StateFacts {
     /// Whether its error rate is above [`DEGRADED_ERROR_RATE_PERCENT`].
     pub(crate) error_rate_high: Option<Since<bool>>,
     pub(crate) checks: Vec<CheckFact>,
-    pub(crate) breakers: Vec<BreakerFact>,
+    /// Since when each circuit breaker in front of it lets calls through again. What those say that don't holds only for a time, so it is
+    /// asked for when somebody looks.
+    pub(crate) breakers_closed: Vec<Timestamp>,
 }
 
 /// The state, since when, and why.
@@ -114,11 +174,41 @@ pub(crate) struct StateFacts {
 pub(crate) struct Standing {
     pub(crate) state: ServiceState,
     pub(crate) since: Timestamp,
+    /// Why, in somebody's own words or in those of the cause.
     pub(crate) reason: Option<String>,
+    pub(crate) cause: Option<ServiceCause>,
+}
+
+impl Standing {
+    fn told(state: ServiceState, since: Timestamp, reason: Option<String>) -> Self {
+        Self { state, since, reason, cause: None }
+    }
+
+    fn because(state: ServiceState, since: Timestamp, cause: ServiceCause) -> Self {
+        Self { state, since, reason: Some(cause.to_string()), cause: Some(cause) }
+    }
+
+    /// What was told, and on top of it what the time makes of it: a silence, or the breaker in front of the service that rejects calls
+    /// for longest.
+    pub(crate) fn at_present(self, silence: Option<Silence>, breaker: Option<OpenBreaker>) -> Self {
+        if !matches!(self.state, ServiceState::Up | ServiceState::Degraded) {
+            return self;
+        }
+        if let Some(Silence { since, after_seconds }) = silence {
+            let cause = ServiceCause::Silent { for_seconds: after_seconds };
+            return Self::because(ServiceState::Unknown, since, cause);
+        }
+        let Some(OpenBreaker { caller, name, since }) = breaker else { return self };
+        let since = Timestamp::from_micros(since).unwrap_or_default();
+        if self.state == ServiceState::Degraded && self.since <= since {
+            return self;
+        }
+        Self::because(ServiceState::Degraded, since, ServiceCause::BreakerOpen { caller, name })
+    }
 }
 
 impl StateFacts {
-    /// The state that follows.
+    /// The state that follows from what was told.
     pub(crate) fn standing(&self) -> Standing {
         self.maintenance_standing()
             .or_else(|| self.down())
@@ -129,22 +219,19 @@ impl StateFacts {
 
     fn maintenance_standing(&self) -> Option<Standing> {
         let maintenance = self.maintenance.as_ref().filter(|m| m.is)?;
-        Some(Standing {
-            state: ServiceState::Maintenance,
-            since: maintenance.since,
-            reason: maintenance.reason.clone(),
-        })
+        Some(Standing::told(ServiceState::Maintenance, maintenance.since, maintenance.reason.clone()))
     }
 
-    /// The cause that began first, for it was down since then.
-    fn down(&self) -> Option<Standing> {
-        let outage = self.unavailable.as_ref().filter(|u| u.is).map(|u| (u.since, u.reason.clone()));
+    /// The cause that began first, for it was down since then. Of those of one instant the check, which knows more than the outage that
+    /// was told because of it.
+    pub(crate) fn down(&self) -> Option<Standing> {
+        let outage = self.unavailable.as_ref().filter(|u| u.is);
+        let outage = outage.map(|u| Standing::told(ServiceState::Down, u.since, u.reason.clone()));
         let stopped = self.life.as_ref().filter(|life| life.is == Life::Stopped).map(|life| {
-            let reason =
-                life.reason.as_ref().map_or("stopped".to_owned(), |reason| format!("stopped: {reason}"));
-            (life.since, Some(reason))
+            let cause = ServiceCause::Stopped { why: life.reason.clone() };
+            Standing::because(ServiceState::Down, life.since, cause)
         });
-        first(outage.into_iter().chain(stopped).chain(self.checks_down(true)), ServiceState::Down)
+        first(self.checks_down(true, ServiceState::Down).chain(outage).chain(stopped))
     }
 
     fn starting(&self) -> Option<Standing> {
@@ -155,20 +242,15 @@ impl StateFacts {
             None if self.checks.iter().any(|check| check.state.is == CheckState::Up) => return None,
             None => self.known_since,
         };
-        Some(Standing { state: ServiceState::Starting, since, reason: None })
+        Some(Standing::told(ServiceState::Starting, since, None))
     }
 
     fn degraded(&self) -> Option<Standing> {
-        let errors = self
-            .error_rate_high
-            .as_ref()
-            .filter(|high| high.is)
-            .map(|high| (high.since, Some(format!("error rate above {DEGRADED_ERROR_RATE_PERCENT} %"))));
-        let breakers = self.breakers.iter().filter(|breaker| breaker.rejects.is).map(|breaker| {
-            (breaker.rejects.since, Some(format!("breaker {} of {} is open", breaker.name, breaker.caller)))
+        let errors = self.error_rate_high.as_ref().filter(|high| high.is).map(|high| {
+            let cause = ServiceCause::ErrorRate { above_percent: DEGRADED_ERROR_RATE_PERCENT };
+            Standing::because(ServiceState::Degraded, high.since, cause)
         });
-        let causes = errors.into_iter().chain(self.checks_down(false)).chain(breakers);
-        first(causes, ServiceState::Degraded)
+        first(errors.into_iter().chain(self.checks_down(false, ServiceState::Degraded)))
     }
 
     /// Since the last thing that was otherwise ended.
@@ -177,28 +259,24 @@ impl StateFacts {
         let ended = [&self.unavailable, &self.maintenance, &self.error_rate_high];
         let ended = ended.into_iter().flatten().map(|fact| fact.since);
         let checks = self.checks.iter().map(|check| check.state.since);
-        let breakers = self.breakers.iter().map(|breaker| breaker.rejects.since);
+        let breakers = self.breakers_closed.iter().copied();
         let since = life.chain(ended).chain(checks).chain(breakers).max().unwrap_or(self.known_since);
-        Standing { state: ServiceState::Up, since, reason: None }
+        Standing::told(ServiceState::Up, since, None)
     }
 
-    fn checks_down(&self, critical: bool) -> impl Iterator<Item = (Timestamp, Option<String>)> {
-        self.checks.iter().filter(move |c| c.critical == critical && c.state.is == CheckState::Down).map(
-            |check| {
-                let reason = match &check.state.reason {
-                    Some(reason) => format!("check {}: {reason}", check.name),
-                    None => format!("check {} is down", check.name),
-                };
-                (check.state.since, Some(reason))
-            },
-        )
+    fn checks_down(&self, critical: bool, state: ServiceState) -> impl Iterator<Item = Standing> {
+        let down = move |check: &&CheckFact| check.critical == critical && check.state.is == CheckState::Down;
+        self.checks.iter().filter(down).map(move |check| {
+            let cause =
+                ServiceCause::CheckDown { check: check.name.clone(), why: check.state.reason.clone() };
+            Standing::because(state, check.state.since, cause)
+        })
     }
 }
 
-/// The cause that began first; of those of one instant, the one that is named first.
-fn first(causes: impl Iterator<Item = (Timestamp, Option<String>)>, state: ServiceState) -> Option<Standing> {
-    let (since, reason) = causes.min_by_key(|(since, _)| *since)?;
-    Some(Standing { state, since, reason })
+/// The one that began first; of those of one instant, the one that is named first.
+fn first(standings: impl Iterator<Item = Standing>) -> Option<Standing> {
+    standings.min_by_key(|standing| standing.since)
 }
 
 #[cfg(test)]
@@ -217,8 +295,8 @@ mod tests {
         CheckFact { name: name.into(), critical, state: since(state, seconds) }
     }
 
-    fn breaker(rejects: bool, seconds: i64) -> BreakerFact {
-        BreakerFact { caller: "web".into(), name: "db".into(), rejects: since(rejects, seconds) }
+    fn breaker(seconds: i64) -> OpenBreaker {
+        OpenBreaker { caller: "web".into(), name: "db".into(), since: at(seconds).as_micros() }
     }
 
     fn alive(seconds: i64) -> StateFacts {
@@ -280,22 +358,22 @@ mod tests {
                 ("degraded", 11, Some("check disk is down")),
             ),
             (
-                "too many errors, and a breaker that is open for longer",
-                StateFacts {
-                    error_rate_high: unavailable(true, 15),
-                    breakers: vec![breaker(true, 14)],
-                    ..alive(7)
-                },
-                ("degraded", 14, Some("breaker db of web is open")),
-            ),
-            (
                 "few errors again, and a closed breaker",
                 StateFacts {
                     error_rate_high: unavailable(false, 16),
-                    breakers: vec![breaker(false, 18)],
+                    breakers_closed: vec![at(18)],
                     ..alive(7)
                 },
                 ("up", 18, None),
+            ),
+            (
+                "an outage, and the check that found it in the same moment",
+                StateFacts {
+                    unavailable: unavailable(true, 20),
+                    checks: vec![check("ttl", true, CheckState::Down, 20)],
+                    ..alive(7)
+                },
+                ("down", 20, Some("check ttl is down")),
             ),
             (
                 "maintenance in an outage",
@@ -328,6 +406,32 @@ mod tests {
             let standing = facts.standing();
             let found = (standing.state.as_str(), standing.since, standing.reason.as_deref());
             assert_eq!(found, (expected.0, at(expected.1), expected.2), "told: {told}");
+        }
+    }
+
+    #[test]
+    fn silence_and_open_breakers_count_for_a_service_that_would_be_well_otherwise() {
+        let silence = Some(Silence { since: at(90), after_seconds: 60 });
+        let errors = StateFacts { error_rate_high: Some(since(true, 15)), ..alive(7) };
+        let out = StateFacts { unavailable: Some(since(true, 20)), ..alive(7) };
+        let open = Some("breaker db of web is open");
+        let silent = Some("nothing was heard of it for 60 s, and it was heard of regularly");
+        for (what, facts, silence, breaker, expected) in [
+            ("an open breaker", alive(7), None, Some(breaker(14)), ("degraded", 14, open)),
+            ("a breaker open for longer", errors.clone(), None, Some(breaker(14)), ("degraded", 14, open)),
+            (
+                "errors for longer",
+                errors.clone(),
+                None,
+                Some(breaker(16)),
+                ("degraded", 15, Some("error rate above 5 %")),
+            ),
+            ("silence", errors, silence, Some(breaker(14)), ("unknown", 90, silent)),
+            ("an outage", out, silence, Some(breaker(14)), ("down", 20, None)),
+        ] {
+            let standing = facts.standing().at_present(silence, breaker);
+            let found = (standing.state.as_str(), standing.since, standing.reason.as_deref());
+            assert_eq!(found, (expected.0, at(expected.1), expected.2), "{what}");
         }
     }
 }

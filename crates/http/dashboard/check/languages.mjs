@@ -7,13 +7,15 @@ import { fileURLToPath } from "node:url";
 const js = fileURLToPath(new URL("../js", import.meta.url));
 const files = readdirSync(join(js, "lang"));
 const dictionaries = new Map();
+const problems = [];
 for (const file of files) {
   // The files have no package.json beside them that would call them modules.
   const source = readFileSync(join(js, "lang", file), "utf8");
+  const written = [...source.matchAll(/^ {2}"([^"]+)":/gm)].map((match) => match[1]);
+  for (const key of written.filter((key, at) => written.indexOf(key) !== at)) problems.push(`${file} has "${key}" twice: the first is lost`);
   dictionaries.set(file, (await import(`data:text/javascript,${encodeURIComponent(source)}`)).default);
 }
 
-const problems = [];
 const [reference, ...others] = files;
 const first = dictionaries.get(reference);
 const placeholders = (text) => [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]).sort().join(" ");

@@ -56,8 +56,8 @@ pub async fn list_policies(
     State(app): State<App>,
     Parameters(query): Parameters<PoliciesQuery>,
 ) -> Result<Response, Problem> {
-    let filter = query.filter();
-    read::ask(&app, move |queries| queries.policies(&filter)).await
+    let (filter, now) = (query.filter(), app.now());
+    read::ask(&app, move |queries| queries.policies(&filter, now)).await
 }
 
 /// List how circuit breakers moved, newest first.

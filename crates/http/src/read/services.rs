@@ -24,7 +24,7 @@ use crate::read::sensors::shortened;
 pub struct ServicesQuery {
     /// In one of these states, separated by commas.
     #[param(
-        pattern = "^(starting|up|degraded|down|maintenance)(,(starting|up|degraded|down|maintenance))*$",
+        pattern = "^(starting|up|degraded|down|unknown|maintenance)(,(starting|up|degraded|down|unknown|maintenance))*$",
         example = "degraded,down"
     )]
     state: Option<String>,
@@ -52,7 +52,7 @@ pub async fn list_services(
     let state = |text: &str| {
         ServiceState::ALL.into_iter().find(|state| state.as_str() == text.trim()).ok_or_else(|| {
             Problem::bad_request(
-                "`state` must be a list, separated by commas, of starting, up, degraded, down, maintenance",
+                "`state` must be a list, separated by commas, of starting, up, degraded, down, unknown, maintenance",
             )
         })
     };
@@ -63,7 +63,8 @@ pub async fn list_services(
         limit: query.limit,
         cursor: read::cursor(query.cursor),
     };
-    read::ask(&app, move |queries| queries.services(&filter)).await
+    let now = app.now();
+    read::ask(&app, move |queries| queries.services(&filter, now)).await
 }
 
 /// Show one service with its checks, metrics, policies, newest events and alerts.
@@ -76,7 +77,8 @@ pub async fn list_services(
 )]
 pub async fn get_service(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let not_found = no_such_service(&id);
-    read::ask_for(&app, move |queries| queries.service_detail(&id)).await?.ok_or(not_found)
+    let now = app.now();
+    read::ask_for(&app, move |queries| queries.service_detail(&id, now)).await?.ok_or(not_found)
 }
 
 /// That nothing is known of a service.

@@ -27,6 +27,7 @@ use crate::service_state::DEGRADED_ERROR_RATE_PERCENT;
 mod facts;
 mod metrics;
 mod policies;
+mod rhythm;
 mod row;
 
 use facts::{Fact, Told};
@@ -45,6 +46,8 @@ pub(crate) const MAX_BUCKETS: i64 = 2160;
 pub(crate) const MAX_SERIES_PER_SERVICE: i64 = 1000;
 /// The kind of policies that are circuit breakers.
 pub(crate) const BREAKER: &str = "circuit_breaker";
+/// The states of a breaker in which it rejects calls, all or most of them, for SQL.
+pub(crate) const REJECTING: &str = "('open', 'half_open', 'forced_open')";
 /// How many changes of one policy are kept.
 pub(crate) const MAX_CHANGES: i64 = 1000;
 
@@ -54,6 +57,8 @@ pub(crate) const DEFINED_CHECKS: &str = "FROM service_checks AS checked WHERE se
                    ORDER BY at DESC, partition DESC LIMIT 1) AS defined
     WHERE checked.since <= defined.at AND checked.name NOT IN (SELECT value FROM json_each(defined.value))) ORDER BY name";
 
+// In view `policies`, what a caller tells of its policies counts for five minutes after it was last heard of, itself or by them, and ends
+// with its stop, after which it may still be heard of for [`STOP_GRACE`].
 pub(crate) const CREATE: &str = "
 CREATE TABLE service_fact (
     service TEXT NOT NULL,
@@ -70,6 +75,9 @@ CREATE TABLE services (
     state TEXT NOT NULL,
     since INTEGER NOT NULL,
     reason TEXT,
+    cause TEXT,
+    silent_at INTEGER,
+    silent_after INTEGER,
     kind TEXT,
     version TEXT,
     address TEXT,
@@ -88,8 +96,15 @@ CREATE TABLE services (
     uptime_seconds REAL,
     checks INTEGER NOT NULL,
     checks_down INTEGER NOT NULL,
-    breakers_open INTEGER NOT NULL,
     simulation TEXT
+) WITHOUT ROWID;
+CREATE TABLE service_rhythm (
+    service TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    began_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    longest INTEGER NOT NULL,
+    PRIMARY KEY (service, partition)
 ) WITHOUT ROWID;
 CREATE TABLE service_metric_part (
     service TEXT NOT NULL,
@@ -172,13 +187,23 @@ CREATE TABLE policy_state (
 ) WITHOUT ROWID;
 CREATE INDEX policy_state_by_moved ON policy_state (moved_service) WHERE moved_service IS NOT NULL;
 CREATE INDEX policy_state_by_measured ON policy_state (measured_service) WHERE measured_service IS NOT NULL;
+CREATE TABLE policy_callers (
+    caller TEXT PRIMARY KEY,
+    heard_at INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE VIEW policies AS
 SELECT caller, kind, name,
        iif(moved_at >= coalesce(measured_at, moved_at), moved_service, measured_service) AS service,
        iif(moved_at >= coalesce(measured_at, moved_at), moved_state, measured_state) AS state,
        iif(moved_at >= coalesce(measured_at, moved_at) OR moved_state = measured_state, moved_at, measured_at) AS since,
        iif(moved_at >= coalesce(measured_at, moved_at) OR moved_state = measured_state, moved_cause, NULL) AS cause,
-       coalesce(measured_counters, moved_counters, '{}') AS counters, coalesce(settings, '{}') AS settings, measured_at
+       coalesce(measured_counters, moved_counters, '{}') AS counters, coalesce(settings, '{}') AS settings, measured_at,
+       (SELECT iif(stopped_at + 10000000 >= told_at, stopped_at, max(told_at, coalesce(seen_at, told_at)) + 300000000)
+        FROM (SELECT
+            coalesce((SELECT heard_at FROM policy_callers AS heard WHERE heard.caller = policy_state.caller), 0) AS told_at,
+            (SELECT max(at) FROM service_fact WHERE service = policy_state.caller AND name = 'seen') AS seen_at,
+            (SELECT iif(value = 'stopped', since, NULL) FROM service_fact WHERE service = policy_state.caller AND name = 'life'
+             ORDER BY at DESC, partition DESC LIMIT 1) AS stopped_at)) AS expires_at
 FROM policy_state;
 CREATE TABLE policy_changes (
     caller TEXT NOT NULL,
@@ -207,11 +232,13 @@ DROP TABLE IF EXISTS service_metric_points;
 DROP TABLE IF EXISTS service_metric_series;
 DROP TABLE IF EXISTS service_checks;
 DROP TABLE IF EXISTS policy_state;
+DROP TABLE IF EXISTS policy_callers;
+DROP TABLE IF EXISTS service_rhythm;
 DROP TABLE IF EXISTS policy_changes;
 ";
 
 /// What goes with the history's retention: ?1 is the instant, ?2 how many rows at most.
-pub(crate) const PRUNE: [(&str, &str); 7] = [
+pub(crate) const PRUNE: [(&str, &str); 9] = [
     (
         "policy_changes",
         "DELETE FROM policy_changes WHERE (partition, offset) IN
@@ -221,6 +248,10 @@ pub(crate) const PRUNE: [(&str, &str); 7] = [
         "policies",
         "DELETE FROM policy_state WHERE (caller, kind, name) IN (SELECT caller, kind, name FROM policy_state
              WHERE max(coalesce(moved_at, measured_at), coalesce(measured_at, moved_at)) < ?1 LIMIT ?2)",
+    ),
+    (
+        "policy_callers",
+        "DELETE FROM policy_callers WHERE caller IN (SELECT caller FROM policy_callers WHERE heard_at < ?1 LIMIT ?2)",
     ),
     (
         "service_metric_series",
@@ -236,6 +267,11 @@ pub(crate) const PRUNE: [(&str, &str); 7] = [
     (
         "service_checks",
         "DELETE FROM service_checks WHERE service IN
+             (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
+    ),
+    (
+        "service_rhythm",
+        "DELETE FROM service_rhythm WHERE service IN
              (SELECT service FROM services WHERE last_seen < ?1 AND NOT registered LIMIT ?2)",
     ),
     (
@@ -298,10 +334,12 @@ fn one(
         // A command says nothing of the service; that it is followed will be told.
         ServiceFact::SimulationChanged(_) => return Ok(Kept::Yes),
         ServiceFact::Registered(registration) => {
+            rhythm::forget(transaction, &told)?;
             told.set(transaction, Fact::Registered, "yes", None)?;
             registered(transaction, &told, registration)?;
         }
         ServiceFact::Removed => {
+            rhythm::forget(transaction, &told)?;
             told.removed(transaction)?;
             registered(
                 transaction,
@@ -311,12 +349,14 @@ fn one(
         }
         ServiceFact::Started(description) => {
             told.seen(transaction)?;
+            rhythm::forget(transaction, &told)?;
             told.set(transaction, Fact::Life, "starting", None)?;
             told.set(transaction, Fact::Started, "", None)?;
             describe(transaction, &told, description)?;
         }
         ServiceFact::Stopped(reason) => {
             told.seen(transaction)?;
+            rhythm::forget(transaction, &told)?;
             told.set(transaction, Fact::Life, "stopped", reason.reason.as_deref())?;
         }
         ServiceFact::Heartbeat => {

@@ -59,6 +59,9 @@ pub struct Policy {
     /// When it last said so.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub measured_at: Option<Timestamp>,
+    /// Whether its caller has stopped or was not heard of for five minutes: it may be otherwise by now, and an open breaker degrades no
+    /// service any more.
+    pub stale: bool,
 }
 
 /// A page of policies, by caller, name and kind.
@@ -128,11 +131,11 @@ impl PolicyFilter {
 }
 
 impl Queries<'_> {
-    /// The policies that fit the filter, by caller, name and kind.
+    /// The policies that fit the filter, by caller, name and kind. `now` decides which are stale.
     ///
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn policies(&self, filter: &PolicyFilter) -> Result<PolicyPage, ViewError> {
+    pub fn policies(&self, filter: &PolicyFilter, now: Timestamp) -> Result<PolicyPage, ViewError> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let failed = self.failed("policies");
         let mut conditions = filter.conditions();
@@ -143,7 +146,7 @@ impl Queries<'_> {
             conditions.and("(caller, name, kind) > (?, ?, ?)", cursor::decode::<3>(CURSOR, text)?);
         }
         let sql = format!(
-            "SELECT caller, name, kind, service, state, since, cause, counters, settings, measured_at FROM policies {}
+            "SELECT caller, name, kind, service, state, since, cause, counters, settings, measured_at, expires_at FROM policies {}
              ORDER BY caller, name, kind LIMIT ?",
             conditions.sql()
         );
@@ -160,6 +163,7 @@ impl Queries<'_> {
                     counters: json(row, 7)?,
                     settings: json(row, 8)?,
                     measured_at: instant_if_any(row, 9)?,
+                    stale: instant(row, 10)? <= now,
                 })
             })
             .map_err(&failed)?;

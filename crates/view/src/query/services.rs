@@ -16,7 +16,8 @@ use crate::query::policies::{Policy, PolicyFilter};
 use crate::query::{
     Queries, count, cursor, instant, instant_if_any, json_if_any, page_size, sql_limit, unreadable, word,
 };
-pub use crate::service_state::ServiceState;
+pub use crate::service_state::{ServiceCause, ServiceState};
+use crate::service_state::{Silence, Standing};
 
 /// The default number of services on a page.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -53,6 +54,8 @@ pub struct Service {
     pub since: Timestamp,
     /// Why, if there is a reason to give.
     pub reason: Option<String>,
+    /// The same, to be said in any language, unless it was told in somebody's own words.
+    pub cause: Option<ServiceCause>,
     /// What sort of service it is (`host`, `api`, …), as it says.
     pub kind: Option<String>,
     /// Its version, as it says.
@@ -69,10 +72,10 @@ pub struct Service {
     /// When it was last heard of itself.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last_seen: Timestamp,
-    /// When it was last checked: by a check, or by a heartbeat of its own.
+    /// When it was last checked, whatever came of it: by a check, or by a heartbeat of its own.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub last_check_at: Option<Timestamp>,
-    /// Its newest `response_time_ms`.
+    /// Its newest `response_time_ms`; none of before an outage while that lasts.
     pub response_time_ms: Option<f64>,
     /// Its newest `error_rate_percent`.
     pub error_rate_percent: Option<f64>,
@@ -90,7 +93,7 @@ pub struct Service {
     pub checks: u64,
     /// How many of them are down.
     pub checks_down: u64,
-    /// How many circuit breakers in front of it are open or half open.
+    /// How many circuit breakers in front of it are open or half open, by the word of callers that are still heard of.
     pub breakers_open: u64,
     /// How it is simulated, if it is a simulated one.
     pub simulation: Option<SimulationApplied>,
@@ -122,6 +125,8 @@ pub struct ServiceStateCounts {
     pub degraded: u64,
     /// Down.
     pub down: u64,
+    /// Heard of regularly, and not any more.
+    pub unknown: u64,
     /// Being worked on.
     pub maintenance: u64,
 }
@@ -165,31 +170,51 @@ pub struct ServiceDetail {
     pub alerts: Vec<Alert>,
 }
 
+/// The services with what the time, which is the first value of the query, makes of what was told: table `standing`, whose column of
+/// that name is the state at that time.
+const STANDING: &str = "WITH clock(now) AS (VALUES (?)),
+open AS MATERIALIZED (SELECT service, caller, name, since FROM policies, clock
+    WHERE kind = 'circuit_breaker' AND state IN ('open', 'half_open', 'forced_open') AND expires_at > now),
+told AS (SELECT services.*,
+        iif(state IN ('up', 'degraded') AND silent_at <= now, silent_at, NULL) AS silent_since,
+        (SELECT count(*) FROM open WHERE open.service = services.service) AS breakers_open,
+        (SELECT json_object('caller', caller, 'name', name, 'since', since) FROM open WHERE open.service = services.service
+         ORDER BY since, caller, name LIMIT 1) AS breaker
+    FROM services, clock),
+standing AS (SELECT *, CASE WHEN silent_since IS NOT NULL THEN 'unknown'
+        WHEN state = 'up' AND breakers_open > 0 THEN 'degraded' ELSE state END AS standing FROM told)";
+
 const COLUMNS: &str = "service, state, since, reason, kind, version, address, description, registered, started_at, last_seen, \
     last_check_at, response_time_ms, error_rate_percent, requests_per_second, cpu_percent, memory_percent, memory_bytes, \
-    uptime_seconds, checks, checks_down, breakers_open, simulation";
+    uptime_seconds, checks, checks_down, breakers_open, simulation, cause, silent_since, silent_after, breaker";
 
 /// What the cursors of the list of services are called.
 const CURSOR: &str = "services";
 
 impl Queries<'_> {
     /// The services that fit the filter, by name. One whose registration was taken back and that was not heard of since is
-    /// not among them.
+    /// not among them. `now` decides who is silent, and which breakers count.
     ///
     /// # Errors
     /// [`ViewError::InvalidFilter`], [`ViewError::InvalidCursor`], [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn services(&self, filter: &ServiceFilter) -> Result<ServicePage, ViewError> {
+    pub fn services(&self, filter: &ServiceFilter, now: Timestamp) -> Result<ServicePage, ViewError> {
         let limit = page_size(filter.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
         let failed = self.failed("services");
         let mut conditions = filter.conditions();
         let total = self
-            .number(&format!("SELECT count(*) FROM services {}", conditions.sql()), conditions.values_and([]))
+            .number(
+                &format!("{STANDING} SELECT count(*) FROM standing {}", conditions.sql()),
+                at(now, &conditions, []),
+            )
             .map_err(&failed)?;
         if let Some(text) = &filter.cursor {
             conditions.and("service > ?", cursor::decode::<1>(CURSOR, text)?);
         }
-        let sql = format!("SELECT {COLUMNS} FROM services {} ORDER BY service LIMIT ?", conditions.sql());
-        let values = conditions.values_and([sql_limit(limit + 1)]);
+        let sql = format!(
+            "{STANDING} SELECT {COLUMNS} FROM standing {} ORDER BY service LIMIT ?",
+            conditions.sql()
+        );
+        let values = at(now, &conditions, [sql_limit(limit + 1)]);
         let mut services = self.rows(&sql, values, service_of_row).map_err(&failed)?;
         let more = services.len() > limit;
         services.truncate(limit);
@@ -197,17 +222,20 @@ impl Queries<'_> {
             .last()
             .filter(|_| more)
             .map(|last| cursor::encode(CURSOR, &[Value::Text(last.service.clone())]));
-        Ok(ServicePage { services, total, by_state: self.service_counts()?, next_cursor })
+        Ok(ServicePage { services, total, by_state: self.service_counts(now)?, next_cursor })
     }
 
-    /// How many services are in each state.
+    /// How many services are in each state at `now`.
     ///
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn service_counts(&self) -> Result<ServiceStateCounts, ViewError> {
-        let sql = "SELECT state, count(*) FROM services WHERE NOT removed GROUP BY state";
+    pub fn service_counts(&self, now: Timestamp) -> Result<ServiceStateCounts, ViewError> {
+        let sql =
+            format!("{STANDING} SELECT standing, count(*) FROM standing WHERE NOT removed GROUP BY standing");
         let rows = self
-            .rows(sql, Vec::new(), |row| Ok((word::<ServiceState>(row, 0)?, count(row, 1)?)))
+            .rows(&sql, vec![Value::Integer(now.as_micros())], |row| {
+                Ok((word::<ServiceState>(row, 0)?, count(row, 1)?))
+            })
             .map_err(self.failed("services"))?;
         let mut counts = ServiceStateCounts::default();
         for (state, number) in rows {
@@ -216,6 +244,7 @@ impl Queries<'_> {
                 ServiceState::Up => &mut counts.up,
                 ServiceState::Degraded => &mut counts.degraded,
                 ServiceState::Down => &mut counts.down,
+                ServiceState::Unknown => &mut counts.unknown,
                 ServiceState::Maintenance => &mut counts.maintenance,
             } = number;
         }
@@ -235,14 +264,28 @@ impl Queries<'_> {
         .map_err(self.failed("services"))
     }
 
-    /// One service with its whole story.
+    /// Whether a service was told to be in maintenance.
     ///
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
-    pub fn service_detail(&self, service: &str) -> Result<Option<ServiceDetail>, ViewError> {
+    pub fn service_is_in_maintenance(&self, service: &str) -> Result<bool, ViewError> {
+        self.number(
+            "SELECT count(*) FROM services WHERE service = ? AND state = 'maintenance'",
+            vec![Value::Text(service.to_owned())],
+        )
+        .map(|found| found > 0)
+        .map_err(self.failed("services"))
+    }
+
+    /// One service with its whole story, as it is at `now`.
+    ///
+    /// # Errors
+    /// [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn service_detail(&self, service: &str, now: Timestamp) -> Result<Option<ServiceDetail>, ViewError> {
         let name = || Value::Text(service.to_owned());
-        let sql = format!("SELECT {COLUMNS} FROM services WHERE service = ? AND NOT removed");
-        let found = self.rows(&sql, vec![name()], service_of_row).map_err(self.failed("services"))?;
+        let sql = format!("{STANDING} SELECT {COLUMNS} FROM standing WHERE service = ? AND NOT removed");
+        let values = vec![Value::Integer(now.as_micros()), name()];
+        let found = self.rows(&sql, values, service_of_row).map_err(self.failed("services"))?;
         let Some(found) = found.into_iter().next() else { return Ok(None) };
         let checks = self
             .rows(
@@ -255,8 +298,8 @@ impl Queries<'_> {
             .map_err(self.failed("service_checks"))?;
         let about = PolicyFilter { service: Some(service.to_owned()), ..PolicyFilter::default() };
         let own = PolicyFilter { caller: Some(service.to_owned()), ..PolicyFilter::default() };
-        let mut policies = self.policies(&about)?.policies;
-        policies.extend(self.policies(&own)?.policies);
+        let mut policies = self.policies(&about, now)?.policies;
+        policies.extend(self.policies(&own, now)?.policies);
         policies.sort_by(|a, b| a.key().cmp(&b.key()));
         policies.dedup_by(|a, b| a.key() == b.key());
         policies.truncate(MAX_SHOWN);
@@ -290,7 +333,7 @@ impl ServiceFilter {
         let mut conditions = Conditions::default();
         conditions.and("NOT removed", []);
         conditions.and_one_of(
-            "state",
+            "standing",
             self.states.iter().map(|state| Value::Text(state.as_str().into())).collect(),
         );
         if let Some(text) = &self.text {
@@ -305,12 +348,31 @@ impl ServiceFilter {
     }
 }
 
+/// The values of a query over [`STANDING`].
+fn at(now: Timestamp, conditions: &Conditions, further: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let mut values = vec![Value::Integer(now.as_micros())];
+    values.extend(conditions.values_and(further));
+    values
+}
+
 fn service_of_row(row: &Row<'_>) -> rusqlite::Result<Service> {
-    Ok(Service {
-        service: row.get(0)?,
+    let told = Standing {
         state: word(row, 1)?,
         since: instant(row, 2)?,
         reason: row.get(3)?,
+        cause: json_if_any(row, 23)?,
+    };
+    let silence = match instant_if_any(row, 24)? {
+        Some(since) => Some(Silence { since, after_seconds: count(row, 25)? / 1_000_000 }),
+        None => None,
+    };
+    let Standing { state, since, reason, cause } = told.at_present(silence, json_if_any(row, 26)?);
+    Ok(Service {
+        service: row.get(0)?,
+        state,
+        since,
+        reason,
+        cause,
         kind: row.get(4)?,
         version: row.get(5)?,
         address: row.get(6)?,

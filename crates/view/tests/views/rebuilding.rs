@@ -44,15 +44,15 @@ fn everything(q: &Queries<'_>) -> Result<String, ViewError> {
     answers.push(json(serde_json::to_value(q.producers(now)?)));
     answers.push(json(serde_json::to_value(q.newest_rebalances(50)?)));
     answers.push(json(serde_json::to_value(q.dead_letters(None, None)?)));
-    let services = q.services(&ServiceFilter::default())?;
+    let services = q.services(&ServiceFilter::default(), now)?;
     for service in &services.services {
-        answers.push(json(serde_json::to_value(q.service_detail(&service.service)?)));
+        answers.push(json(serde_json::to_value(q.service_detail(&service.service, now)?)));
         let filter = PointFilter { service: service.service.clone(), ..PointFilter::default() };
         answers.push(json(serde_json::to_value(q.metric_points(&filter)?)));
     }
     answers.push(json(serde_json::to_value(services)));
     answers.push(json(serde_json::to_value(q.metric("cpu_percent")?)));
-    answers.push(json(serde_json::to_value(q.policies(&PolicyFilter::default())?)));
+    answers.push(json(serde_json::to_value(q.policies(&PolicyFilter::default(), now)?)));
     answers.push(json(serde_json::to_value(q.policy_changes(&PolicyFilter::default())?)));
     Ok(Value::from(answers).to_string())
 }

@@ -15,8 +15,13 @@ fn metric(log: &mut Log, service: &str, seconds: i64, name: &str, value: f64) {
     log.system_event(EventType::METRIC_COLLECTED, service, seconds, &data);
 }
 
+/// As it was told.
 async fn state(test: &TestStore, service: &'static str) -> (ServiceState, i64, Option<String>) {
-    let detail = test.ask(move |q| q.service_detail(service)).await.unwrap();
+    state_at(test, service, 0).await
+}
+
+async fn state_at(test: &TestStore, service: &'static str, now: i64) -> (ServiceState, i64, Option<String>) {
+    let detail = test.ask(move |q| q.service_detail(service, at(now))).await.unwrap();
     let since = (detail.service.since.as_micros() - at(0).as_micros()) / 1_000_000;
     (detail.service.state, since, detail.service.reason)
 }
@@ -81,7 +86,7 @@ async fn a_service_goes_through_its_states_as_it_is_told_of() {
         let (state, since, reason) = state(&test, "shop").await;
         assert_eq!((state.as_str(), since, reason.as_deref()), expected, "after {event_type} at {told}");
     }
-    let detail = test.ask(|q| q.service_detail("shop")).await.unwrap();
+    let detail = test.ask(|q| q.service_detail("shop", at(0))).await.unwrap();
     let service = &detail.service;
     assert_eq!((service.version.as_deref(), service.kind.as_deref()), (Some("1.4"), Some("api")));
     assert_eq!((service.response_time_ms, service.error_rate_percent), (Some(12.5), Some(1.0)));
@@ -138,7 +143,7 @@ async fn services_are_listed_by_state_and_text_page_by_page() {
     log.system_event(EventType::SERVICE_REMOVED, "web", 9, &json!({}));
     test.apply_all(log.batches()).await;
     let names = async |filter: ServiceFilter| {
-        let page = test.ask(move |q| q.services(&filter)).await;
+        let page = test.ask(move |q| q.services(&filter, at(0))).await;
         let names: Vec<String> = page.services.iter().map(|service| service.service.clone()).collect();
         (names.join(" "), page.total, page.next_cursor)
     };
@@ -152,9 +157,9 @@ async fn services_are_listed_by_state_and_text_page_by_page() {
     assert_eq!((first.0.as_str(), first.1), ("api-1 api-2", 3));
     let second = names(ServiceFilter { limit: Some(2), cursor: first.2, ..ServiceFilter::default() }).await;
     assert_eq!((second.0.as_str(), second.2), ("db", None));
-    let counts = test.ask(|q| q.service_counts()).await;
+    let counts = test.ask(|q| q.service_counts(at(0))).await;
     assert_eq!((counts.down, counts.starting), (2, 1));
-    assert!(test.ask(|q| q.service_detail("web")).await.is_none());
+    assert!(test.ask(|q| q.service_detail("web", at(0))).await.is_none());
     // It comes back by itself.
     metric(&mut log, "web", 10, "cpu_percent", 1.0);
     test.apply_all(log.batches()).await;
@@ -181,7 +186,7 @@ async fn a_check_that_is_not_defined_any_more_keeps_nobody_down() {
     check_down(&mut log, "a", 3, "old");
     test.apply_all(log.batches()).await;
     assert_eq!(state(&test, "a").await.0, ServiceState::Up);
-    let detail = test.ask(|q| q.service_detail("a")).await.unwrap();
+    let detail = test.ask(|q| q.service_detail("a", at(0))).await.unwrap();
     let names: Vec<_> = detail.checks.iter().map(|check| check.check.as_str()).collect();
     assert_eq!((names, detail.service.checks, detail.service.checks_down), (vec!["new"], 1, 0));
 }
@@ -196,11 +201,11 @@ async fn a_service_that_is_removed_while_it_is_down_is_gone_and_comes_back_witho
     log.system_event(EventType::SERVICE_REMOVED, "a", 5, &json!({}));
     log.system_event(EventType::SYSTEM_RECOVERED, "a", 6, &json!({"reason": "it is not watched any more"}));
     test.apply_all(log.batches()).await;
-    assert!(test.ask(|q| q.service_detail("a")).await.is_none(), "that is no sign of life");
+    assert!(test.ask(|q| q.service_detail("a", at(0))).await.is_none(), "that is no sign of life");
     log.system_event(EventType::SERVICE_REGISTERED, "a", 9, &json!({"checks": ["ttl"]}));
     log.system_event(EventType::SERVICE_HEARTBEAT, "a", 10, &json!({}));
     test.apply_all(log.batches()).await;
-    let detail = test.ask(|q| q.service_detail("a")).await.unwrap();
+    let detail = test.ask(|q| q.service_detail("a", at(0))).await.unwrap();
     assert_eq!((detail.service.state, detail.checks.len()), (ServiceState::Up, 0));
 }
 
@@ -217,7 +222,7 @@ async fn a_registration_replaces_what_the_one_before_it_said_and_not_what_the_se
     }
     test.apply_all(log.batches()).await;
     let described = async |service: &'static str| {
-        let service = test.ask(move |q| q.service_detail(service)).await.unwrap().service;
+        let service = test.ask(move |q| q.service_detail(service, at(0))).await.unwrap().service;
         (service.address, service.kind, service.version)
     };
     assert_eq!(described("a").await, (None, None, None));
@@ -342,7 +347,7 @@ async fn points_are_thinned_bounded_and_go_with_the_history() {
     assert_eq!(pruned.points, 1);
     assert!(points(&test, None).await.is_none());
     assert!(
-        test.ask(|q| q.service_detail("a")).await.is_none(),
+        test.ask(|q| q.service_detail("a", at(0))).await.is_none(),
         "nobody registered it, and nobody speaks of it"
     );
 }
@@ -365,7 +370,7 @@ async fn breakers_and_other_policies_are_shown_with_their_history() {
     log.system_event(EventType::POLICY_MEASURED, "db", 12, &breaker);
     test.apply_all(log.batches()).await;
     let page = test
-        .ask(|q| q.policies(&PolicyFilter { service: Some("db".into()), ..PolicyFilter::default() }))
+        .ask(|q| q.policies(&PolicyFilter { service: Some("db".into()), ..PolicyFilter::default() }, at(0)))
         .await;
     assert_eq!(page.total, 2);
     let db = &page.policies[0];
@@ -416,7 +421,7 @@ async fn policies_of_one_caller_that_share_a_name_stand_side_by_side() {
     loop {
         let filter =
             PolicyFilter { caller: Some("web".into()), limit: Some(1), cursor, ..PolicyFilter::default() };
-        let page = test.ask(move |q| q.policies(&filter)).await;
+        let page = test.ask(move |q| q.policies(&filter, at(0))).await;
         assert_eq!(page.total, 4);
         shown.extend(page.policies.into_iter().map(|p| (p.kind, p.state, p.counters["calls"])));
         cursor = page.next_cursor;
@@ -432,9 +437,117 @@ async fn policies_of_one_caller_that_share_a_name_stand_side_by_side() {
         ("timeout", None, 14.0),
     ];
     assert_eq!(shown, expected.map(|(kind, state, calls)| (kind.to_owned(), state, calls)));
-    let detail = test.ask(|q| q.service_detail("prices")).await.unwrap();
+    let detail = test.ask(|q| q.service_detail("prices", at(0))).await.unwrap();
     assert_eq!((detail.policies.len(), detail.service.breakers_open), (4, 1));
     assert_eq!(detail.service.state, ServiceState::Degraded);
+}
+
+#[tokio::test]
+async fn a_breaker_counts_only_while_its_caller_is_heard_of() {
+    let opened = json!({"caller": "web", "name": "db", "service": "db", "from": "closed", "to": "open"});
+    let degraded = (ServiceState::Degraded, 10, Some("breaker db of web is open".to_owned()));
+    let heartbeat = json!({"caller": "web", "name": "other", "kind": "retry", "counters": {"calls": 1}});
+    // The caller's last word: of the breaker itself, of another policy, of itself as a service, of its stop.
+    for (last, counts_until) in [
+        (None, 310),
+        (Some((EventType::POLICY_MEASURED, "elsewhere", 100, &heartbeat)), 400),
+        (Some((EventType::SERVICE_HEARTBEAT, "web", 200, &heartbeat)), 500),
+        (Some((EventType::SERVICE_STOPPED, "web", 15, &heartbeat)), 15),
+    ] {
+        let test = TestStore::new();
+        let mut log = Log::new();
+        metric(&mut log, "db", 0, "cpu_percent", 1.0);
+        log.system_event(EventType::BREAKER_OPENED, "db", 10, &opened);
+        if let Some((event_type, source, second, data)) = last {
+            log.system_event(event_type, source, second, data);
+        }
+        test.apply_all(log.batches()).await;
+        assert_eq!(state_at(&test, "db", counts_until - 1).await, degraded);
+        assert_eq!(state_at(&test, "db", counts_until).await, (ServiceState::Up, 0, None));
+        for (now, open) in [(counts_until - 1, 1), (counts_until, 0)] {
+            let about = PolicyFilter { service: Some("db".into()), ..PolicyFilter::default() };
+            let policy = test.ask(move |q| q.policies(&about, at(now))).await.policies.remove(0);
+            assert_eq!((policy.state.as_deref(), policy.stale), (Some("open"), open == 0));
+            let counts = test.ask(move |q| q.service_counts(at(now))).await;
+            assert_eq!(counts.degraded, open, "at {now}");
+            let degraded = ServiceFilter { states: vec![ServiceState::Degraded], ..ServiceFilter::default() };
+            let listed = test.ask(move |q| q.services(&degraded, at(now))).await;
+            let listed: Vec<_> =
+                listed.services.iter().map(|s| (s.service.as_str(), s.breakers_open)).collect();
+            assert_eq!(listed, vec![("db", 1); usize::try_from(open).unwrap()], "at {now}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_was_heard_of_regularly_is_unknown_when_it_falls_silent() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    // Every ten seconds; once a minute; once in ten minutes; a burst; twice, not far apart; watched by a check; stopped.
+    for second in (0..=600).step_by(10) {
+        metric(&mut log, "often", second, "cpu_percent", 1.0);
+        metric(&mut log, "watched", second, "cpu_percent", 1.0);
+        metric(&mut log, "done", second, "cpu_percent", 1.0);
+    }
+    for second in (0..=600).step_by(60) {
+        log.system_event(EventType::SERVICE_HEARTBEAT, "minutely", second, &json!({}));
+    }
+    for second in [0, 600, 1200, 1800] {
+        metric(&mut log, "rarely", second, "cpu_percent", 1.0);
+    }
+    for _ in 0..50 {
+        metric(&mut log, "burst", 600, "cpu_percent", 1.0);
+    }
+    for second in [400, 600] {
+        metric(&mut log, "twice", second, "cpu_percent", 1.0);
+    }
+    let up = json!({"check": "http", "from": "unknown", "to": "up"});
+    log.system_event(EventType::CHECK_CHANGED, "watched", 1, &up);
+    log.system_event(EventType::SERVICE_STOPPED, "done", 600, &json!({}));
+    test.apply_all(log.batches()).await;
+
+    assert_eq!(state_at(&test, "often", 659).await.0, ServiceState::Up);
+    let silent =
+        |after: u64| Some(format!("nothing was heard of it for {after} s, and it was heard of regularly"));
+    assert_eq!(state_at(&test, "often", 660).await, (ServiceState::Unknown, 660, silent(60)));
+    assert_eq!(state_at(&test, "minutely", 779).await.0, ServiceState::Up);
+    assert_eq!(state_at(&test, "minutely", 780).await, (ServiceState::Unknown, 780, silent(180)));
+    for service in ["rarely", "burst", "twice", "watched"] {
+        assert_eq!(state_at(&test, service, 86_400).await.0, ServiceState::Up, "{service}");
+    }
+    assert_eq!(state_at(&test, "done", 86_400).await.0, ServiceState::Down);
+    let unknown = ServiceFilter { states: vec![ServiceState::Unknown], ..ServiceFilter::default() };
+    let page = test.ask(move |q| q.services(&unknown, at(780))).await;
+    let names: Vec<_> = page.services.iter().map(|service| service.service.as_str()).collect();
+    assert_eq!((names, page.total, page.by_state.unknown), (vec!["minutely", "often"], 2, 2));
+
+    // A word is enough to be back; a start is the beginning of another rhythm.
+    metric(&mut log, "often", 900, "cpu_percent", 1.0);
+    test.apply_all(log.batches()).await;
+    assert_eq!(state_at(&test, "often", 900).await.0, ServiceState::Up);
+    log.system_event(EventType::SERVICE_STARTED, "minutely", 900, &json!({}));
+    log.system_event(EventType::SERVICE_HEARTBEAT, "minutely", 901, &json!({}));
+    test.apply_all(log.batches()).await;
+    assert_eq!(state_at(&test, "minutely", 86_400).await.0, ServiceState::Up);
+}
+
+#[tokio::test]
+async fn an_answer_of_before_an_outage_is_not_shown_while_that_lasts() {
+    let test = TestStore::new();
+    let mut log = Log::new();
+    let shown = async |log: &Log| {
+        test.apply_all(log.batches()).await;
+        test.ask(|q| q.service_detail("a", at(0))).await.unwrap().service.response_time_ms
+    };
+    metric(&mut log, "a", 1, "response_time_ms", 12.0);
+    assert_eq!(shown(&log).await, Some(12.0));
+    check_down(&mut log, "a", 5, "tcp");
+    log.system_event(EventType::MAINTENANCE_STARTED, "a", 6, &json!({}));
+    assert_eq!(shown(&log).await, None, "whatever else it is in");
+    metric(&mut log, "a", 7, "response_time_ms", 30.0);
+    assert_eq!(shown(&log).await, Some(30.0), "it answers, though not as it should");
+    log.system_event(EventType::CHECK_CHANGED, "a", 9, &json!({"check": "tcp", "from": "down", "to": "up"}));
+    assert_eq!(shown(&log).await, Some(30.0));
 }
 
 #[tokio::test]

@@ -80,6 +80,6 @@ export function withMeasured(policies, events) {
   return policies.map((policy) => {
     const { data, time } = newest.get(policyKey(policy)) ?? {};
     if (!data) return policy;
-    return { ...policy, state: data.state ?? policy.state, counters: data.counters ?? policy.counters, settings: data.settings ?? policy.settings, measured_at: time };
+    return { ...policy, state: data.state ?? policy.state, counters: data.counters ?? policy.counters, settings: data.settings ?? policy.settings, measured_at: time, stale: false };
   });
 }

@@ -13,6 +13,7 @@ import { ServiceState } from "../parts/icons.js";
 import { Policies } from "../parts/policies.js";
 import { CustomRange, RangeButtons, useRange } from "../parts/range.js";
 import { MaintenanceControl, SimulationPanel } from "../parts/service-controls.js";
+import { reasonOf, said } from "../parts/sentences.js";
 import { memoryText, metricText, metricTitle } from "../parts/service-values.js";
 import { PageHead } from "../parts/shell.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
@@ -51,7 +52,7 @@ export function ServicePage({ id }) {
   const back = html`<a class="back" href="#/services">${t("nav.services")}</a><span class="muted" aria-hidden="true">/</span>`;
   if (!resource.data) {
     return html`<div class="page"><${PageHead} title=${id} before=${back} />
-      ${unknown ? html`<p class="banner info" data-testid="not-found">${t("service.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
+      ${unknown ? html`<p class="banner info" data-testid="not-found">${t("service.untold")}</p>` : html`<${Failure} resource=${resource} />`}
       ${unknown && html`<${Guards} policies=${guards.data?.policies ?? []} changes=${changes} complete=${complete} />`}
       ${resource.loading && html`<${Waiting} />`}</div>`;
   }
@@ -59,7 +60,7 @@ export function ServicePage({ id }) {
   return html`<div class="page service" data-testid="service-detail" data-service=${service.service} data-state=${service.state}>
     <${PageHead} title=${service.service} before=${back}><${ServiceState} state=${service.state} /><span class="end"><${MaintenanceControl} service=${service} onDone=${resource.reload} /></span><//>
     <${Failure} resource=${resource} />
-    ${service.reason && html`<p class=${`banner ${service.state === "down" ? "error" : service.state === "degraded" ? "warning" : "info"}`} data-testid="service-reason"><span class="break" lang="en">${service.reason}</span></p>`}
+    ${service.reason && html`<p class=${`banner ${service.state === "down" ? "error" : service.state === "degraded" ? "warning" : "info"}`} data-testid="service-reason"><span class="break">${reasonOf(service)}</span></p>`}
     <${Headline} service=${service} />
     ${service.simulation && html`<${SimulationPanel} service=${service} />`}
     <${Charts} id=${id} alerts=${alerts} metrics=${metrics} />
@@ -204,7 +205,7 @@ function Checks({ checks }) {
     { key: "state", className: "bare", render: (c) => html`<${ServiceState} state=${c.state} testid="check-state" />` },
     { key: "since", render: (c) => html`<${Moment} at=${c.since} />` },
     { key: "response_time_ms", num: true, render: (c) => metricText("response_time_ms", c.response_time_ms) },
-    { key: "reason", className: "wide", render: (c) => c.reason && html`<span class="break small" lang="en">${c.reason}</span>` },
+    { key: "reason", className: "wide", render: (c) => c.reason && html`<span class="break small">${said(c.reason)}</span>` },
   ].filter(({ key }) => key !== "reason" || checks.some((c) => c.reason)).map((column) => ({ ...column, label: t(`checks.col.${column.key}`) }));
   return html`<${Panel} title=${t("service.checks")} flush testid="service-checks">
     ${checks.length === 0 && html`<${Nothing}>${t("service.noChecks")}<//>`}
@@ -216,14 +217,14 @@ function Events({ id, events }) {
   return html`<${Panel} title=${t("service.events")} flush testid="service-events" end=${html`<a href=${link(["events"], { source: id })}>${t("overview.all")}</a>`}>
     ${events.length === 0 && html`<${Nothing}>${t("events.none")}<//>`}
     <ul class="lines">${events.map((event) => html`<li key=${event.id} data-testid="service-event" data-type=${event.type}><span class="nowrap muted"><${Moment} at=${event.time} /></span>
-      <span class="break">${known(`event.${event.type}`) ? t(`event.${event.type}`) : event.type} <span class="muted small" lang="en">${factOf(event.data)}</span></span></li>`)}</ul>
+      <span class="break">${known(`event.${event.type}`) ? t(`event.${event.type}`) : event.type} <span class="muted small">${factOf(event.data)}</span></span></li>`)}</ul>
   <//>`;
 }
 
 /** What stands beside an event's name in one line. */
 function factOf(data) {
   const { check, reason, motivo, by, cause, name, from, to } = data ?? {};
-  return [check ?? name, from && to && `${from} → ${to}`, reason ?? motivo ?? cause, by].filter(Boolean).join(" · ");
+  return [check ?? name, from && to && `${from} → ${to}`, said(reason ?? motivo ?? cause), by].filter(Boolean).join(" · ");
 }
 
 function Metrics({ metrics }) {

@@ -6,6 +6,7 @@ import { usePages } from "../live/pages.js";
 import { useMeasured, useMoves, withMetrics } from "../live/services.js";
 import { Copyable } from "../parts/copy.js";
 import { ServiceState } from "../parts/icons.js";
+import { reasonOf } from "../parts/sentences.js";
 import { distance, memoryText, metricText } from "../parts/service-values.js";
 import { PageHead, useDebounced } from "../parts/shell.js";
 import { Failure, ListFoot, Nothing, Waiting } from "../parts/states.js";
@@ -17,7 +18,7 @@ const PAGE_SIZE = 200;
 /** Rows that the page keeps at most; further ones are reached by narrowing the filter. */
 const ROW_LIMIT = 1000;
 /** The gravest first, as it is sorted by state. */
-export const SERVICE_STATES = ["down", "degraded", "maintenance", "starting", "up"];
+export const SERVICE_STATES = ["down", "degraded", "unknown", "maintenance", "starting", "up"];
 
 export function ServicesPage() {
   const { query } = route.value;
@@ -96,7 +97,7 @@ function ServiceTable({ rows, sort }) {
 }
 
 function StateCell({ service }) {
-  return html`<span title=${service.reason}><${ServiceState} state=${service.state} />
+  return html`<span title=${reasonOf(service)}><${ServiceState} state=${service.state} />
     ${service.breakers_open > 0 && html` <a class="badge open" href=${link(["services", service.service])}>${t("services.breakersOpen", { n: format.integer(service.breakers_open) })}</a>`}</span>`;
 }
 

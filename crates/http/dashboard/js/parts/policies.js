@@ -8,6 +8,7 @@ import { Axis, SpanButtons, spanNow } from "../pages/pipeline/timeline.js";
 import { link } from "../router.js";
 import { breakerKey, breakerStories } from "./breaker-story.js";
 import { Mark } from "./icons.js";
+import { said } from "./sentences.js";
 import { Nothing } from "./states.js";
 import { Table } from "./table.js";
 import { Moment } from "./time.js";
@@ -29,10 +30,11 @@ const USE = {
   adaptive_limiter: { used: ["active_calls", "in_use"], of: ["limit"] },
 };
 
-export function PolicyState({ state }) {
+/** `stale`: whoever told it stopped, or is not heard of any more. */
+export function PolicyState({ state, stale = false }) {
   if (!state) return html`<span class="muted">–</span>`;
-  const level = MARK[state] ?? "stale";
-  return html`<span class=${`sev sev-${level}`} data-testid="policy-state" data-state=${state}><${Mark} level=${level} />${word("policy.state", state)}</span>`;
+  const level = stale ? "stale" : (MARK[state] ?? "stale");
+  return html`<span class=${`sev sev-${level}`} data-testid="policy-state" data-state=${state} data-stale=${stale} title=${stale ? t("policy.stale.what") : undefined}><${Mark} level=${level} />${word("policy.state", state)}${stale && html` <span class="muted small">${t("policy.stale")}</span>`}</span>`;
 }
 
 /** `changes` newest first; `complete` when there are no older ones. */
@@ -70,7 +72,7 @@ function Breakers({ breakers, changes, complete }) {
     <${More} n=${all.length - keys.length} />
     ${recent.length > 0 && html`<details class="moves-list"><summary class="small">${t("resilience.moves")}</summary>
       <ol>${recent.map((each) => html`<li key=${`${breakerKey(each)} ${each.at}`} class="small" data-testid="breaker-change" data-to=${each.to}><span class="n"><${Moment} at=${each.at} /></span> <span class="strong">${each.name}</span>
-        <span>${word("policy.state", each.from)} → ${word("policy.state", each.to)}</span> ${each.cause && html`<span class="muted" lang="en">${each.cause}</span>`}</li>`)}</ol></details>`}
+        <span>${word("policy.state", each.from)} → ${word("policy.state", each.to)}</span> ${each.cause && html`<span class="muted">${said(each.cause)}</span>`}</li>`)}</ol></details>`}
   </div>`;
 }
 
@@ -91,7 +93,7 @@ function BreakerLane({ id, policy, segments, from, to, place, withCaller }) {
         return html`<span key=${segment.from} class=${`segment breaker-${segment.state}`} style=${{ left: place(begin), right: `calc(100% - ${place(end)})` }} title=${title} data-testid="breaker-segment" data-state=${segment.state}><span>${word("policy.state", segment.state)}</span></span>`;
       })}
     </div>
-    <span class="lane-now"><${PolicyState} state=${state} /><span class="n">${format.compact(counters.failed ?? counters.failures)}</span><span class=${`n ${rejected ? "strong" : "muted"}`}>${format.compact(rejected)}</span></span></li>`;
+    <span class="lane-now"><${PolicyState} state=${state} stale=${policy?.stale} /><span class="n">${format.compact(counters.failed ?? counters.failures)}</span><span class=${`n ${rejected ? "strong" : "muted"}`}>${format.compact(rejected)}</span></span></li>`;
 }
 
 function More({ n }) {
@@ -121,7 +123,7 @@ const firstOf = (names, ...objects) => {
 function Use({ policy }) {
   const names = USE[policy.kind];
   const [used, of] = names ? [firstOf(names.used, policy.counters), firstOf(names.of, policy.counters, policy.settings)] : [null, null];
-  if (used === null || !of) return policy.state ? html`<${PolicyState} state=${policy.state} />` : html`<span class="muted">–</span>`;
+  if (used === null || !of) return policy.state ? html`<${PolicyState} state=${policy.state} stale=${policy.stale} />` : html`<span class="muted">–</span>`;
   const full = used >= of;
   return html`<span class="use" data-testid="policy-use" data-used=${used} data-of=${of}><span class="use-bar" aria-hidden="true"><span class=${full ? "full" : ""} style=${{ width: `${Math.min(100, (100 * used) / of)}%` }}></span></span>
     <span class=${full ? "sev-warning strong" : ""}>${t("resilience.useOf", { used: format.integer(used), of: format.integer(of) })}</span></span>`;

@@ -29,6 +29,62 @@ export function problemText(problem) {
   return known(key) ? t(`problem.${problem.code}`, { view: problem.view, records: format.integer(problem.records), why: problem.why }) : problem.text;
 }
 
+/** Why a service is in its state: by its code, what somebody told in their own words, or the server's sentence when the code is not known here. */
+export function reasonOf({ reason, cause }) {
+  if (!cause) return said(reason);
+  const { code, ...parts } = cause;
+  const because = parts.why ? `: ${said(parts.why)}` : "";
+  switch (code) {
+    case "stopped": return t("cause.stopped") + because;
+    case "check_down": return because ? t("cause.check", { check: parts.check }) + because : t("cause.check_down", { check: parts.check });
+    case "error_rate": return t("cause.error_rate", { percent: format.plain(parts.above_percent) });
+    case "breaker_open": return t("cause.breaker_open", { name: parts.name, caller: parts.caller });
+    case "silent": return t("cause.silent", { span: format.duration(parts.for_seconds * 1000) });
+    default: return reason;
+  }
+}
+
+/** What Farol's checks and breakers keep in the log is in English words; these are known here, with what stands in them. */
+const SAID = [
+  ["no_heartbeat", /^no heartbeat for (?<span>.+)$/],
+  ["no_answer", /^no answer within (?<span>.+)$/],
+  ["no_address", /^`(?<host>.+?)` has no address: (?<why>.+)$/],
+  ["out_of_reach", /^`(?<host>.+)` is not on loopback, where alone this check may go$/],
+  ["no_connection", /^can't connect to (?<at>.+?): (?<why>.+)$/],
+  ["no_tls", /^no TLS with (?<at>.+?): (?<why>.+)$/],
+  ["unreadable", /^the answer can't be read: (?<why>.+)$/],
+  ["status", /^status (?<status>.+), expected (?<expected>.+)$/],
+  ["body", /^the answer does not contain `(?<text>.+)`$/],
+  ["redirect", /^the redirect can't be followed: (?<why>.+)$/],
+  ["down_before", /^it was down before the restart$/],
+  ["not_checked", /^it is not checked like this any more$/],
+  ["not_watched", /^it is not watched any more$/],
+  ["time_up", /^its time was up$/],
+  ["lasted", /^after (?<seconds>[\d.]+) s$/],
+  ["failures", /^(?<n>\d+) consecutive failures$/],
+  ["failure_rate", /^(?<n>\d+) of the last (?<total>\d+) calls failed$/],
+  ["slow_rate", /^(?<n>\d+) of the last (?<total>\d+) calls were slow$/],
+  ["open_long_enough", /^the time to stay open is up$/],
+  ["probe_failed", /^a probe failed$/],
+  ["probe_slow", /^a probe was slow$/],
+  ["probe_succeeded", /^a probe succeeded$/],
+  ["probes_succeeded", /^(?<n>\d+) probes succeeded$/],
+  ["probes_overdue", /^the probes brought no verdict in time$/],
+  ["by_hand", /^by hand$/],
+];
+
+/** Such a sentence in the page's language; any other is somebody's own and stays as it is. */
+export function said(text) {
+  if (english() || typeof text !== "string") return text;
+  for (const [code, form] of SAID) {
+    const found = form.exec(text);
+    if (found) return t(`said.${code}`, found.groups);
+  }
+  // An outage is told with the check that found it in front.
+  const [, check, rest] = /^([A-Za-z0-9][\w.-]*): (.+)$/.exec(text) ?? [];
+  return rest ? `${check}: ${said(rest)}` : text;
+}
+
 /** When a rule fires, in words. */
 export function condition(rule) {
   const number = (value) => format.plain(value);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use farol_event::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::{STOP_GRACE, believed};
+use super::{STOP_GRACE, believed, rhythm};
 use crate::decode::EventRecord;
 
 /// The kinds of fact.
@@ -90,6 +90,8 @@ impl Fact {
 pub(super) struct Told<'a> {
     pub(super) service: &'a str,
     pub(super) at: Timestamp,
+    /// When the log took it, by a clock that all senders share.
+    pub(super) arrival: Timestamp,
     pub(super) partition: i32,
     pub(super) offset: i64,
 }
@@ -109,6 +111,7 @@ impl<'a> Told<'a> {
         Self {
             service: &record.event.source,
             at: believed(record),
+            arrival: record.arrival,
             partition: record.partition,
             offset: record.offset,
         }
@@ -173,6 +176,7 @@ impl<'a> Told<'a> {
     /// of later than that, it is there again and didn't say so.
     pub(super) fn alive(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         self.seen(transaction)?;
+        rhythm::heard(transaction, self)?;
         let revives = match self.kept(transaction, Fact::Life)? {
             None => true,
             Some(life) if life.value == "stopped" => self.at > micros(life.at).saturating_add(STOP_GRACE),

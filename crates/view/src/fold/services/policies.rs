@@ -18,6 +18,7 @@ pub(super) fn moved(
 ) -> rusqlite::Result<()> {
     let service = called(told, &moved.caller, moved.service.as_deref());
     let counters = json_text(&moved.counters);
+    heard(transaction, told, &moved.caller)?;
     touch(transaction, &moved.caller, BREAKER, &moved.name, service, touched)?;
     transaction
         .prepare_cached(
@@ -79,6 +80,7 @@ pub(super) fn measured(
     touched: &mut BTreeSet<String>,
 ) -> rusqlite::Result<()> {
     let service = called(told, &measured.caller, measured.service.as_deref());
+    heard(transaction, told, &measured.caller)?;
     touch(transaction, &measured.caller, &measured.kind, &measured.name, service, touched)?;
     transaction
         .prepare_cached(
@@ -106,6 +108,17 @@ pub(super) fn measured(
             told.partition,
             told.offset,
         ])?;
+    Ok(())
+}
+
+/// The caller told something of its policies.
+fn heard(transaction: &Transaction<'_>, told: &Told<'_>, caller: &str) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO policy_callers (caller, heard_at) VALUES (?1, ?2)
+             ON CONFLICT (caller) DO UPDATE SET heard_at = max(heard_at, excluded.heard_at)",
+        )?
+        .execute((caller, told.arrival.as_micros()))?;
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use farol_event::Timestamp;
 use farol_event::service::{CheckChanged, CheckState, names};
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::facts::{self, Fact, Kept, Told, micros};
-use super::{BREAKER, DEFINED_CHECKS};
-use crate::service_state::{BreakerFact, CheckFact, Life, Since, StateFacts};
+use super::{BREAKER, DEFINED_CHECKS, REJECTING, rhythm};
+use crate::fold::json_text;
+use crate::service_state::{CheckFact, Life, Since, StateFacts};
 
 /// Takes in the finding of a check.
 pub(super) fn check(
@@ -45,12 +47,20 @@ pub(super) fn check(
 pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<()> {
     let facts = facts::of_service(transaction, service)?;
     let Some(known) = facts.get(&Fact::Known) else { return Ok(()) };
-    let (checks, breakers) = (checks(transaction, service)?, breakers(transaction, service)?);
+    let checks = checks(transaction, service)?;
     let checks_down = checks.iter().filter(|check| check.state.is == CheckState::Down).count();
-    let breakers_open = breakers.iter().filter(|breaker| breaker.rejects.is).count();
+    // One that is checked and found up is not silent: its checks would tell.
+    let watched = checks.iter().any(|check| check.critical && check.state.is == CheckState::Up);
+    let silent = if watched { None } else { rhythm::silent_from(transaction, service)? };
     let (check_count, number) = (checks.len(), |count: usize| i64::try_from(count).unwrap_or(i64::MAX));
-    let standing = state_facts(&facts, known, checks, breakers).standing();
+    let told = state_facts(&facts, known, checks, breakers_closed(transaction, service)?);
+    let standing = told.standing();
     let last = last_values(transaction, service)?;
+    let value = |name| last.get(name).map(|(value, _)| *value);
+    // How fast it answered before its outage says nothing about how it is.
+    let down_since = told.down().map(|down| down.since);
+    let answers =
+        last.get(names::RESPONSE_TIME_MS).filter(|(_, at)| down_since.is_none_or(|since| since <= *at));
     let text = |fact| facts.get(&fact).map(|kept| kept.value.as_str());
     let given = |fact| text(fact).filter(|text| !text.is_empty());
     let told_at = |fact| facts.get(&fact).map(|kept| kept.at);
@@ -59,18 +69,21 @@ pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::
     let last_seen = told_at(Fact::Seen).unwrap_or(known.since);
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO services (service, state, since, reason, kind, version, address, description, registered,
+            "INSERT OR REPLACE INTO services (service, state, since, reason, cause, silent_at, silent_after, kind, version, address, description, registered,
                  removed, started_at, last_seen, last_check_at, response_time_ms, error_rate_percent,
                  requests_per_second, cpu_percent, memory_percent, memory_bytes, uptime_seconds, checks, checks_down,
-                 breakers_open, simulation)
+                 simulation)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                 ?23, ?24)",
+                 ?23, ?24, ?25, ?26)",
         )?
         .execute(params![
             service,
             standing.state.as_str(),
             standing.since.as_micros(),
             standing.reason,
+            standing.cause.as_ref().map(json_text),
+            silent.as_ref().map(|silent| silent.at.as_micros()),
+            silent.as_ref().map(|silent| i64::try_from(silent.after.as_micros()).unwrap_or(i64::MAX)),
             text(Fact::Kind).or(given(Fact::GivenKind)),
             text(Fact::Version),
             text(Fact::Address).or(given(Fact::GivenAddress)),
@@ -80,16 +93,15 @@ pub(super) fn derive(transaction: &Transaction<'_>, service: &str) -> rusqlite::
             told_at(Fact::Started),
             last_seen,
             told_at(Fact::Checked),
-            last.get(names::RESPONSE_TIME_MS),
-            last.get(names::ERROR_RATE_PERCENT),
-            last.get(names::REQUESTS_PER_SECOND),
-            last.get(names::CPU_PERCENT),
-            last.get(names::MEMORY_PERCENT),
-            last.get(names::MEMORY_BYTES),
-            last.get(names::UPTIME_SECONDS),
+            answers.map(|(value, _)| *value),
+            value(names::ERROR_RATE_PERCENT),
+            value(names::REQUESTS_PER_SECOND),
+            value(names::CPU_PERCENT),
+            value(names::MEMORY_PERCENT),
+            value(names::MEMORY_BYTES),
+            value(names::UPTIME_SECONDS),
             number(check_count),
             number(checks_down),
-            number(breakers_open),
             text(Fact::Simulation),
         ])?;
     Ok(())
@@ -99,7 +111,7 @@ fn state_facts(
     facts: &HashMap<Fact, Kept>,
     known: &Kept,
     checks: Vec<CheckFact>,
-    breakers: Vec<BreakerFact>,
+    breakers_closed: Vec<Timestamp>,
 ) -> StateFacts {
     let holds = |fact, word: &str| facts.get(&fact).map(|kept| since(kept.value == word, kept));
     StateFacts {
@@ -116,7 +128,7 @@ fn state_facts(
         maintenance: holds(Fact::Maintenance, "on"),
         error_rate_high: holds(Fact::ErrorRate, "high"),
         checks,
-        breakers,
+        breakers_closed,
     }
 }
 
@@ -135,29 +147,28 @@ fn checks(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<
         .collect()
 }
 
-fn breakers(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<BreakerFact>> {
+/// Since when each breaker in front of the service lets calls through.
+fn breakers_closed(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<Vec<Timestamp>> {
     // Through the indices first: the view alone would be searched whole.
     transaction
-        .prepare_cached(
-            "SELECT caller, name, state, since FROM policies
+        .prepare_cached(&format!(
+            "SELECT since FROM policies
              WHERE (caller, kind, name) IN (SELECT caller, kind, name FROM policy_state WHERE moved_service = ?1
                                             UNION SELECT caller, kind, name FROM policy_state WHERE measured_service = ?1)
-                 AND service = ?1 AND kind = ?2 ORDER BY caller, name",
-        )?
-        .query_map([service, BREAKER], |row: &Row<'_>| {
-            let state: Option<String> = row.get(2)?;
-            let rejects = matches!(state.as_deref(), Some("open" | "half_open"));
-            let rejects = Since { is: rejects, since: micros(row.get(3)?), reason: None };
-            Ok(BreakerFact { caller: row.get(0)?, name: row.get(1)?, rejects })
-        })?
+                 AND service = ?1 AND kind = ?2 AND state NOT IN {REJECTING}"
+        ))?
+        .query_map([service, BREAKER], |row| Ok(micros(row.get(0)?)))?
         .collect()
 }
 
-/// The newest value of each metric.
-fn last_values(transaction: &Transaction<'_>, service: &str) -> rusqlite::Result<HashMap<String, f64>> {
+/// The newest value of each metric, and when it was told.
+fn last_values(
+    transaction: &Transaction<'_>,
+    service: &str,
+) -> rusqlite::Result<HashMap<String, (f64, Timestamp)>> {
     let mut statement = transaction.prepare_cached(
-        "SELECT metric, last FROM service_metric_part WHERE service = ?1 ORDER BY last_at, partition",
+        "SELECT metric, last, last_at FROM service_metric_part WHERE service = ?1 ORDER BY last_at, partition",
     )?;
-    let rows = statement.query_map([service], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = statement.query_map([service], |row| Ok((row.get(0)?, (row.get(1)?, micros(row.get(2)?)))))?;
     rows.collect()
 }
