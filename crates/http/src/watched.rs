@@ -149,9 +149,10 @@ pub async fn service_heartbeat(State(app): State<App>, Path(id): Path<String>) -
     answer(command(&app, &id, vec![content], (EventType::SERVICE_HEARTBEAT, Reason::default())).await?)
 }
 
-/// Begin maintenance of a watched service.
+/// Begin maintenance of a service, watched or not.
 ///
-/// Its checks go on; an outage that begins is told only if it outlasts the maintenance.
+/// Its checks go on; an outage that begins is told only if it outlasts the maintenance. It ends when its time is up, if it has one, also
+/// across restarts.
 #[utoipa::path(
     post,
     path = "/api/services/{id}/maintenance",
@@ -185,14 +186,21 @@ pub async fn begin_maintenance(
     if lasts.is_some_and(|lasts| lasts.get() < Duration::from_secs(1)) {
         return Err(Problem::bad_request("`for` must be at least 1s"));
     }
-    app.control().catalogue().known(&id)?;
+    let catalogue = app.control().catalogue();
+    if let Err(unknown) = catalogue.known(&id) {
+        let name = id.to_string();
+        if !app.store().query(move |queries| queries.service_is_known(&name)).await? {
+            return Err(unknown.into());
+        }
+    }
+    catalogue.may_maintain(&id)?;
     let until = lasts.map(|lasts| app.now().saturating_add(lasts.get()));
     let told = MaintenanceTold { reason: reason.clone(), by: Some(by.clone()), until };
     let content = Content::Maintenance(Some(Maintenance { by, reason, until }));
     answer(command(&app, &id, vec![content], (EventType::MAINTENANCE_STARTED, told)).await?)
 }
 
-/// End maintenance of a watched service.
+/// End maintenance of a service, watched or not.
 ///
 /// An outage that goes on is told now.
 #[utoipa::path(
@@ -208,7 +216,11 @@ pub async fn begin_maintenance(
 )]
 pub async fn end_maintenance(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = service_id(&id)?;
-    if app.control().catalogue().known(&id)?.maintenance.is_none() {
+    let name = id.to_string();
+    // The view may know of one that the watch doesn't: it was told by an event, and there were too many.
+    let is_maintained = app.control().catalogue().maintenance(&id).is_some()
+        || app.store().query(move |queries| queries.service_is_in_maintenance(&name)).await?;
+    if !is_maintained {
         return Err(Problem::conflict(format!("`{id}` is not in maintenance")));
     }
     let told = (EventType::MAINTENANCE_ENDED, Reason::default());
@@ -319,7 +331,10 @@ impl From<Refusal> for Problem {
         let detail = refusal.to_string();
         match refusal {
             Refusal::NotAllowed | Refusal::TooFar { .. } => Problem::bad_request(detail),
-            Refusal::InSettings(_) | Refusal::Full | Refusal::NoHeartbeat(_) => Problem::conflict(detail),
+            Refusal::InSettings(_)
+            | Refusal::Full
+            | Refusal::TooMuchMaintenance
+            | Refusal::NoHeartbeat(_) => Problem::conflict(detail),
             Refusal::Unknown(_) => Problem::not_found(detail),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farol_event::Timestamp;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -45,6 +46,9 @@ pub enum Refusal {
     /// The settings file has the service; the file decides.
     #[error("`{0}` is defined in the settings file; change it there")]
     InSettings(ServiceId),
+    /// As many services that nobody watches are in maintenance as may be.
+    #[error("{MAX_SERVICES} services that aren't watched are in maintenance already, which is the most")]
+    TooMuchMaintenance,
     /// As many as may be are watched.
     #[error("{MAX_SERVICES} services are watched already, which is the most")]
     Full,
@@ -60,6 +64,10 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Catalogue {
     entries: RwLock<BTreeMap<ServiceId, Entry>>,
+    /// The maintenance of services that nobody watches.
+    unwatched: RwLock<BTreeMap<ServiceId, Maintenance>>,
+    /// When each watched service was last asked, whatever came of it.
+    checked: RwLock<BTreeMap<ServiceId, Timestamp>>,
     /// How far checks that come through the API may reach; `None` if there may be none.
     api_reach: Option<Reach>,
     /// The position in the log up to which commands have been carried out.
@@ -69,12 +77,31 @@ pub struct Catalogue {
 impl Catalogue {
     /// An empty one.
     pub fn new(api_reach: Option<Reach>) -> Self {
-        Self { entries: RwLock::default(), api_reach, applied: watch::Sender::new(-1) }
+        Self {
+            entries: RwLock::default(),
+            unwatched: RwLock::default(),
+            checked: RwLock::default(),
+            api_reach,
+            applied: watch::Sender::new(-1),
+        }
     }
 
     /// A service.
     pub fn get(&self, id: &ServiceId) -> Option<Entry> {
         self.entries.read().get(id).cloned()
+    }
+
+    /// The maintenance that a service is in, watched or not.
+    pub fn maintenance(&self, id: &ServiceId) -> Option<Maintenance> {
+        match self.get(id) {
+            Some(entry) => entry.maintenance,
+            None => self.unwatched.read().get(id).cloned(),
+        }
+    }
+
+    /// When a watched service was last asked, whatever came of it.
+    pub fn checked_at(&self, id: &ServiceId) -> Option<Timestamp> {
+        self.checked.read().get(id).copied()
     }
 
     /// Every service, by name.
@@ -125,6 +152,19 @@ impl Catalogue {
         }
     }
 
+    /// Whether a service, watched or not, may be put into maintenance.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMuchMaintenance`].
+    pub fn may_maintain(&self, id: &ServiceId) -> Result<(), Refusal> {
+        if self.get(id).is_some() {
+            return Ok(());
+        }
+        let unwatched = self.unwatched.read();
+        let has_room = unwatched.len() < MAX_SERVICES || unwatched.contains_key(id);
+        if has_room { Ok(()) } else { Err(Refusal::TooMuchMaintenance) }
+    }
+
     /// Whether the API may end the watch over a service.
     ///
     /// # Errors
@@ -166,12 +206,26 @@ impl Catalogue {
     }
 
     pub(crate) fn set(&self, id: &ServiceId, entry: Option<Entry>) {
-        let mut entries = self.entries.write();
-        match entry {
-            Some(entry) => entries.insert(id.clone(), entry),
-            None => entries.remove(id),
-        };
+        if entry.is_none() {
+            self.checked.write().remove(id);
+        }
+        put(&mut self.entries.write(), id, entry);
     }
+
+    pub(crate) fn set_unwatched(&self, id: &ServiceId, maintenance: Option<Maintenance>) {
+        put(&mut self.unwatched.write(), id, maintenance);
+    }
+
+    pub(crate) fn set_checked(&self, id: &ServiceId, at: Timestamp) {
+        self.checked.write().insert(id.clone(), at);
+    }
+}
+
+fn put<T>(entries: &mut BTreeMap<ServiceId, T>, id: &ServiceId, entry: Option<T>) {
+    match entry {
+        Some(entry) => entries.insert(id.clone(), entry),
+        None => entries.remove(id),
+    };
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ impl Watcher {
     fn apply(&mut self, command: Command, findings: &mut Vec<Finding>) -> bool {
         let id = command.service().clone();
         let did = self.book.apply(command, (self.deps.clock)(), findings);
-        self.deps.catalogue.set(&id, self.book.get(&id).map(entry));
+        self.show(&id);
         self.ask(&id);
         did
     }
@@ -263,13 +263,23 @@ impl Watcher {
     fn take(&mut self, answered: &Answered, findings: &mut Vec<Finding>) {
         let Answered { service, generation, check, answer } = answered;
         if self.asked.get(service).is_some_and(|asked| asked.generation == *generation) {
-            self.book.observe(service, check, answer, (self.deps.clock)(), findings);
+            let now = (self.deps.clock)();
+            self.book.observe(service, check, answer, now, findings);
+            self.deps.catalogue.set_checked(service, now);
         }
+    }
+
+    /// Has the catalogue show a service as the book has it.
+    fn show(&self, id: &ServiceId) {
+        let watched = self.book.get(id).map(entry);
+        let unwatched = if watched.is_some() { None } else { self.book.maintenance(id).cloned() };
+        self.deps.catalogue.set(id, watched);
+        self.deps.catalogue.set_unwatched(id, unwatched);
     }
 
     fn show_ended_maintenance(&self, findings: &[Finding]) {
         for finding in findings.iter().filter(|finding| finding.kind == FindingKind::MaintenanceEnded) {
-            self.deps.catalogue.set(&finding.service, self.book.get(&finding.service).map(entry));
+            self.show(&finding.service);
         }
     }
 }

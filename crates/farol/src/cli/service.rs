@@ -133,7 +133,7 @@ pub enum ServiceCommand {
         name: String,
     },
 
-    /// Begin maintenance of a watched service, or end it
+    /// Begin maintenance of a service, or end it
     #[command(after_help = "Examples:\n  \
         farol service maintenance shop --by ana --reason \"new disk\" --for 30m\n  \
         farol service maintenance shop --end")]

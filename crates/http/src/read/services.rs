@@ -5,8 +5,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use farol_event::Timestamp;
+use farol_registry::Catalogue;
 use farol_view::query::metrics::{MetricOverview, MetricPoints, PointFilter};
-use farol_view::query::services::{ServiceDetail, ServiceFilter, ServicePage, ServiceState};
+use farol_view::query::services::{Service, ServiceDetail, ServiceFilter, ServicePage, ServiceState};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -63,8 +64,13 @@ pub async fn list_services(
         limit: query.limit,
         cursor: read::cursor(query.cursor),
     };
-    let now = app.now();
-    read::ask(&app, move |queries| queries.services(&filter, now)).await
+    let (now, catalogue) = (app.now(), app.control().catalogue());
+    read::ask(&app, move |queries| {
+        let mut page = queries.services(&filter, now)?;
+        page.services.iter_mut().for_each(|service| show_last_check(&catalogue, service));
+        Ok(page)
+    })
+    .await
 }
 
 /// Show one service with its checks, metrics, policies, newest events and alerts.
@@ -77,8 +83,22 @@ pub async fn list_services(
 )]
 pub async fn get_service(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let not_found = no_such_service(&id);
-    let now = app.now();
-    read::ask_for(&app, move |queries| queries.service_detail(&id, now)).await?.ok_or(not_found)
+    let (now, catalogue) = (app.now(), app.control().catalogue());
+    let found = read::ask_for(&app, move |queries| {
+        let mut detail = queries.service_detail(&id, now)?;
+        if let Some(detail) = &mut detail {
+            show_last_check(&catalogue, &mut detail.service);
+        }
+        Ok(detail)
+    });
+    found.await?.ok_or(not_found)
+}
+
+/// The log has the checks that found something new and the answers that could be timed; of the others, as in an outage, the watch itself
+/// knows when they were.
+fn show_last_check(catalogue: &Catalogue, service: &mut Service) {
+    let live = service.service.parse().ok().and_then(|id| catalogue.checked_at(&id));
+    service.last_check_at = service.last_check_at.max(live);
 }
 
 /// That nothing is known of a service.

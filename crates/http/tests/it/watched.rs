@@ -138,6 +138,56 @@ async fn heartbeats_and_maintenance_are_heard_as_events_too() {
 }
 
 #[tokio::test]
+async fn a_service_that_nobody_watches_is_in_maintenance_until_its_end() {
+    let farol = Farol::start().await;
+    let event = json!({"specversion": "1.0", "id": "1", "type": "metrica_coletada", "source": "vm",
+        "data": {"nome": "cpu_percent", "valor": 1}});
+    assert_eq!(farol.post_json("/api/events", event.to_string()).await.status, 202);
+    let body = r#"{"by":"ana","reason":"disk","for":"2s"}"#;
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    // It is known once the view has its metric.
+    while farol.post_json("/api/services/vm/maintenance", body).await.status != 200 {
+        assert!(tokio::time::Instant::now() < limit, "nobody knows of the service");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let told = events_until(&farol, "vm", &["servico_em_manutencao", "servico_em_operacao"], 2).await;
+    assert_eq!(told[0]["data"]["reason"], "disk");
+    assert_eq!(
+        (&told[1]["type"], &told[1]["data"]["reason"]),
+        (&json!("servico_em_operacao"), &json!("its time was up"))
+    );
+    delete(&farol, "/api/services/vm/maintenance").await.problem(409);
+    // Without an end it lasts until somebody ends it.
+    assert_eq!(farol.post_json("/api/services/vm/maintenance", r#"{"by":"ana"}"#).await.status, 200);
+    assert_eq!(delete(&farol, "/api/services/vm/maintenance").await.status, 200);
+    farol.post_json("/api/services/nobody/maintenance", body).await.problem(404);
+}
+
+#[tokio::test]
+async fn the_last_check_moves_on_during_an_outage() {
+    let farol = Farol::start().await;
+    // A port that nobody listens on.
+    let at = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let check = json!({"tcp": at.to_string(), "interval": "100ms", "down_after": 1});
+    assert_eq!(put(&farol, "lc", &json!({"checks": [check]})).await.status, 200);
+    events_until(&farol, "lc", &["sistema_indisponivel"], 1).await;
+    let mut seen = std::collections::BTreeSet::new();
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    while seen.len() < 4 {
+        assert!(tokio::time::Instant::now() < limit, "it stands still: {seen:?}");
+        let detail = farol.get("/api/services/lc").await.json();
+        let list = farol.get("/api/services").await.json();
+        let listed = list["services"].as_array().unwrap().iter().find(|service| service["service"] == "lc");
+        for service in [Some(&detail["service"]), listed] {
+            seen.extend(service.and_then(|service| service["last_check_at"].as_str()).map(str::to_owned));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let told = events(&farol, "lc", &["verificacao_alterada", "metrica_coletada"]).await;
+    assert_eq!(told.len(), 1, "each failing check is not an event: {told:?}");
+}
+
+#[tokio::test]
 async fn maintenance_keeps_an_outage_quiet_until_it_ends() {
     let farol = Farol::start().await;
     put(&farol, "job", &json!({"checks": [{"ttl": "1s"}]})).await;

@@ -5,8 +5,8 @@
 //! restart. What has its record already, because the API or the watch itself told it, carries [`KEPT`] and is passed over.
 //!
 //! Its place is kept as offsets of group [`GROUP`], committed after the records are durable: an event counts at least once, and counting
-//! it twice changes nothing. Events about services that are not watched are the views' business alone; those in another partition than
-//! their key's come in the order in which they are met. A failure is logged, and reading goes on where it was committed.
+//! it twice changes nothing. Of services that are not watched only the maintenance matters here. Events in another partition than their
+//! key's come in the order in which they are met. A failure is logged, and reading goes on where it was committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,7 +96,12 @@ impl Announced {
     /// Takes in one record; whether the watch still runs.
     async fn take(&self, record: &ConsumedRecord) -> Result<bool, BusError> {
         let Some((service, fact)) = announced(record) else { return Ok(true) };
-        if self.catalogue.get(&service).is_none() {
+        let concerns_us = match fact {
+            ServiceFact::MaintenanceStarted(_) => self.catalogue.may_maintain(&service).is_ok(),
+            ServiceFact::MaintenanceEnded(_) => true,
+            _ => self.catalogue.get(&service).is_some(),
+        };
+        if !concerns_us {
             return Ok(true);
         }
         let maintenance = match fact {

@@ -14,21 +14,16 @@ const DURATIONS = ["", "30m", "1h", "2h", "8h"];
 /** The longest latency that the slider offers; the API takes more. */
 const SLIDER_MS = 5000;
 
+/** What the watch can be told of. A service whose name is another one is known by its events only, and nobody ends its maintenance for it. */
+const WATCHABLE = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
 const pathOf = ({ service }, what) => `/api/services/${encodeURIComponent(service)}/${what}`;
 
-/** A fact that the service itself, or whoever looks after it, tells: for services that nobody registered to be checked. */
-function tell(service, type, data) {
-  return post("/api/events", { specversion: "1.0", id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, type, source: service.service, data });
-}
-
-/** The command to the watch; a service that isn't watched has no maintenance there, so the fact is told as an event. */
-async function maintain(service, begin, body) {
-  try {
-    await send(begin ? "POST" : "DELETE", pathOf(service, "maintenance"), body);
-  } catch (error) {
-    if (error.status !== 404 && !(error.status === 409 && !begin)) throw error;
-    await tell(service, begin ? "servico_em_manutencao" : "servico_em_operacao", begin ? { by: body.by, reason: body.reason } : {});
-  }
+/** Begins maintenance with a `body`, or ends it without. */
+async function maintain(service, body) {
+  if (WATCHABLE.test(service.service)) return send(body ? "POST" : "DELETE", pathOf(service, "maintenance"), body);
+  const type = body ? "servico_em_manutencao" : "servico_em_operacao";
+  return post("/api/events", { specversion: "1.0", id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, type, source: service.service, data: body ?? {} });
 }
 
 export function MaintenanceControl({ service, onDone }) {
@@ -36,7 +31,7 @@ export function MaintenanceControl({ service, onDone }) {
   const on = service.state === "maintenance";
   const end = async () => {
     try {
-      await maintain(service, false);
+      await maintain(service);
       notify(t("maintenance.ended", { service: service.service }));
     } catch (error) {
       notify(`${t("maintenance.failed")} ${error.message}`, "error");
@@ -48,14 +43,15 @@ export function MaintenanceControl({ service, onDone }) {
 }
 
 function MaintenanceDialog({ service, onClose }) {
-  const [lasts, setLasts] = useState("1h");
+  const durations = WATCHABLE.test(service.service) ? DURATIONS : [""];
+  const [lasts, setLasts] = useState(durations.includes("1h") ? "1h" : "");
   return html`<${PersonDialog} title=${t("maintenance.title", { service: service.service })} text=${t("maintenance.text")} action=${t("maintenance.begin")} prefix="maintenance" onClose=${onClose}
     onSubmit=${async ({ by, comment }) => {
-      await maintain(service, true, { by, ...(comment && { reason: comment }), ...(lasts && { for: lasts }) });
+      await maintain(service, { by, ...(comment && { reason: comment }), ...(lasts && { for: lasts }) });
       notify(t("maintenance.begun", { service: service.service }));
     }}>
     <label class="field"><span>${t("maintenance.for")}</span><select class="input" data-testid="maintenance-for" value=${lasts} onChange=${(event) => setLasts(event.currentTarget.value)}>
-      ${DURATIONS.map((each) => html`<option key=${each} value=${each}>${each ? format.spanText(each) : t("maintenance.untilEnded")}</option>`)}</select></label>
+      ${durations.map((each) => html`<option key=${each} value=${each}>${each ? format.spanText(each) : t("maintenance.untilEnded")}</option>`)}</select></label>
   <//>`;
 }
 
