@@ -85,6 +85,11 @@
 //! its policy is `Block`. A handler that blocks its thread instead of awaiting takes that thread from everybody:
 //! such work belongs on [`tokio::task::spawn_blocking`].
 //!
+//! # Numbers
+//!
+//! [`EventBus::snapshots`] says how each subscription stands; [`EventBus::numbers`] sums by name what they have counted, those
+//! that have ended too, and `SubscriptionCollector` (feature `prometheus`, on by default) shows that to Prometheus.
+//!
 //! # Failures
 //!
 //! When the log can't be read, the reader tries again every second from where it was ([`EventBus::problem`]). When the bus
@@ -92,6 +97,9 @@
 //! is behind comes to them are gone for it; the engine counts and logs that.
 
 mod handler;
+pub mod numbers;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 pub mod queue;
 mod reader;
 mod received;
@@ -113,6 +121,9 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Bus, BusError, OffsetSpec, Producer};
 use crate::record::{ProducerRecord, RecordMetadata};
 pub use handler::Outcome;
+pub use numbers::{Numbers, SubscriptionNumbers};
+#[cfg(feature = "prometheus")]
+pub use prometheus::SubscriptionCollector;
 pub use queue::QueueBounds;
 pub use received::Received;
 pub use settings::{EndReason, Overflow, StartFrom, SubscriptionSettings};
@@ -133,7 +144,7 @@ pub struct EventBusSettings {
     pub topic: Arc<str>,
     /// Further topics that are read.
     pub also: Vec<Arc<str>>,
-    /// A name for people.
+    /// A name for people and for metrics.
     pub client_id: String,
 }
 
@@ -141,6 +152,13 @@ impl EventBusSettings {
     /// One topic, for publishing and reading.
     pub fn new(topic: impl Into<Arc<str>>) -> Self {
         Self { topic: topic.into(), also: Vec::new(), client_id: "event-bus".to_owned() }
+    }
+
+    /// A name for people and for metrics; `event-bus` without it.
+    #[must_use]
+    pub fn named(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
     }
 
     /// Reads another topic as well.
@@ -162,6 +180,7 @@ struct Inner {
     producer: Arc<dyn Producer>,
     topic: Arc<str>,
     topics: Vec<Arc<str>>,
+    name: Arc<str>,
     registry: Arc<Registry>,
     shutdown: CancellationToken,
     reader: Mutex<Option<JoinHandle<()>>>,
@@ -187,6 +206,7 @@ impl EventBus {
         }
         let producer = bus.producer(&settings.client_id).await?;
         let (registry, shutdown) = (Arc::new(Registry::new()), CancellationToken::new());
+        let name: Arc<str> = settings.client_id.as_str().into();
         let reader = Reader {
             bus: Arc::clone(&bus),
             client_id: settings.client_id,
@@ -196,7 +216,7 @@ impl EventBus {
         };
         let reader = Mutex::new(Some(tokio::spawn(reader.run())));
         let topic = settings.topic;
-        Ok(Self { inner: Arc::new(Inner { bus, producer, topic, topics, registry, shutdown, reader }) })
+        Ok(Self { inner: Arc::new(Inner { bus, producer, topic, topics, name, registry, shutdown, reader }) })
     }
 
     /// Subscribes to one type of event, from now on.
@@ -297,6 +317,11 @@ impl EventBus {
     /// Every subscription, in the order in which they came.
     pub fn snapshots(&self) -> Vec<SubscriptionSnapshot> {
         self.inner.registry.list().iter().map(|state| state.snapshot()).collect()
+    }
+
+    /// What the subscriptions count, by name and for metrics: those that there are, and those that there were.
+    pub fn numbers(&self) -> Numbers {
+        Numbers::new(Arc::clone(&self.inner.name), Arc::clone(&self.inner.registry))
     }
 
     /// Why the topics can't be read at present.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
+use farol_bus::event_bus::numbers::{MAX_NAMES, OTHER};
 use farol_bus::event_bus::{EndReason, Overflow, Phase, QueueBounds, StartFrom, SubscriptionSnapshot};
 use farol_bus::{
     Bus, BusError, EventBus, EventBusSettings, Partitioning, ProducerRecord, Received, Subscription,
@@ -560,4 +561,86 @@ async fn every_handler_sees_every_event_that_it_wants_once_and_in_order() {
             assert_eq!(of(&seen), of(&wanted), "{} in partition {partition}", snapshot.name);
         }
     }
+}
+
+/// Two subscriptions of one name, one of which ends, beside one that fails and panics.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_are_by_name_and_outlive_subscriptions() {
+    let world = World::start(1).await;
+    let named = |name: &str| SubscriptionSettings::everything().named(name);
+    let (first, second) = (Seen::default(), Seen::default());
+    let leaving = world.events.subscribe(named("twice"), first.handler()).await.unwrap();
+    let _staying = world.events.subscribe(named("twice"), second.handler()).await.unwrap();
+    let faulty = move |received: Received| async move {
+        match number(&received) {
+            1 => Err("one"),
+            2 => panic!("two"),
+            _ => Ok(()),
+        }
+    };
+    let faulty = world.events.subscribe(named("faulty"), faulty).await.unwrap();
+    world.publish("a", 0..4).await;
+    first.until(4).await;
+    leaving.unsubscribe().await;
+    world.publish("a", 4..5).await;
+    second.until(5).await;
+    until(&faulty, |s| s.delivered == 5).await;
+    let numbers = world.events.numbers();
+    eventually(|| numbers.by_name()["twice"].delivered == 9).await;
+    let by_name = numbers.by_name();
+    assert_eq!((by_name["twice"].subscriptions, by_name["twice"].queued), (1, 0));
+    let faulty = by_name["faulty"];
+    assert_eq!((faulty.delivered, faulty.failed, faulty.panicked, faulty.dropped), (5, 1, 1, 0));
+    assert_eq!(numbers.bus(), "event-bus");
+}
+
+#[tokio::test]
+async fn names_beyond_the_bound_count_together_and_nothing_is_lost() {
+    let world = World::start(1).await;
+    let mut subscriptions = Vec::new();
+    for index in 0..MAX_NAMES + 3 {
+        let settings = SubscriptionSettings::everything().named(format!("name-{index}"));
+        subscriptions.push(world.events.subscribe(settings, |_| std::future::ready(())).await.unwrap());
+    }
+    world.publish("a", 0..2).await;
+    let numbers = world.events.numbers();
+    eventually(|| numbers.by_name().values().map(|n| n.delivered).sum::<u64>() == 2 * (MAX_NAMES as u64 + 3))
+        .await;
+    let by_name = numbers.by_name();
+    assert_eq!(by_name.len(), MAX_NAMES + 1);
+    assert_eq!((by_name[OTHER].subscriptions, by_name[OTHER].delivered), (3, 6));
+    assert_eq!(by_name["name-0"].delivered, 2);
+    drop(subscriptions);
+    eventually(|| numbers.by_name().values().all(|n| n.subscriptions == 0)).await;
+    assert_eq!(numbers.by_name()[OTHER].delivered, 6);
+}
+
+#[cfg(feature = "prometheus")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_has_every_number_of_every_subscription() {
+    use farol_bus::event_bus::SubscriptionCollector;
+
+    let world = World::start(1).await;
+    let seen = Seen::default();
+    let settings = SubscriptionSettings::of_type(&EventType::new("a"));
+    let subscription = world.events.subscribe(settings, seen.handler()).await.unwrap();
+    world.publish("a", 0..3).await;
+    until(&subscription, |s| s.delivered == 3).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    registry.register_collector(Box::new(SubscriptionCollector::new([world.events.numbers()])));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let labels = r#"{bus="event-bus",subscription="a"}"#;
+    let expected = [
+        ("subscriptions", 1),
+        ("delivered_records_total", 3),
+        ("failed_records_total", 0),
+        ("panics_total", 0),
+        ("dropped_records_total", 0),
+        ("fell_behind_total", 0),
+        ("queued_records", 0),
+        ("lag_records", 0),
+    ];
+    assert_eq!(samples, expected.map(|(name, value)| format!("farol_event_bus_{name}{labels} {value}")));
 }

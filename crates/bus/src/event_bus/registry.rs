@@ -3,11 +3,13 @@
 //! One lock holds both together. So a subscription that has read the log up to the reader's place, or further, can change over
 //! to it without a record missing or coming twice.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::numbers::{MAX_NAMES, OTHER, SubscriptionNumbers};
 use super::received::Chunk;
 use super::settings::EndReason;
 use super::subscription::{Positions, State, SubscriptionId};
@@ -30,6 +32,8 @@ struct Inner {
     /// Somebody woke the reader, who has to begin at `positions`.
     is_woken: bool,
     next_id: u64,
+    /// What subscriptions that have ended have counted, by every name that is told apart.
+    past: BTreeMap<String, SubscriptionNumbers>,
     /// Why the reader can't read at present.
     problem: Option<String>,
     is_closed: bool,
@@ -43,6 +47,7 @@ impl Registry {
             is_asleep: true,
             is_woken: false,
             next_id: 1,
+            past: BTreeMap::new(),
             problem: None,
             is_closed: false,
         };
@@ -57,13 +62,30 @@ impl Registry {
         }
         let state = Arc::new(make(SubscriptionId(inner.next_id)));
         inner.next_id += 1;
+        if inner.past.len() < MAX_NAMES {
+            inner.past.entry(state.settings.name.clone()).or_default();
+        }
         inner.list = inner.list.iter().chain([&state]).cloned().collect();
         Some(state)
     }
 
     pub(super) fn remove(&self, id: SubscriptionId) {
         let mut inner = self.inner.lock();
-        inner.list = inner.list.iter().filter(|state| state.id != id).cloned().collect();
+        let (gone, left): (Vec<_>, Vec<_>) = inner.list.iter().cloned().partition(|state| state.id == id);
+        inner.list = left.into();
+        for state in gone {
+            numbers_of(&mut inner.past, &state).add_past(&state.snapshot());
+        }
+    }
+
+    /// What all subscriptions have counted and hold, by name.
+    pub(super) fn numbers(&self) -> BTreeMap<String, SubscriptionNumbers> {
+        let inner = self.inner.lock();
+        let mut numbers = inner.past.clone();
+        for state in inner.list.iter() {
+            numbers_of(&mut numbers, state).add(&state.snapshot());
+        }
+        numbers
     }
 
     pub(super) fn list(&self) -> Arc<[Arc<State>]> {
@@ -152,4 +174,14 @@ impl Registry {
             state.end(EndReason::Closed);
         }
     }
+}
+
+/// Where a subscription counts.
+fn numbers_of<'a>(
+    numbers: &'a mut BTreeMap<String, SubscriptionNumbers>,
+    state: &State,
+) -> &'a mut SubscriptionNumbers {
+    let name = &state.settings.name;
+    let name = if numbers.contains_key(name) { name } else { OTHER };
+    numbers.entry(name.to_owned()).or_default()
 }
