@@ -2,14 +2,20 @@
 //! send a record is handled, and the memory that it takes.
 //!
 //! `cargo bench -p farol-bus --bench fan_out [-- [SECONDS] [consumers|events] [saturation|RECORDS_PER_MS]]`. A batch of records is
-//! sent every millisecond, to the partitions in turn; every handler gets and looks at every record. First at a pace that
+//! due every millisecond, to the partitions in turn; every handler gets and looks at every record. First at a pace that
 //! makes 1.1 million deliveries a second, then faster, and then at saturation: the next batch is sent as soon as the handlers
 //! are no more than [`WINDOW`] records behind. Both kinds take turns, so that what else the machine does meets both. The topic doesn't
 //! wait for the disk (`farol.sync=never`): with it, the disk's fdatasync is what one would measure.
 //!
+//! A delay is from when the record was due to when the handler has it: a sender that wakes late, or that has waited for the one
+//! before, shows in it. What of that the machine adds is told too: a thread that only sleeps by the same clock, and a word that goes
+//! through as many threads as a record, both alone before the first run; and a sleeping thread beside each run.
+//!
 //! `FAROL_BENCH_RECORDS` ends a run after so many records, for counting instructions.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, missing_docs)]
+
+mod floor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +30,10 @@ use farol_bus::{
 };
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+
+use floor::{Beat, HAND_OVERS, Sleeper, delays, in_words};
 
 const HANDLERS: usize = 100;
 const PARTITIONS: i32 = 3;
@@ -71,8 +79,8 @@ struct Crowd {
 
 impl Gauge {
     fn look_at(&mut self, record: &ConsumedRecord, now: u64) {
-        let sent = u64::from_be_bytes(*record.value.as_ref().unwrap().first_chunk().unwrap());
-        self.delays.saturating_record(now.saturating_sub(sent));
+        let due = u64::from_be_bytes(*record.value.as_ref().unwrap().first_chunk().unwrap());
+        self.delays.saturating_record(now.saturating_sub(due));
     }
 
     fn now(&self) -> u64 {
@@ -95,8 +103,6 @@ async fn consume(mut consumer: Box<dyn Consumer>, gauge: Arc<Mutex<Gauge>>, hand
 
 impl Crowd {
     async fn gather(kind: Kind, bus: &Arc<EmbeddedBus>, epoch: Instant) -> Self {
-        // Small enough that a hundred of them don't push everything else out of the caches.
-        let delays = || Histogram::new_with_bounds(1_000, 60_000_000_000, 2).unwrap();
         let gauge = || Arc::new(Mutex::new(Gauge { epoch, delays: delays() }));
         let gauges: Vec<_> = (0..HANDLERS).map(|_| gauge()).collect();
         let handled: Vec<_> = (0..HANDLERS).map(|_| Arc::new(AtomicU64::new(0))).collect();
@@ -143,9 +149,9 @@ impl Crowd {
     }
 }
 
-fn records(count: usize, sent: Duration, partition: i32) -> Vec<ProducerRecord> {
+fn records(count: usize, due: Duration, partition: i32) -> Vec<ProducerRecord> {
     let mut value = vec![b'v'; VALUE_BYTES];
-    *value.first_chunk_mut().unwrap() = u64::try_from(sent.as_nanos()).unwrap().to_be_bytes();
+    *value.first_chunk_mut().unwrap() = u64::try_from(due.as_nanos()).unwrap().to_be_bytes();
     let record = ProducerRecord {
         partitioning: Partitioning::Explicit(partition),
         key: Some(Bytes::from_static(b"sensor-00001")),
@@ -172,74 +178,87 @@ fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-async fn run(kind: Kind, load: Load, length: Duration, most: u64) {
+fn run(runtime: &Runtime, kind: Kind, load: Load, length: Duration, most: u64) {
     let parent = std::env::var_os("FAROL_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent).unwrap();
-    let (bus, _) = EmbeddedBus::open(EmbeddedOptions::new(dir.path())).unwrap();
-    let config = [("farol.sync".to_owned(), "never".to_owned())].into();
-    bus.create_topic(TopicSpec { name: "t".into(), partitions: PARTITIONS, config }).await.unwrap();
     let epoch = Instant::now();
-    let crowd = Crowd::gather(kind, &bus, epoch).await;
-    let producer = bus.producer("p").await.unwrap();
+    let (bus, producer, crowd) = runtime.block_on(async {
+        let (bus, _) = EmbeddedBus::open(EmbeddedOptions::new(dir.path())).unwrap();
+        let config = [("farol.sync".to_owned(), "never".to_owned())].into();
+        bus.create_topic(TopicSpec { name: "t".into(), partitions: PARTITIONS, config }).await.unwrap();
+        let crowd = Crowd::gather(kind, &bus, epoch).await;
+        let producer = bus.producer("p").await.unwrap();
+        (bus, producer, crowd)
+    });
     let (memory_before, processor_before) = (resident_mib(), processor_time());
     let (started, mut sent, mut late, mut memory) = (Instant::now(), 0_u64, 0_u32, 0_f64);
-    let mut ticks = tokio::time::interval(PACE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (mut beat, sleeper) = (Beat::starting_at(started), Sleeper::start(started));
     let mut partitions = (0..PARTITIONS).cycle();
     while started.elapsed() < length && sent < most {
-        let batch = match load {
+        let (due, batch) = match load {
             Load::PerMs(batch) => {
-                let due = ticks.tick().await;
+                let due = beat.wait();
                 late += u32::from(due.elapsed() > PACE);
-                batch
+                (due, batch)
             }
             Load::Saturation => {
                 while sent - crowd.slowest() > WINDOW {
-                    tokio::time::sleep(PACE).await;
+                    std::thread::sleep(PACE);
                 }
-                SATURATION_BATCH
+                (Instant::now(), SATURATION_BATCH)
             }
         };
-        producer.send("t", records(batch, epoch.elapsed(), partitions.next().unwrap())).await.unwrap();
+        let batch_records = records(batch, due - epoch, partitions.next().unwrap());
+        runtime.block_on(producer.send("t", batch_records)).unwrap();
         sent += batch as u64;
         if sent % 1000 < batch as u64 {
             memory = memory.max(resident_mib());
         }
     }
     while crowd.slowest() < sent {
-        tokio::time::sleep(PACE).await;
+        std::thread::sleep(PACE);
     }
     let (took, processor) = (started.elapsed(), processor_time() - processor_before);
-    let mut delays = Histogram::<u64>::new(3).unwrap();
+    let asleep = sleeper.finish();
+    let mut all = delays();
     for gauge in &crowd.gauges {
-        delays.add(&gauge.lock().delays).unwrap();
+        all.add(&gauge.lock().delays).unwrap();
     }
-    assert_eq!(delays.len(), sent * HANDLERS as u64, "every handler gets every record once");
-    let at = |quantile| delays.value_at_quantile(quantile) as f64 / 1e3;
+    assert_eq!(all.len(), sent * HANDLERS as u64, "every handler gets every record once");
     let name = match load {
         Load::PerMs(batch) => format!("{batch} a ms"),
         Load::Saturation => "saturation".to_owned(),
     };
     println!(
-        "{:<9} {name:>10}: {:>7.0} sent/s {:>9.0} deliveries/s  p50 {:>6.0} µs  p99 {:>6.0} µs  p99.9 {:>6.0} µs  {:>4.0} ns of processor each  +{:.0} MiB  {late} sends late, {} fell behind",
+        "{:<9} {name:>10}: {:>7.0} sent/s {:>9.0} deliveries/s  {}  {:>4.0} ns of processor each  +{:.0} MiB  {late} sends late, {} fell behind",
         format!("{kind:?}").to_lowercase(),
         sent as f64 / took.as_secs_f64(),
-        delays.len() as f64 / took.as_secs_f64(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        processor.as_nanos() as f64 / delays.len() as f64,
+        all.len() as f64 / took.as_secs_f64(),
+        in_words(&all),
+        processor.as_nanos() as f64 / all.len() as f64,
         (memory - memory_before).max(0.0),
         crowd.fell_behind(),
     );
-    if let Some((events, subscriptions)) = crowd.events {
-        drop(subscriptions);
-        events.close().await;
-    }
-    for consumer in crowd.consumers {
-        consumer.abort();
-    }
-    bus.close().await.unwrap();
+    println!("{:>20}  a sleeper beside it woke late by            {}", "", in_words(&asleep));
+    runtime.block_on(async {
+        if let Some((events, subscriptions)) = crowd.events {
+            drop(subscriptions);
+            events.close().await;
+        }
+        for consumer in crowd.consumers {
+            consumer.abort();
+        }
+        bus.close().await.unwrap();
+    });
+}
+
+/// What the machine adds while nothing else of this program runs.
+fn machine(length: Duration) {
+    let sleeper = Sleeper::start(Instant::now());
+    std::thread::sleep(length);
+    println!("machine alone: a sleeper wakes late by              {}", in_words(&sleeper.finish()));
+    let relayed = floor::relay(length);
+    println!("machine alone: late, and {HAND_OVERS} threads further on       {}", in_words(&relayed));
 }
 
 fn main() {
@@ -262,9 +281,11 @@ fn main() {
         .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     println!("{HANDLERS} handlers, {PARTITIONS} partitions, {VALUE_BYTES}-byte values, {seconds} s each");
+    let length = Duration::from_secs(seconds);
+    machine(length);
     for load in loads {
         for kind in &kinds {
-            runtime.block_on(run(*kind, load, Duration::from_secs(seconds), most));
+            run(&runtime, *kind, load, length, most);
         }
     }
 }
