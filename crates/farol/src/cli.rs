@@ -425,6 +425,9 @@ impl Cli {
             Command::Simulate(simulate) => {
                 add("kafka.brokers", "--brokers", simulate.brokers.as_deref().map(bare));
             }
+            Command::Demo(Demo::Resilience(demo)) => {
+                add("kafka.brokers", "--brokers", demo.brokers.as_deref().map(bare));
+            }
             Command::Topics(Topics { brokers, .. })
             | Command::Groups(Groups { brokers, .. })
             | Command::Consume(Consume { brokers, .. })

@@ -3,7 +3,8 @@
 //!
 //! Three simulated services (real HTTP servers on loopback) report to a Farol: one of its own on a temporary folder, or the one
 //! that `--server` names. The demonstration is their client: it calls `/work` through the policies of `farol-resilience` and tells
-//! the Farol what the policies did, as any other program would. Each scene says what it expects and checks it; what does not come
+//! the Farol what the policies did, as any other program would. Its handlers of events are on an event bus over that Farol's log: in
+//! the same process, or over the Kafka port. Each scene says what it expects and checks it; what does not come
 //! true fails the demonstration, with exit code 1.
 //!
 //! Bounds: every wait has one ([`scenes::PATIENCE`]), and the whole has [`LIMIT`].
@@ -18,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use farol_event::service::SimulationApplied;
-use farol_simulate::{ServerUrl, ServiceOptions, ServiceSimulators};
+use farol_simulate::{ServiceOptions, ServiceSimulators};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::service::DemoResilience;
 use crate::client::{server, until_interrupted};
+use crate::kafka;
 use crate::run::parts;
 use crate::run::stops::{PART_LIMIT, Stops};
 use crate::services::a_seed;
@@ -32,13 +34,13 @@ use crate::settings::value::{ListenAddress, ListenOrOff};
 use crate::settings::{RulesSettings, Settings};
 use crate::terminal::say;
 use screen::Screen;
-use world::World;
+use world::{CALLER, Farol, World};
 
 /// How long the whole may take.
 const LIMIT: Duration = Duration::from_secs(180);
 /// The service that goes down. The names are not those of other simulations, which may run beside this one.
 const PAYMENTS: &str = "demo-payments";
-/// The one that becomes slow.
+/// The one that is rushed, and becomes slow.
 const INVENTORY: &str = "demo-inventory";
 /// The one that nothing happens to.
 const ORDERS: &str = "demo-orders";
@@ -68,21 +70,26 @@ async fn play(
 ) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let farol = match url {
-        Some(url) => server(Some(url), settings)?,
+        Some(url) => Farol {
+            url: server(Some(url), settings)?,
+            bus: kafka::connect(settings, CALLER).await?,
+            event_buses: None,
+        },
         None => {
             own_farol(settings, folder, stops).await.context("can't start a Farol for the demonstration")?
         }
     };
     let mut screen = Screen::new();
-    screen.title(&farol.to_string());
+    let reporting_to = farol.url.clone();
+    screen.title(&reporting_to.to_string());
     let simulators = ServiceSimulators::listen(options(fast)).await?;
-    let world = World::new(farol.clone(), simulators.services(), fast);
+    let world = World::new(farol, simulators.services(), fast);
     let stop = CancellationToken::new();
     let (refused, refusal) = oneshot::channel();
     let running = tokio::spawn({
         let stop = stop.clone();
         async move {
-            if let Err(error) = simulators.run(farol, stop).await {
+            if let Err(error) = simulators.run(reporting_to, stop).await {
                 // Nobody waits for it when everything stops anyway.
                 let _ = refused.send(error);
             }
@@ -142,7 +149,7 @@ async fn own_farol(
     settings: &Settings,
     folder: &TemporaryFolder,
     stops: &mut Stops,
-) -> anyhow::Result<ServerUrl> {
+) -> anyhow::Result<Farol> {
     let mut settings = settings.clone();
     settings.data.dir = folder.0.clone();
     settings.http.listen = ListenAddress { host: "127.0.0.1".to_owned(), port: 0 };
@@ -157,7 +164,7 @@ async fn own_farol(
     settings.notify.webhooks.clear();
     settings.notify.routes.clear();
     let started = parts::start(&settings, false, stops).await?;
-    Ok(started.dashboard.parse()?)
+    Ok(Farol { url: started.dashboard.parse()?, bus: started.bus, event_buses: Some(started.event_buses) })
 }
 
 /// A folder that is removed when it is dropped.

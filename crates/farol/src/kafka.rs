@@ -29,7 +29,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The brokers of the settings, which must answer.
-async fn connect(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<KafkaBus>> {
+pub async fn connect(settings: &Settings, client_id: &str) -> anyhow::Result<Arc<KafkaBus>> {
     let bus = bus(settings, client_id)?;
     if let Err(error) = bus.check(ANSWER_LIMIT).await {
         let problem = match error {

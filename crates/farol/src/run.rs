@@ -11,7 +11,7 @@
 mod control;
 mod greeting;
 mod kafka;
-mod metrics;
+pub mod metrics;
 mod notify;
 mod open_files;
 pub mod parts;

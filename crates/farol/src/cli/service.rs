@@ -165,7 +165,7 @@ pub enum Demo {
     /// Breakers, bulkheads, retries and events at work on simulated services, about a minute
     #[command(after_help = "Examples:\n  \
         farol demo resilience                                  with a Farol of its own, on a temporary folder\n  \
-        farol demo resilience --server http://127.0.0.1:5000   on the dashboard of one that runs")]
+        farol demo resilience --server http://127.0.0.1:5000   on the dashboard of one that runs; its Kafka port is needed, too")]
     Resilience(DemoResilience),
 }
 
@@ -174,6 +174,10 @@ pub struct DemoResilience {
     /// Address of a running Farol [default: one of its own is started]
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     pub server: Option<String>,
+
+    /// Kafka port of that Farol [default: the settings' kafka.brokers, or the Farol of the same settings]
+    #[arg(long, value_name = "HOST:PORT", requires = "server")]
+    pub brokers: Option<String>,
 
     /// Shorter waits, for tests
     #[arg(long)]

@@ -1,9 +1,11 @@
 //! Who plays: the Farol, the simulated services, and this program as their client.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use farol_bus::Bus;
 use farol_event::{Event, Timestamp};
 use farol_pipeline::outgoing;
 use farol_resilience::{Registry, StateChange};
@@ -12,6 +14,8 @@ use farol_simulate::services::{self, Listening, Method};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
+
+use crate::run::metrics::EventBuses;
 
 /// Who makes the calls, as the dashboard names it.
 pub const CALLER: &str = "demo";
@@ -24,7 +28,7 @@ pub fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
 }
 
 /// Asks until there is an answer; `otherwise` says what is missing when patience ends.
-async fn eventually<T>(
+pub async fn eventually<T>(
     otherwise: &str,
     ask: impl AsyncFn() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
@@ -40,10 +44,23 @@ async fn eventually<T>(
     }
 }
 
+/// The Farol that is told of everything.
+pub struct Farol {
+    /// Its dashboard and API.
+    pub url: ServerUrl,
+    /// Its log.
+    pub bus: Arc<dyn Bus>,
+    /// What of this process is on its `/metrics`, if it runs in it.
+    pub event_buses: Option<EventBuses>,
+}
+
 /// Who plays.
 pub struct World {
-    /// The Farol.
-    pub farol: ServerUrl,
+    farol: ServerUrl,
+    /// The log of that Farol.
+    pub bus: Arc<dyn Bus>,
+    /// What of this process is on its `/metrics`, if it runs in it.
+    pub event_buses: Option<EventBuses>,
     /// Shorter waits.
     pub fast: bool,
     services: BTreeMap<String, ServerUrl>,
@@ -53,14 +70,16 @@ pub struct World {
 
 impl World {
     /// These services, and this Farol.
-    pub fn new(farol: ServerUrl, services: &[Listening], fast: bool) -> Self {
+    pub fn new(farol: Farol, services: &[Listening], fast: bool) -> Self {
         let services = services
             .iter()
             .filter_map(|service| {
                 Some((service.name.to_string(), format!("http://{}", service.address).parse().ok()?))
             })
             .collect();
-        Self { farol, fast, services, began: Timestamp::from_system_time(std::time::SystemTime::now()) }
+        let Farol { url, bus, event_buses } = farol;
+        let began = Timestamp::from_system_time(std::time::SystemTime::now());
+        Self { farol: url, bus, event_buses, fast, services, began }
     }
 
     /// The services' names.
@@ -100,11 +119,16 @@ impl World {
 
     /// A `GET` of JSON.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.text(path).await?)?)
+    }
+
+    /// A `GET` of text.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
         let answer = services::call(&self.farol, Method::GET, path, &()).await?;
         if !answer.status.is_success() {
             bail!("{path}: {}", services::problem_of(&answer));
         }
-        Ok(serde_json::from_slice(&answer.body)?)
+        Ok(String::from_utf8(answer.body.into())?)
     }
 
     /// The events of this demonstration, newest first.
@@ -130,14 +154,15 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the one alert of `rule` about a service has this status; more than one is an error.
-    pub async fn alert(&self, service: &str, rule: &str, status: &str) -> anyhow::Result<()> {
+    /// Waits until the one alert of `rule` about a service has this status, and gives it; more than one is an error.
+    pub async fn alert(&self, service: &str, rule: &str, status: &str) -> anyhow::Result<Value> {
         let path = format!("/api/alerts?service={service}&rule={rule}&from={}", self.began);
         eventually(&format!("no alert of {rule} about {service} is {status}"), async || {
             let found = self.get(&path).await?;
             let total = at(&found, "/total").as_u64().unwrap_or_default();
             ensure!(total <= 1, "{total} alerts of {rule} tell of {service}");
-            Ok((at(&found, "/alerts/0/status") == status).then_some(()))
+            let alert = at(&found, "/alerts/0");
+            Ok((at(alert, "/status") == status).then(|| alert.clone()))
         })
         .await
     }

@@ -1,16 +1,20 @@
-//! The numbers of log, consumer groups and views, for `/metrics`.
+//! The numbers of log, consumer groups, views and event buses, for `/metrics`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use farol_broker::kafka::KafkaStats;
 use farol_bus::embedded::{BrokerStats, EmbeddedBus, GroupPartitionStats, GroupStats};
+use farol_bus::event_bus::Numbers;
+use farol_bus::event_bus::numbers::MEASURES;
 use farol_event::Timestamp;
 use farol_http::{MetricsSource, Sample, SampleValue};
 use farol_log::SYNC_BUCKETS;
 use farol_pipeline::{RebalanceCounts, ViewsProgress};
 use farol_resilience::Registry;
 use farol_view::Store;
+use parking_lot::Mutex;
 
 /// What is running, as numbers.
 pub struct RunningNumbers {
@@ -22,6 +26,41 @@ pub struct RunningNumbers {
     pub kafka: Option<Arc<dyn Fn() -> KafkaStats + Send + Sync>>,
     /// The policies of Farol's own calls.
     pub policies: Registry,
+    /// The event buses of this process.
+    pub event_buses: EventBuses,
+}
+
+/// The event buses of this process that are shown, by name. Those of one name follow one another: the newest is shown.
+#[derive(Clone, Default)]
+pub struct EventBuses(Arc<Mutex<BTreeMap<String, Numbers>>>);
+
+impl EventBuses {
+    /// From now on these numbers are shown.
+    pub fn show(&self, numbers: Numbers) {
+        self.0.lock().insert(numbers.bus().to_owned(), numbers);
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let buses: Vec<_> =
+            self.0.lock().iter().map(|(bus, numbers)| (bus.clone(), numbers.by_name())).collect();
+        let mut samples = Vec::new();
+        for measure in MEASURES {
+            for (bus, subscriptions) in &buses {
+                samples.extend(subscriptions.iter().map(|(subscription, numbers)| {
+                    let value = (measure.of)(numbers);
+                    let value = if measure.is_counter {
+                        SampleValue::Counter(value)
+                    } else {
+                        SampleValue::Gauge(value as f64)
+                    };
+                    sample(measure.name, measure.help, value)
+                        .with("bus", bus)
+                        .with("subscription", subscription)
+                }));
+            }
+        }
+        samples
+    }
 }
 
 impl MetricsSource for RunningNumbers {
@@ -35,6 +74,7 @@ impl MetricsSource for RunningNumbers {
         samples.extend(producers(&stats));
         samples.extend(self.view_samples());
         samples.extend(policies(&self.policies));
+        samples.extend(self.event_buses.samples());
         samples.extend(self.kafka.iter().flat_map(|numbers| kafka(&numbers())));
         samples
     }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::RunningParts;
 use super::kafka;
-use super::metrics::RunningNumbers;
+use super::metrics::{EventBuses, RunningNumbers};
 use super::rules_watch;
 use super::stops::{PART_LIMIT, Stops};
 use crate::data_folder::{self, DataFolder};
@@ -44,6 +44,10 @@ const DEMO_SERVICES: usize = 3;
 
 /// What the greeting tells of.
 pub struct Started {
+    /// The log, for other parts of this process.
+    pub bus: Arc<EmbeddedBus>,
+    /// What of it is to be on `/metrics` beside Farol's own numbers.
+    pub event_buses: EventBuses,
     /// The dashboard's address.
     pub dashboard: String,
     /// Where Kafka clients connect, if they may.
@@ -101,6 +105,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
     };
 
     let kafka = kafka::start(settings, &bus, stops).await?;
+    let event_buses = EventBuses::default();
     let numbers = Arc::new(RunningNumbers {
         bus: Arc::clone(&bus),
         store: store.clone(),
@@ -108,6 +113,7 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
         rebalances,
         kafka: kafka.as_ref().map(|kafka| Arc::clone(&kafka.numbers)),
         policies,
+        event_buses: event_buses.clone(),
     });
     let address = start_http(settings, demo, &dir, &bus, numbers, parts, stops).await?;
     watch_rules(&rules, events, stops)?;
@@ -116,11 +122,13 @@ pub async fn start(settings: &Settings, demo: bool, stops: &mut Stops) -> anyhow
 
     let cleared = if new_folder { &[] } else { store.cleared_at_open() };
     Ok(Started {
+        disk_full: bus.stats().log.waiting_for_space.is_some(),
+        bus,
+        event_buses,
         dashboard: format!("http://{address}"),
         kafka: kafka.as_ref().map(|kafka| kafka.address),
         data_dir: dir,
         recovery,
-        disk_full: bus.stats().log.waiting_for_space.is_some(),
         cleared_views: cleared.iter().chain(&views_ahead).map(ToString::to_string).collect(),
         rules: rules.current().rules.len(),
         simulated_sensors,

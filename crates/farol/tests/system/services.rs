@@ -181,17 +181,54 @@ async fn the_demonstration_shows_all_five_and_leaves_nothing_behind() {
     assert!(ended.success(), "{said}\n{errors}");
     for line in [
         "demo-payments: servico_iniciado",
+        "demo-payments sent cpu_percent",
+        "one alert fires, critical: demo-inventory: processor at",
+        "the clients go, and it is resolved",
+        "the peak is demo-inventory's largest value",
         "the breaker opened within the 5th failing call",
         "the breaker closed",
         "sistema_recuperado, once",
         "the alert is resolved, and there was no other",
         "come back together, instead of",
         "the slow service holds up nobody",
-        "by type pedido_criado: 30",
+        "by type pedido_criado: 30, worth ",
+        "by predicate valor >= 800: 6",
+        "one handler failed 4 times, one panicked",
+        "an order more did not reach it",
+        "/metrics says farol_event_bus_delivered_records_total{bus=\"demo\",subscription=\"by type\"} 30",
         "What was seen",
     ] {
         assert!(said.contains(line), "`{line}` is missing in\n{said}");
     }
+    // Of every metric of the three services: count, total, min, max, mean.
+    for service in ["demo-payments", "demo-inventory", "demo-orders"] {
+        for metric in ["cpu_percent", "response_time_ms"] {
+            let numbers = said.lines().find_map(|line| row(line, &[service, metric]));
+            let [count, total, min, max, mean] = numbers.expect("every metric is aggregated")[..] else {
+                panic!("{service} {metric}: {said}")
+            };
+            assert!(count >= 1.0 && min <= mean && mean <= max && total >= max, "{service} {metric}: {said}");
+        }
+    }
+    // What each handler was given, got wrong, and did not get: delivered, failed, panicked, dropped, waiting.
+    for (handler, counts) in [
+        ("by type", [30.0, 0.0, 0.0, 0.0, 0.0]),
+        ("by predicate", [6.0, 0.0, 0.0, 0.0, 0.0]),
+        ("one that fails", [31.0, 4.0, 0.0, 0.0, 0.0]),
+        ("one that panics", [31.0, 0.0, 1.0, 0.0, 0.0]),
+    ] {
+        let words: Vec<&str> = handler.split(' ').collect();
+        let row = said.lines().find_map(|line| row(line, &words));
+        assert_eq!(row.as_deref(), Some(&counts[..]), "{handler}: {said}");
+    }
     assert!(!said.contains('\u{1b}'), "colours only on a terminal");
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the temporary folder is gone");
+}
+
+/// The five numbers of a table's line that begins with these words, if it is one.
+fn row(line: &str, begins: &[&str]) -> Option<Vec<f64>> {
+    let mut words = line.split_whitespace();
+    begins.iter().all(|word| words.next() == Some(word)).then_some(())?;
+    let numbers: Vec<f64> = words.map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    (numbers.len() == 5).then_some(numbers)
 }
