@@ -16,6 +16,8 @@ struct Model {
     state: State,
     /// When the state began.
     since: u64,
+    /// Since when it waits half-open for a verdict.
+    waiting: u64,
     /// Outcomes since the state began: true is a success.
     outcomes: Vec<bool>,
     /// Numbers of the calls that were admitted in this state and have not ended.
@@ -26,7 +28,7 @@ struct Model {
 impl Model {
     fn enter(&mut self, state: State, now: u64) {
         self.state = state;
-        self.since = now;
+        (self.since, self.waiting) = (now, now);
         self.outcomes.clear();
         self.under_way.clear();
     }
@@ -35,7 +37,9 @@ impl Model {
     fn admit(&mut self, now: u64) -> Option<usize> {
         if self.state == State::Open && now >= self.since + self.open_for {
             self.enter(State::HalfOpen, now);
-        } else if self.state == State::HalfOpen && now >= self.since + self.half_open_limit {
+        } else if self.state == State::HalfOpen && self.under_way.is_empty() {
+            self.waiting = now;
+        } else if self.state == State::HalfOpen && now >= self.waiting + self.half_open_limit {
             self.enter(State::Open, now);
         }
         let admitted = match self.state {
@@ -55,6 +59,7 @@ impl Model {
         self.under_way.remove(place);
         let Some(success) = success else { return };
         self.outcomes.push(success);
+        self.waiting = now;
         match self.state {
             State::Closed => {
                 let failures = self.outcomes.iter().rev().take_while(|success| !**success).count();
@@ -138,6 +143,7 @@ proptest! {
             half_open_limit: 250,
             state: State::Closed,
             since: 0,
+            waiting: 0,
             outcomes: Vec::new(),
             under_way: Vec::new(),
             next_call: 0,

@@ -10,7 +10,7 @@
 //!  └───────┴────────────┴─────────────────┴────────────────┴───────────────┘
 //! ```
 //!
-//! Two more hold when the breaker was last opened and when it last became half-open. They are raised before the first
+//! Two more hold when the breaker was last opened and since when it waits half-open for a verdict. They are raised before the first
 //! word is swapped, and only ever raised: a thread that loses the swap leaves at worst a time that is a moment later than
 //! the winner's, never an older one. They are two, because a thread that is about to make a breaker half-open must not make
 //! it look freshly opened to a third.
@@ -79,12 +79,12 @@ pub(crate) enum Entry {
 pub(crate) struct Cell<W> {
     word: W,
     opened: W,
-    half_opened: W,
+    waiting: W,
 }
 
 impl<W: Word> Cell<W> {
     pub(crate) fn new() -> Self {
-        Self { word: W::new(pack(Memory::NEW)), opened: W::new(0), half_opened: W::new(0) }
+        Self { word: W::new(pack(Memory::NEW)), opened: W::new(0), waiting: W::new(0) }
     }
 
     #[inline]
@@ -99,12 +99,12 @@ impl<W: Word> Cell<W> {
         (memory.mode == Mode::Open).then(|| (memory, self.since(State::Open)))
     }
 
-    /// When the state was last entered, for those that end by time.
+    /// Since when the state lasts or waits, for those that end by time.
     #[inline]
     fn since(&self, state: State) -> MonotonicTime {
         MonotonicTime::from_nanos(match state {
             State::Open => self.opened.load(),
-            State::HalfOpen => self.half_opened.load(),
+            State::HalfOpen => self.waiting.load(),
             State::Closed | State::ForcedOpen | State::Disabled => 0,
         })
     }
@@ -131,7 +131,7 @@ impl<W: Word> Cell<W> {
     }
 
     /// Takes note of how a call ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(
         &self,
         rules: &Rules,
@@ -146,7 +146,8 @@ impl<W: Word> Cell<W> {
                 return None;
             }
             // The time is asked for only when it will be kept.
-            let time = if cause.is_some() { now() } else { MonotonicTime::ZERO };
+            let keeps_time = cause.is_some() || state::waits_anew(memory, then);
+            let time = if keeps_time { now() } else { MonotonicTime::ZERO };
             match self.swap(word, memory, then, cause, time) {
                 Ok(change) => return change,
                 Err(newer) => word = newer,
@@ -175,10 +176,10 @@ impl<W: Word> Cell<W> {
         cause: Option<Cause>,
         now: MonotonicTime,
     ) -> Result<Option<Change>, u64> {
-        match (cause, then.mode) {
-            (Some(_), Mode::Open) => self.opened.raise_to(now.as_nanos()),
-            (Some(_), Mode::HalfOpen { .. }) => self.half_opened.raise_to(now.as_nanos()),
-            _ => {}
+        if state::waits_anew(before, then) {
+            self.waiting.raise_to(now.as_nanos());
+        } else if cause.is_some() && then.mode == Mode::Open {
+            self.opened.raise_to(now.as_nanos());
         }
         self.word.swap_if(word, pack(then))?;
         Ok(cause.map(|cause| Change { from: before.state(), to: then, cause }))

@@ -184,8 +184,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// When the breaker has been half-open for this long, the next call finds it open again: its probes hang. `None`
-    /// waits for ever.
+    /// When probes have been under way for this long and none has brought a verdict, the next call finds the breaker open again:
+    /// they hang. `None` waits for ever.
     pub fn half_open_limit(mut self, limit: Option<Duration>) -> Self {
         self.half_open_limit = limit;
         self

@@ -242,7 +242,7 @@ pub(crate) enum Admission {
     RejectAnd { then: Memory, cause: Cause },
 }
 
-/// A call wants in. `since` is when the mode was entered.
+/// A call wants in. `since` is when the breaker opened, or since when it waits half-open for a verdict ([`waits_anew`]).
 pub(crate) fn admit(rules: &Rules, memory: Memory, since: MonotonicTime, now: MonotonicTime) -> Admission {
     match memory.mode {
         Mode::Closed { .. } | Mode::Disabled => Admission::Admit,
@@ -256,7 +256,8 @@ pub(crate) fn admit(rules: &Rules, memory: Memory, since: MonotonicTime, now: Mo
             Admission::Probe { then, cause: Some(Cause::TimeIsUp) }
         }
         Mode::HalfOpen { probes, successes } => {
-            if rules.half_open_limit.is_some_and(|limit| now.since(since) >= limit) {
+            // Where no probe is under way none can hang: the next call is one, however late it comes.
+            if probes > 0 && rules.half_open_limit.is_some_and(|limit| now.since(since) >= limit) {
                 // The probes under way are of an old period then: whatever comes of them is too late.
                 return Admission::RejectAnd { then: memory.open(), cause: Cause::ProbesOverdue };
             }
@@ -266,6 +267,18 @@ pub(crate) fn admit(rules: &Rules, memory: Memory, since: MonotonicTime, now: Mo
             let then = memory.with(Mode::HalfOpen { probes: probes.saturating_add(1), successes });
             Admission::Probe { then, cause: None }
         }
+    }
+}
+
+/// Whether a half-open breaker's wait for a verdict begins anew: it has just become so, the first probe of those under way begins, or
+/// one has brought a verdict.
+#[inline]
+pub(crate) fn waits_anew(before: Memory, then: Memory) -> bool {
+    match (before.mode, then.mode) {
+        (Mode::HalfOpen { probes: 0, .. }, Mode::HalfOpen { probes, .. }) if probes > 0 => true,
+        (Mode::HalfOpen { successes: before, .. }, Mode::HalfOpen { successes, .. }) => successes > before,
+        (_, Mode::HalfOpen { .. }) => true,
+        _ => false,
     }
 }
 

@@ -176,6 +176,20 @@ fn a_probe_that_hangs_is_given_up_after_the_limit() {
 }
 
 #[test]
+fn probes_that_come_seldom_close_it_all_the_same() {
+    let (breaker, clock) = breaker(|builder| builder.successes_to_close(3));
+    fail(&breaker, 5);
+    for call in 0..3 {
+        // Longer than the limit on waiting for a verdict: there is none to wait for.
+        clock.advance(MINUTE * 2);
+        drop(breaker.try_acquire().unwrap_or_else(|refused| panic!("call {call}: {refused}")));
+        clock.advance(MINUTE * 2);
+        succeed(&breaker).unwrap();
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
 fn half_of_the_last_calls_failing_opens_it() {
     let (breaker, _) = breaker(|builder| builder.failure_rate(0.5).window_of_calls(20).minimum_calls(10));
     for _ in 0..40 {

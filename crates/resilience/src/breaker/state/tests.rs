@@ -107,6 +107,31 @@ fn probes_that_hang_are_given_up_when_a_call_comes_after_the_limit() {
 }
 
 #[test]
+fn where_no_probe_is_under_way_the_next_call_is_one_however_late_it_comes() {
+    let idle = memory(Mode::HalfOpen { probes: 0, successes: 1 });
+    let probe = Mode::HalfOpen { probes: 1, successes: 1 };
+    let admitted = admit(&rules(), idle, at(160), at(1_000_000));
+    assert_eq!(admitted, Admission::Probe { then: memory(probe), cause: None });
+}
+
+#[test]
+fn the_wait_for_a_verdict_begins_with_the_first_probe_and_anew_with_each_verdict() {
+    let half_open = |probes, successes| memory(Mode::HalfOpen { probes, successes });
+    for (before, then, anew) in [
+        (memory(Mode::Open), half_open(1, 0), true),
+        (half_open(0, 0), half_open(1, 0), true),
+        (half_open(1, 0), half_open(2, 0), false),
+        (half_open(2, 0), half_open(1, 0), false),
+        (half_open(2, 0), half_open(1, 1), true),
+        (half_open(1, 0), memory(Mode::Open), false),
+        (half_open(1, 0), memory(Mode::Closed { failures: 0 }), false),
+        (memory(Mode::Closed { failures: 4 }), memory(Mode::Open), false),
+    ] {
+        assert_eq!(waits_anew(before, then), anew, "{before:?} {then:?}");
+    }
+}
+
+#[test]
 fn commands_work_from_every_state_and_a_repeated_one_does_nothing() {
     let modes = [
         Mode::Closed { failures: 3 },
