@@ -107,6 +107,13 @@ impl Arguments {
         self.rest.remove(index).value
     }
 
+    /// Fails if anything stands beside a policy that is set up elsewhere.
+    pub(crate) fn finish_given(self) -> Result<()> {
+        let Some(Argument { name, value }) = self.rest.into_iter().next() else { return Ok(()) };
+        let span = name.map(|name| name.span()).or(value.map(|value| value.span())).unwrap_or(self.span);
+        Err(Error::new(span, "no other argument goes with `policy`: that one is set up where it is made"))
+    }
+
     /// Fails if an argument is left that nobody knew.
     pub(crate) fn finish(self) -> Result<()> {
         let Some(unknown) = self.rest.into_iter().next() else { return Ok(()) };

@@ -9,7 +9,7 @@ use syn::{
     Result, ReturnType, Token, Type,
 };
 
-use crate::policies::{self, Context, Kind, Policy};
+use crate::policies::{self, Context, Kind, Policy, Source};
 
 /// The only argument of an attribute that stands where one was taken away. It expands to nothing.
 const TAKEN: &str = "__taken";
@@ -111,11 +111,11 @@ fn accessors(function: &ItemFn, policies: &[Policy]) -> TokenStream {
     let visibility = &function.vis;
     let conditions = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     let conditions: Vec<_> = conditions.collect();
-    let accessors = policies.iter().map(|policy| {
-        let name = policy.accessor(&function.sig.ident);
-        let Policy { type_name, construction, span, .. } = policy;
+    let accessors = policies.iter().filter_map(|policy| {
+        let Source::Own { type_name, construction } = &policy.source else { return None };
+        let (name, span) = (policy.accessor(&function.sig.ident), policy.span);
         let doc = format!("The {} of `{}`.", policy.kind.name().replace('_', " "), function.sig.ident);
-        quote_spanned! {*span=>
+        Some(quote_spanned! {span=>
             #(#conditions)*
             #[doc = #doc]
             #visibility fn #name() -> &'static #type_name {
@@ -123,7 +123,7 @@ fn accessors(function: &ItemFn, policies: &[Policy]) -> TokenStream {
                 static __FAROL_RESILIENCE_POLICY: ::std::sync::LazyLock<#type_name> = ::std::sync::LazyLock::new(|| #construction);
                 &__FAROL_RESILIENCE_POLICY
             }
-        }
+        })
     });
     accessors.collect()
 }
@@ -161,7 +161,19 @@ fn under_policies(
     let ident = &function.sig.ident;
     let path = |policy: &Policy| {
         let accessor = policy.accessor(ident);
-        if is_associated(&function) { quote!(Self::#accessor()) } else { quote!(#accessor()) }
+        match &policy.source {
+            Source::Given(policy) => quote!((#policy)),
+            Source::Own { .. } if is_associated(&function) => quote!(Self::#accessor()),
+            Source::Own { .. } => quote!(#accessor()),
+        }
+    };
+    // A method call, so that what is given may be a policy, a reference to one, or a `LazyLock` of one.
+    let owned = |policy: &Policy| {
+        let path = path(policy);
+        match &policy.source {
+            Source::Given(_) => quote!(#path.clone()),
+            Source::Own { .. } => quote!(::core::clone::Clone::clone(#path)),
+        }
     };
     let call = match policies {
         [] => return Err(Error::new(Span::call_site(), "no policy")),
@@ -175,7 +187,7 @@ fn under_policies(
             }
         }
         [outermost, inner @ ..] => {
-            let (outermost, inner) = (path(outermost), inner.iter().map(path));
+            let (outermost, inner) = (owned(outermost), inner.iter().map(owned));
             let method = match (is_async, repeats) {
                 (true, true) => "call",
                 (true, false) => "call_once",
@@ -184,8 +196,7 @@ fn under_policies(
             };
             let method = Ident::new(method, Span::call_site());
             let pipeline = quote! {
-                ::farol_resilience::Pipeline::outermost(::core::clone::Clone::clone(#outermost))
-                    #(.then(::core::clone::Clone::clone(#inner)))*
+                ::farol_resilience::Pipeline::outermost(#outermost) #(.then(#inner))*
             };
             if repeats {
                 quote!(#pipeline.#method(|| { #clones #body }))
@@ -286,10 +297,9 @@ mod tests {
     #[test]
     fn a_wrong_argument_is_named_and_the_right_ones_are_told() {
         let message = refused(Kind::Bulkhead, "max_concurent = 3", CALL);
-        assert!(
-            message
-                .starts_with("#[bulkhead] has no argument `max_concurent`; it has `name`, `max_concurrent`")
-        );
+        assert!(message.starts_with(
+            "#[bulkhead] has no argument `max_concurent`; it has `policy`, `name`, `max_concurrent`"
+        ));
         assert_eq!(refused(Kind::Bulkhead, "max_concurrent = 0", CALL), "must be at least 1");
         assert_eq!(refused(Kind::Bulkhead, "max_concurrent = \"3\"", CALL), "must be a whole number");
         assert_eq!(refused(Kind::Bulkhead, "name = \"a\", name = \"b\"", CALL), "`name` is given twice");
@@ -308,6 +318,20 @@ mod tests {
             refused(Kind::Retry, "not_idempotent", CALL),
             "`not_idempotent` needs a value: `not_idempotent = …`"
         );
+    }
+
+    #[test]
+    fn a_policy_that_is_given_stands_alone_and_brings_no_function_of_its_own() {
+        for (kind, arguments) in [
+            (Kind::CircuitBreaker, "policy = self.breaker, probes = 2"),
+            (Kind::Retry, "policy = RETRY, idempotent"),
+            (Kind::Bulkhead, "name = \"db\", policy = DB"),
+        ] {
+            assert!(refused(kind, arguments, CALL).starts_with("no other argument goes with `policy`"));
+        }
+        assert!(refused(Kind::Timeout, "policy = SHORT", CALL).contains("needs an async function"));
+        let written = expand(Kind::Retry, "policy = RETRY".parse().unwrap(), CALL.parse().unwrap()).unwrap();
+        assert_eq!(written.to_string().matches("fn ").count(), 1, "{written}");
     }
 
     #[test]

@@ -56,12 +56,49 @@
 //! # });
 //! ```
 //!
+//! # A policy from elsewhere
+//!
+//! `policy = expression` puts the function under a policy that is made elsewhere: one that several functions share, or one that each
+//! value of a type has for itself. It may be a policy, a reference to one or a `LazyLock` of one, and is looked up at each call. No function comes
+//! beside it, so this is also how methods **in an `impl` of a trait** are put under policies:
+//!
+//! ```
+//! use std::sync::LazyLock;
+//! use farol_resilience::{Bulkhead, CircuitBreaker, Error, bulkhead, circuit_breaker};
+//!
+//! static DATABASE: LazyLock<Bulkhead> = LazyLock::new(|| Bulkhead::new("database"));
+//!
+//! trait Prices {
+//!     async fn price(&self, product: u32) -> Result<u32, Error<std::io::Error>>;
+//! }
+//!
+//! struct Shop {
+//!     breaker: CircuitBreaker,
+//! }
+//!
+//! impl Prices for Shop {
+//!     #[circuit_breaker(policy = self.breaker)]
+//!     #[bulkhead(policy = DATABASE)]
+//!     async fn price(&self, product: u32) -> Result<u32, std::io::Error> {
+//!         Ok(product * 2)
+//!     }
+//! }
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let shop = Shop { breaker: CircuitBreaker::new("shop") };
+//! assert_eq!(shop.price(7).await.unwrap(), 14);
+//! assert_eq!(shop.breaker.snapshot().count("successful"), Some(1));
+//! assert_eq!(DATABASE.snapshot().count("permitted"), Some(1));
+//! # });
+//! ```
+//!
 //! # Limits
 //!
 //! * Arguments of a function under `#[retry]` are cloned for each try, so they must be `Clone` and have a name; `self` must
 //!   be `&self`.
 //! * In an `impl` block the function must have a `self` or mention `Self`: nothing else tells a macro that it isn't a free
-//!   function. In an `impl` of a trait the attributes don't work, because the function beside it isn't the trait's.
+//!   function. In an `impl` of a trait a policy must be given (see above), because the function beside it wouldn't be the trait's: the
+//!   compiler says that `f_retry` "is not a member of trait". A macro can't see in what sort of `impl` it stands.
+//! * Under `#[async_trait]` a method returns no `Result` any more when its attributes are looked at, and can't be under a policy.
 //! * Without `name`, a policy is named after module and function. Methods of one name on two types of a module need names: a
 //!   macro doesn't see the type, and a registry takes each name once.
 //! * All instances of a generic function share one policy. Predicates (`when`, `when_error`, `not_idempotent`,
@@ -130,6 +167,18 @@ pub fn circuit_breaker(arguments: TokenStream, item: TokenStream) -> TokenStream
 /// # use farol_resilience::retry;
 /// #[retry(max_tries = 3)]
 /// fn pay(amount: u32) -> Result<(), ()> { Ok(()) }
+/// ```
+///
+/// So is a policy of its own for a method that a trait declares; [`policy`](crate#a-policy-from-elsewhere) gives it one:
+///
+/// ```compile_fail,E0407
+/// # use farol_resilience::retry;
+/// # trait Fetch { fn fetch(&self) -> Result<(), ()>; }
+/// # struct Client;
+/// impl Fetch for Client {
+///     #[retry(idempotent)]
+///     fn fetch(&self) -> Result<(), ()> { Ok(()) }
+/// }
 /// ```
 ///
 /// So is an argument that can't be given twice:

@@ -43,9 +43,16 @@ impl Kind {
 /// A policy that a function shall have.
 pub(crate) struct Policy {
     pub(crate) kind: Kind,
-    pub(crate) type_name: TokenStream,
-    pub(crate) construction: TokenStream,
+    pub(crate) source: Source,
     pub(crate) span: Span,
+}
+
+/// Where a policy comes from.
+pub(crate) enum Source {
+    /// It is the function's own.
+    Own { type_name: TokenStream, construction: TokenStream },
+    /// An expression that the function evaluates gives it.
+    Given(Expr),
 }
 
 impl Policy {
@@ -66,6 +73,13 @@ pub(crate) struct Context<'a> {
 
 pub(crate) fn build(kind: Kind, span: Span, arguments: TokenStream, context: &Context<'_>) -> Result<Policy> {
     let mut arguments = Arguments::parse(kind.name(), span, arguments)?;
+    if let Some(given) = arguments.value("policy")? {
+        if kind == Kind::Timeout {
+            needs_async(&arguments, context)?;
+        }
+        arguments.finish_given()?;
+        return Ok(Policy { kind, source: Source::Given(given), span });
+    }
     let name = match arguments.value("name")? {
         Some(name) => quote!(#name),
         None => {
@@ -80,7 +94,16 @@ pub(crate) fn build(kind: Kind, span: Span, arguments: TokenStream, context: &Co
         Kind::Timeout => timeout(&mut arguments, &name, context)?,
     };
     arguments.finish()?;
-    Ok(Policy { kind, type_name, construction, span })
+    Ok(Policy { kind, source: Source::Own { type_name, construction }, span })
+}
+
+fn needs_async(arguments: &Arguments, context: &Context<'_>) -> Result<()> {
+    if context.is_async {
+        return Ok(());
+    }
+    Err(arguments.error(
+        "needs an async function: a sync one can't be given up. `Timeout::call_blocking` hands it a deadline",
+    ))
 }
 
 /// `.method(value)` if there is a value.
@@ -225,11 +248,7 @@ fn timeout(
     name: &TokenStream,
     context: &Context<'_>,
 ) -> Result<(TokenStream, TokenStream)> {
-    if !context.is_async {
-        return Err(arguments.error(
-            "needs an async function: a sync one can't be given up. `Timeout::call_blocking` hands it a deadline",
-        ));
-    }
+    needs_async(arguments, context)?;
     let after = match (arguments.bare_value(), arguments.value("after")?) {
         (Some(after), None) | (None, Some(after)) => duration(&after)?,
         (Some(_), Some(again)) => return Err(syn::Error::new(again.span(), "the time is given twice")),

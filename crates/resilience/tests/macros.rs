@@ -3,11 +3,14 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use farol_resilience::retry::RetryBudget;
-use farol_resilience::{Error, Registry, bulkhead, circuit_breaker, retry, timeout};
+use farol_resilience::{
+    Bulkhead, CircuitBreaker, Error, Registry, Retry, Timeout, bulkhead, circuit_breaker, retry, timeout,
+};
 
 /// @circuit_breaker, as founding document 000 writes it.
 #[circuit_breaker]
@@ -165,4 +168,69 @@ fn a_generic_sync_function_can_be_under_several_policies_that_call_once() {
     assert_eq!(once(NotClone(7)).unwrap().0, 7);
     assert_eq!(once("text").unwrap(), "text");
     assert_eq!(once_bulkhead().snapshot().count("permitted"), Some(2));
+}
+
+static DATABASE: LazyLock<Bulkhead> = LazyLock::new(|| Bulkhead::new("database"));
+
+fn common_retry() -> &'static Retry {
+    static RETRY: LazyLock<Retry> =
+        LazyLock::new(|| Retry::idempotent("common").initial_delay(Duration::ZERO).build());
+    &RETRY
+}
+
+/// A trait whose methods somebody else declares.
+trait Prices {
+    fn cached(&self, product: u32) -> Result<u32, &'static str>;
+    fn stored(&self, product: u32) -> Result<u32, Error<&'static str>>;
+    async fn fetched(&self, product: u32) -> Result<u32, Error<&'static str>>;
+}
+
+struct Shop {
+    breaker: CircuitBreaker,
+    asked: AtomicU32,
+}
+
+impl Shop {
+    fn answer(&self, product: u32) -> Result<u32, &'static str> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if product == 0 { Err("no such product") } else { Ok(product * 2) }
+    }
+}
+
+impl Prices for Shop {
+    #[retry(policy = common_retry())]
+    fn cached(&self, product: u32) -> Result<u32, &'static str> {
+        self.answer(product)
+    }
+
+    #[circuit_breaker(policy = self.breaker)]
+    fn stored(&self, product: u32) -> Result<u32, &'static str> {
+        self.answer(product)
+    }
+
+    #[retry(policy = common_retry())]
+    #[circuit_breaker(policy = self.breaker)]
+    #[bulkhead(policy = DATABASE)]
+    #[timeout(policy = Timeout::new("fetched", Duration::from_secs(1)))]
+    async fn fetched(&self, product: u32) -> Result<u32, &'static str> {
+        self.answer(product)
+    }
+}
+
+#[tokio::test]
+async fn methods_of_traits_are_under_policies_that_are_made_elsewhere_and_may_be_shared() {
+    let shop = |name: &str| Shop { breaker: CircuitBreaker::new(name), asked: AtomicU32::new(0) };
+    let (one, other) = (shop("one"), shop("other"));
+    assert_eq!(one.cached(0), Err("no such product"));
+    assert_eq!(one.asked.swap(0, Ordering::SeqCst), 3);
+    assert_eq!(one.stored(7), Ok(14));
+    for _ in 0..5 {
+        assert_eq!(one.stored(0), Err(Error::Inner("no such product")));
+    }
+    // The breaker is the shop's, and all of its methods are under it.
+    assert!(one.stored(7).unwrap_err().is_rejected());
+    assert!(one.fetched(7).await.unwrap_err().is_rejected());
+    assert_eq!(other.fetched(7).await, Ok(14));
+    assert_eq!(DATABASE.snapshot().count("permitted"), Some(1));
+    assert_eq!(common_retry().snapshot().count("retries"), Some(2));
 }
