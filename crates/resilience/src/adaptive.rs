@@ -7,7 +7,7 @@
 //!
 //! What counts as dropped is judged by a [`Classify`]: a failure is a drop, a success a sample, anything else nothing. By
 //! default every `Err` is a failure; if your service also answers errors that say nothing of its load, tell them apart
-//! with [`classify`](AdaptiveLimiter::classify). A call that is given up (its future dropped) is no sample.
+//! with [`classify`](AdaptiveLimiter::classify). A call that is given up (its future dropped) or panics is no sample.
 //!
 //! Asking for a permit is one atomic operation; giving it back takes a short lock in which the new limit is computed.
 //!
@@ -35,6 +35,7 @@ use crate::classify::{AnyError, Classify, Verdict};
 use crate::clock::{MonotonicTime, SharedClock, SystemClock};
 use crate::error::Error;
 use crate::gate::Gate;
+use crate::held::Held;
 use crate::registry::Policy;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
 
@@ -153,6 +154,8 @@ impl AdaptivePermit {
         self.verdict = verdict;
     }
 }
+
+impl Held for AdaptivePermit {}
 
 impl Drop for AdaptivePermit {
     fn drop(&mut self) {

@@ -23,10 +23,10 @@
 //! | --- | --- |
 //! | returned | what the breaker's [`Classify`] says: success, failure, or nothing |
 //! | panicked | failure |
-//! | was given up: its future or [`Permit`] dropped | nothing, or failure with [`cancelled_calls_fail`](CircuitBreakerBuilder::cancelled_calls_fail); slow if it had taken that long already |
+//! | was given up: its future or [`Permit`] dropped, or [`Permit::give_up`] | nothing, or failure with [`cancelled_calls_fail`](CircuitBreakerBuilder::cancelled_calls_fail); slow if it had taken that long already |
 //! | began before the breaker last changed its state | nothing, whatever it returned |
 //!
-//! Whatever a probe ends in frees its place; a probe that never ends is given up after
+//! Whatever a probe ends in frees its place; probes that bring no verdict are given up after
 //! [`half_open_limit`](CircuitBreakerBuilder::half_open_limit), when another call comes.
 //!
 //! # Limits
@@ -49,8 +49,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod cell;
-#[cfg(feature = "tower")]
-mod layer;
 mod permit;
 mod settings;
 mod shared;
@@ -61,9 +59,9 @@ mod window;
 use shared::Shared;
 use state::Command;
 
-#[cfg(feature = "tower")]
-pub use layer::{CircuitBreakerLayer, CircuitBreakerService, ResponseFuture};
 pub use permit::Permit;
+#[cfg_attr(not(feature = "tower"), expect(unused_imports, reason = "for layers"))]
+pub(crate) use permit::Rejection;
 pub use settings::{
     CircuitBreakerBuilder, DEFAULT_MINIMUM_CALLS, DEFAULT_WINDOW_CALLS, InvalidSettings, MAX_WINDOW_CALLS,
     MIN_WINDOW_TIME,
@@ -73,6 +71,7 @@ pub use state::State;
 use crate::changes::Changes;
 use crate::classify::{AnyError, Classify, FailureIf};
 use crate::error::Error;
+use crate::held::watched;
 use crate::registry::Policy;
 use crate::snapshot::{PolicyKind, PolicySnapshot};
 
@@ -92,7 +91,7 @@ pub const DEFAULT_HALF_OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// | opens after | 5 consecutive failures |
 /// | stays open for | 60 s, the same each time |
 /// | probes at once, successes to close | 1, 1 |
-/// | waits half-open for at most | 60 s |
+/// | waits half-open for a verdict for at most | 60 s |
 /// | a failure is | any `Err` |
 ///
 /// ```
@@ -224,9 +223,9 @@ impl<C> CircuitBreaker<C> {
         Fut: Future<Output = Result<T, E>>,
         C: Classify<T, E>,
     {
-        let permit = self.try_acquire().map_err(Error::widen)?;
-        let result = call().await;
-        permit.settle(self.classify.classify(&result));
+        let permit = self.enter()?;
+        let result = watched(&permit, call()).await;
+        permit.settle_here(self.classify.classify(&result));
         result.map_err(Error::Inner)
     }
 
@@ -236,30 +235,31 @@ impl<C> CircuitBreaker<C> {
     where
         C: Classify<T, E>,
     {
-        let permit = self.try_acquire().map_err(Error::widen)?;
+        let permit = self.enter()?;
         let result = call();
-        permit.settle(self.classify.classify(&result));
+        permit.settle_here(self.classify.classify(&result));
         result.map_err(Error::Inner)
     }
 
     /// Asks for the right to make one call. Fails with [`Error::CircuitOpen`] only.
     #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Error<Infallible>> {
-        self.shared.enter().map(|ticket| Permit::borrowed(&self.shared, ticket))
+        Ok(self.enter()?)
     }
 
     /// The same, for a call that outlives the borrow.
     pub fn try_acquire_owned(&self) -> Result<Permit<'static>, Error<Infallible>> {
-        self.shared.enter().map(|ticket| Permit::owned(self.shared.clone(), ticket))
+        Ok(self.enter_owned()?)
     }
 
-    /// Puts services under this breaker.
-    #[cfg(feature = "tower")]
-    pub fn layer(&self) -> CircuitBreakerLayer<C>
-    where
-        C: Clone,
-    {
-        CircuitBreakerLayer::new(self.clone())
+    #[inline]
+    pub(crate) fn enter(&self) -> Result<Permit<'_>, Rejection> {
+        self.shared.enter().map(|ticket| Permit::borrowed(&self.shared, ticket))
+    }
+
+    #[inline]
+    pub(crate) fn enter_owned(&self) -> Result<Permit<'static>, Rejection> {
+        self.shared.enter().map(|ticket| Permit::owned(self.shared.clone(), ticket))
     }
 
     /// What results are judged by.

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use crate::clock::{MonotonicTime, SharedClock, SystemClock};
 use crate::error::Error;
@@ -171,12 +171,47 @@ impl fmt::Debug for Permit {
 }
 
 /// A place in the queue. Dropping it gives it back.
-struct Place<'a>(&'a Gate);
+pub(crate) struct Place {
+    bulkhead: Bulkhead,
+}
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.give_back();
+impl Place {
+    /// Waits for a permit.
+    pub(crate) async fn wait(self, max_wait: Duration) -> Result<Permit, Error<Infallible>> {
+        let acquire = self.bulkhead.shared.permits.acquire();
+        self.waited(tokio::time::timeout(max_wait, acquire).await.ok(), max_wait)
     }
+
+    /// The same, holding the thread up.
+    fn wait_blocking(self, max_wait: Duration) -> Result<Permit, Error<Infallible>> {
+        let acquire = std::pin::pin!(self.bulkhead.shared.permits.acquire());
+        self.waited(parked::wait_for(acquire, max_wait), max_wait)
+    }
+
+    fn waited(
+        &self,
+        acquired: Option<Result<SemaphorePermit<'_>, AcquireError>>,
+        max_wait: Duration,
+    ) -> Result<Permit, Error<Infallible>> {
+        match acquired {
+            Some(Ok(permit)) => Ok(self.bulkhead.permit_after_wait(permit)),
+            // The semaphore is never closed.
+            Some(Err(_)) => Err(self.bulkhead.full()),
+            None => Err(self.bulkhead.timed_out(max_wait)),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.bulkhead.shared.waiting.give_back();
+    }
+}
+
+/// What a call that asks for a permit gets.
+pub(crate) enum Asked {
+    Permit(Permit),
+    Place(Place),
 }
 
 impl Bulkhead {
@@ -208,18 +243,9 @@ impl Bulkhead {
 
     /// A permit, if need be after waiting for at most so long. Waiting needs a tokio runtime with time.
     pub async fn acquire_within(&self, max_wait: Duration) -> Result<Permit, Error<Infallible>> {
-        if let Some(permit) = self.take_free() {
-            return Ok(permit);
-        }
-        let _place = self.queue(max_wait)?;
-        match tokio::time::timeout(max_wait, self.shared.permits.acquire()).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(self.permit_after_wait())
-            }
-            // The semaphore is never closed.
-            Ok(Err(_)) => Err(self.full()),
-            Err(_) => Err(self.timed_out(max_wait)),
+        match self.ask(max_wait)? {
+            Asked::Permit(permit) => Ok(permit),
+            Asked::Place(place) => place.wait(max_wait).await,
         }
     }
 
@@ -231,18 +257,9 @@ impl Bulkhead {
 
     /// The same as [`acquire_within`](Self::acquire_within) for code that isn't async.
     pub fn acquire_blocking_within(&self, max_wait: Duration) -> Result<Permit, Error<Infallible>> {
-        if let Some(permit) = self.take_free() {
-            return Ok(permit);
-        }
-        let _place = self.queue(max_wait)?;
-        match parked::wait_for(std::pin::pin!(self.shared.permits.acquire()), max_wait) {
-            Some(Ok(permit)) => {
-                permit.forget();
-                Ok(self.permit_after_wait())
-            }
-            // The semaphore is never closed.
-            Some(Err(_)) => Err(self.full()),
-            None => Err(self.timed_out(max_wait)),
+        match self.ask(max_wait)? {
+            Asked::Permit(permit) => Ok(permit),
+            Asked::Place(place) => place.wait_blocking(max_wait),
         }
     }
 
@@ -264,29 +281,41 @@ impl Bulkhead {
 
     #[inline]
     fn take_free(&self) -> Option<Permit> {
-        self.shared.permits.try_acquire().ok()?.forget();
+        let permit = self.shared.permits.try_acquire().ok()?;
         self.shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
-        Some(self.permit())
+        Some(self.permit(permit))
     }
 
-    fn queue(&self, max_wait: Duration) -> Result<Place<'_>, Error<Infallible>> {
+    /// A permit if one is free, or else a place in the queue.
+    #[inline]
+    pub(crate) fn ask(&self, max_wait: Duration) -> Result<Asked, Error<Infallible>> {
+        match self.take_free() {
+            Some(permit) => Ok(Asked::Permit(permit)),
+            None => self.queue(max_wait).map(Asked::Place),
+        }
+    }
+
+    fn queue(&self, max_wait: Duration) -> Result<Place, Error<Infallible>> {
         let shared = &*self.shared;
         if max_wait.is_zero() || !shared.waiting.try_take(shared.max_waiting as u64) {
             return Err(self.full());
         }
-        Ok(Place(&shared.waiting))
+        Ok(Place { bulkhead: self.clone() })
     }
 
-    /// The caller has taken a permit from the semaphore.
+    /// The semaphore's permit as one of the bulkhead's own, which outlives the borrow.
     #[inline]
-    fn permit(&self) -> Permit {
-        Permit { shared: self.shared.clone(), acquired: self.shared.clock.now() }
+    fn permit(&self, permit: SemaphorePermit<'_>) -> Permit {
+        let acquired = self.shared.clock.now();
+        // Last: a clock that panics must not keep it.
+        permit.forget();
+        Permit { shared: self.shared.clone(), acquired }
     }
 
-    fn permit_after_wait(&self) -> Permit {
+    fn permit_after_wait(&self, permit: SemaphorePermit<'_>) -> Permit {
         self.shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.permitted_after_wait.fetch_add(1, Ordering::Relaxed);
-        self.permit()
+        self.permit(permit)
     }
 
     #[cold]
@@ -306,6 +335,11 @@ impl Bulkhead {
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.shared.name
+    }
+
+    /// How long a call waits for a permit.
+    pub fn max_wait(&self) -> Duration {
+        self.shared.max_wait
     }
 
     /// Permits that are taken.

@@ -77,6 +77,22 @@ impl<T, E, F: Fn(&E) -> Verdict> Classify<T, Error<E>> for ThroughPolicies<F> {
     }
 }
 
+/// What a result of a call through policies says about the service: its own results as the classifier says, a refusal
+/// nothing, and a call that was given up that the service failed. Gives the result back.
+#[inline]
+pub(crate) fn judge<T, E>(
+    classify: &impl Classify<T, E>,
+    result: Result<T, Error<E>>,
+) -> (Verdict, Result<T, Error<E>>) {
+    let own = match result {
+        Ok(value) => Ok(value),
+        Err(Error::Inner(error)) => Err(error),
+        Err(refused) if refused.is_rejected() => return (Verdict::Ignored, Err(refused)),
+        Err(given_up) => return (Verdict::Failure, Err(given_up)),
+    };
+    (classify.classify(&own), own.map_err(Error::Inner))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

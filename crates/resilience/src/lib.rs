@@ -23,6 +23,7 @@
 //! * [`mod@timeout`]: gives a call up that takes too long;
 //! * [`fallback`]: answers in place of a call that failed;
 //! * [`pipeline`]: policies inside one another, in a stated order;
+//! * `layer`: policies and pipelines around tower services (feature `tower`);
 //! * `metrics`: a registry as Prometheus metrics (feature `prometheus`).
 //!
 //! Deciding is apart from doing: each policy has a core that is a function of state, input and time, and a shell around
@@ -40,6 +41,9 @@ pub mod error;
 pub mod expansion;
 pub mod fallback;
 mod gate;
+mod held;
+#[cfg(feature = "tower")]
+pub mod layer;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
 pub mod pipeline;

@@ -23,7 +23,7 @@
 //! A pipeline is used like each of its policies: around an async closure ([`call`](Pipeline::call), or
 //! [`call_once`](Pipeline::call_once) if there is no retry in it), around a sync one
 //! ([`call_blocking`](Pipeline::call_blocking)), or as a tower layer ([`layer`](Pipeline::layer)). Async calls must be
-//! `Send`. A call without a failure allocates nothing; the tower layer boxes its future.
+//! `Send`. A call that neither fails nor waits allocates nothing.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,12 +42,8 @@
 
 use std::future::Future;
 
-#[cfg(feature = "tower")]
-mod layer;
 mod stage;
 
-#[cfg(feature = "tower")]
-pub use layer::{PolicyLayer, PolicyService, RepeatingLayer, RepeatingService};
 pub use stage::{Operation, OperationOnce, Policies, Stack, Stage, StageOnce};
 
 use crate::error::Error;
@@ -147,23 +143,14 @@ impl<S> Pipeline<S> {
         })
     }
 
-    /// Puts services under all policies, as one layer with one flat error. Requests must be `Clone`, because a retry
-    /// repeats them.
+    /// Puts services under all policies, as one layer with one flat error. With a retry among them, requests must be `Clone`: see
+    /// [`layer`](crate::layer).
     #[cfg(feature = "tower")]
-    pub fn layer(&self) -> RepeatingLayer<S>
+    pub fn layer(&self) -> crate::layer::PolicyLayer<S>
     where
         S: Clone,
     {
-        RepeatingLayer::new(self.stages.clone())
-    }
-
-    /// The same for requests that aren't `Clone`. Not with a retry.
-    #[cfg(feature = "tower")]
-    pub fn layer_once(&self) -> PolicyLayer<S>
-    where
-        S: Clone,
-    {
-        PolicyLayer::new(self.stages.clone())
+        crate::layer::PolicyLayer::new(self.stages.clone())
     }
 
     /// Puts all policies into a registry, from the outermost inwards.

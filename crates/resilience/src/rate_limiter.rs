@@ -116,27 +116,36 @@ impl RateLimiterBuilder {
 }
 
 /// A turn that is waited for. Given back when it is dropped, if it is the last that was given.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    turn: Turn,
+pub(crate) struct Waiting {
+    shared: Arc<Shared>,
+    /// `None` once it was taken.
+    turn: Option<Turn>,
 }
 
-impl Waiting<'_> {
-    fn wait(&self) -> Duration {
-        Duration::from_nanos(self.turn.wait)
+impl Waiting {
+    fn duration(&self) -> Duration {
+        Duration::from_nanos(self.turn.map_or(0, |turn| turn.wait))
+    }
+
+    /// Waits by tokio's timers.
+    pub(crate) async fn wait(self) {
+        tokio::time::sleep(self.duration()).await;
+        self.take();
     }
 
     /// The wait is over.
-    fn take(self) {
+    fn take(mut self) {
+        self.turn = None;
         self.shared.counters.permitted_after_wait.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
-        std::mem::forget(self);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.shared.arrival.give_back(self.turn);
+        if let Some(turn) = self.turn {
+            self.shared.arrival.give_back(turn);
+        }
     }
 }
 
@@ -168,8 +177,7 @@ impl RateLimiter {
     /// Uses one call of the allowance, if need be after waiting for as long as the limiter's setting says.
     pub async fn acquire(&self) -> Result<(), Error<Infallible>> {
         if let Some(turn) = self.turn(self.shared.max_wait)? {
-            tokio::time::sleep(turn.wait()).await;
-            turn.take();
+            turn.wait().await;
         }
         Ok(())
     }
@@ -177,7 +185,7 @@ impl RateLimiter {
     /// The same for code that isn't async; the thread is held up while it waits.
     pub fn acquire_blocking(&self) -> Result<(), Error<Infallible>> {
         if let Some(turn) = self.turn(self.shared.max_wait)? {
-            self.shared.clock.sleep_blocking(turn.wait());
+            self.shared.clock.sleep_blocking(turn.duration());
             turn.take();
         }
         Ok(())
@@ -199,14 +207,20 @@ impl RateLimiter {
         operation().map_err(Error::Inner)
     }
 
+    /// A turn as the limiter's setting says.
+    #[cfg(feature = "tower")]
+    pub(crate) fn ask(&self) -> Result<Option<Waiting>, Error<Infallible>> {
+        self.turn(self.shared.max_wait)
+    }
+
     /// A turn that has to be waited for, or `None` if the call may go at once.
-    fn turn(&self, max_wait: Duration) -> Result<Option<Waiting<'_>>, Error<Infallible>> {
+    fn turn(&self, max_wait: Duration) -> Result<Option<Waiting>, Error<Infallible>> {
         let shared = &*self.shared;
         let now = shared.clock.now().as_nanos();
         let turn = shared.arrival.next_turn(shared.rate, now, nanos(max_wait));
         let turn = turn.map_err(|wait| self.rejected(Duration::from_nanos(wait)))?;
         if turn.wait > 0 {
-            return Ok(Some(Waiting { shared, turn }));
+            return Ok(Some(Waiting { shared: self.shared.clone(), turn: Some(turn) }));
         }
         shared.counters.permitted.fetch_add(1, Ordering::Relaxed);
         Ok(None)

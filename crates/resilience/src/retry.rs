@@ -168,8 +168,8 @@ pub(crate) enum Next {
 
 impl<D> Retry<D> {
     /// The tries of one call, for a loop of the caller's own.
-    pub fn tries(&self) -> Tries<'_, D> {
-        Tries { retry: self, progress: self.begin() }
+    pub fn tries(&self) -> Tries<D> {
+        Tries { retry: self.clone(), progress: self.begin() }
     }
 
     /// Tries the operation until it succeeds or there is no further try, and gives the last result.
@@ -179,10 +179,11 @@ impl<D> Retry<D> {
         Fut: Future<Output = Result<T, E>>,
         D: RetryIf<T, E>,
     {
-        let mut tries = self.tries();
+        let mut made = self.begin();
         loop {
             let result = operation().await;
-            match tries.after(&result) {
+            let decision = self.shared.decide.decide(&result);
+            match self.after(&mut made, decision, result.is_ok()) {
                 None => return result,
                 Some(delay) => {
                     drop(result);
@@ -198,10 +199,11 @@ impl<D> Retry<D> {
         F: FnMut() -> Result<T, E>,
         D: RetryIf<T, E>,
     {
-        let mut tries = self.tries();
+        let mut made = self.begin();
         loop {
             let result = operation();
-            match tries.after(&result) {
+            let decision = self.shared.decide.decide(&result);
+            match self.after(&mut made, decision, result.is_ok()) {
                 None => return result,
                 Some(delay) => {
                     drop(result);

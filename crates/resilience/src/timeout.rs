@@ -110,9 +110,18 @@ impl Timeout {
         let result = operation(deadline.clone());
         self.returned(&deadline, result.map_err(Error::Inner))
     }
+
     /// What the future gives, or that it took too long.
     pub(crate) async fn limit<F: Future>(&self, future: F) -> Result<F::Output, Error<Infallible>> {
-        match tokio::time::timeout(self.shared.after, future).await {
+        self.ended(tokio::time::timeout(self.shared.after, future).await)
+    }
+
+    /// A limited call ended like that.
+    pub(crate) fn ended<T>(
+        &self,
+        ended: Result<T, tokio::time::error::Elapsed>,
+    ) -> Result<T, Error<Infallible>> {
+        match ended {
             Ok(output) => {
                 self.shared.counters.in_time.fetch_add(1, Ordering::Relaxed);
                 Ok(output)

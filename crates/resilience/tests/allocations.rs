@@ -69,6 +69,47 @@ fn calls_through_the_layer_allocate_nothing() {
     assert_eq!(allocations(|| assert!(at_once(service.call(3)).is_err())), 0);
 }
 
+#[cfg(feature = "tower")]
+#[test]
+fn calls_through_the_layers_of_the_other_policies_allocate_nothing() {
+    use farol_resilience::{AdaptiveLimiter, Bulkhead, Fallback, Pipeline, RateLimiter, Retry, Timeout};
+    use tower::{Layer, Service, service_fn};
+
+    fn allocated<L, S>(layer: L) -> u64
+    where
+        L: Layer<tower::util::ServiceFn<fn(u8) -> std::future::Ready<Result<u8, ()>>>, Service = S>,
+        S: Service<u8, Response = u8, Error = Error<()>>,
+    {
+        let answer: fn(u8) -> std::future::Ready<Result<u8, ()>> = |request| std::future::ready(Ok(request));
+        let mut service = layer.layer(service_fn(answer));
+        allocations(|| assert_eq!(at_once(service.call(3)), Ok(3)))
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _time = runtime.enter();
+    let limiter = || RateLimiter::new("l", u32::MAX, Duration::from_secs(1));
+    let timeout = || Timeout::new("t", Duration::from_secs(1));
+    assert_eq!(allocated(Retry::idempotent("r").max_elapsed(Duration::from_secs(60)).build().layer()), 0);
+    assert_eq!(allocated(Bulkhead::new("b").layer()), 0);
+    assert_eq!(allocated(limiter().layer()), 0);
+    assert_eq!(allocated(AdaptiveLimiter::new("a").layer()), 0);
+    assert_eq!(allocated(timeout().layer()), 0);
+    assert_eq!(allocated(Fallback::value("f", 7).layer()), 0);
+    let pipeline = Pipeline::outermost(Fallback::value("p", 7))
+        .then(Retry::idempotent("p").build())
+        .then(CircuitBreaker::new("p"))
+        .then(Some(limiter()))
+        .then(Bulkhead::new("p"))
+        .then(timeout());
+    assert_eq!(allocated(pipeline.layer()), 0);
+
+    // A refusal neither.
+    let full = Bulkhead::builder("b").max_concurrent(1).max_waiting(0).build();
+    let _permit = full.try_acquire().unwrap();
+    let mut service = full.layer().layer(service_fn(|request: u8| async move { Ok::<_, ()>(request) }));
+    assert_eq!(allocations(|| assert!(at_once(service.call(3)).is_err())), 0);
+}
+
 #[test]
 fn calls_through_the_other_policies_allocate_nothing() {
     use farol_resilience::retry::RetryBudget;

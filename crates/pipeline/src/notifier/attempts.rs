@@ -191,7 +191,7 @@ fn fails(result: &Result<Attempt, Infallible>) -> bool {
 }
 
 /// How long to wait after this attempt, or nothing if it was the last.
-fn delay(tries: &mut Tries<'_>, came_to: &Attempt) -> Option<Duration> {
+fn delay(tries: &mut Tries, came_to: &Attempt) -> Option<Duration> {
     match (classify(came_to), came_to) {
         (_, Attempt::Rejected { retry_after }) => tries.refused(*retry_after),
         (Verdict::Retry { not_before: Some(asked) }, _) => tries.decided(Decision::RetryAfter(asked), false),

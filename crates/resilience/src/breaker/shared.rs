@@ -1,18 +1,16 @@
 //! What all clones of a breaker share: the state machine's memory, and all that stands around it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::cell::{Cell, Change, Entry};
-use super::permit::Ticket;
+use super::permit::{Rejection, Ticket};
 use super::state::{self, Command, Mode, Outcome, Report, Rules, State};
 use super::tally::{self, Tally};
 use super::window::{Limits, Window};
 use crate::changes::{Changes, StateChange};
 use crate::clock::{MonotonicTime, SharedClock};
-use crate::error::Error;
 use crate::snapshot::{Counter, PolicyKind, PolicySnapshot};
 
 /// What all clones of a breaker share.
@@ -71,7 +69,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(super) fn enter(&self) -> Result<Ticket, Error<Infallible>> {
+    pub(super) fn enter(&self) -> Result<Ticket, Rejection> {
         let memory = self.cell.memory();
         match memory.mode {
             Mode::Closed { .. } | Mode::Disabled => {
@@ -83,7 +81,7 @@ impl Shared {
     }
 
     /// A call wants in, and the breaker isn't closed.
-    fn enter_guarded(&self) -> Result<Ticket, Error<Infallible>> {
+    fn enter_guarded(&self) -> Result<Ticket, Rejection> {
         // The cheap look: the coarse clock is never ahead, so what it rejects is at worst rejected a tick too long.
         if let Some(until) = self.open_until() {
             let now = self.clock.coarse_now();
@@ -109,11 +107,11 @@ impl Shared {
         self.cell.open_since().map(|(memory, since)| self.rules.open.until(memory, since))
     }
 
-    fn rejection(&self, retry_after: Option<Duration>) -> Error<Infallible> {
+    fn rejection(&self, retry_after: Option<Duration>) -> Rejection {
         let shard = self.tally.shard();
         tally::count(&shard.rejected);
         tracing::debug!(breaker = %self.name, ?retry_after, "call rejected");
-        Error::CircuitOpen { name: shard.name.clone(), retry_after }
+        Rejection { name: shard.name.clone(), retry_after }
     }
 
     #[inline]
@@ -129,7 +127,7 @@ impl Shared {
     }
 
     /// A call has ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&self, ticket: Ticket, outcome: Outcome) {
         let shard = self.tally.shard();
         tally::count(match outcome {

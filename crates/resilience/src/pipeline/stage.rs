@@ -9,9 +9,10 @@ use std::future::Future;
 use crate::adaptive::AdaptiveLimiter;
 use crate::breaker::CircuitBreaker;
 use crate::bulkhead::Bulkhead;
-use crate::classify::{Classify, Verdict};
+use crate::classify::{Classify, judge};
 use crate::error::Error;
 use crate::fallback::{Fallback, Recover};
+use crate::held::watched;
 use crate::rate_limiter::RateLimiter;
 use crate::registry::{Policy, RegisterError, Registry};
 use crate::retry::{Retry, RetryIf};
@@ -71,8 +72,8 @@ impl<T, E, O: Operation<T, E>> OperationOnce<T, E> for Attempt<'_, O> {
 /// A stage inside another.
 #[derive(Debug, Clone)]
 pub struct Stack<Outer, Inner> {
-    pub(super) outer: Outer,
-    pub(super) inner: Inner,
+    pub(crate) outer: Outer,
+    pub(crate) inner: Inner,
 }
 
 /// The operation that the outer stage of a stack sees: the inner one with what is inside it.
@@ -220,7 +221,8 @@ macro_rules! stage_that_judges {
         impl<T: Send, E: Send, C: Classify<T, E> + Send + Sync> StageOnce<T, E> for $policy<C> {
             async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
                 let permit = self.try_acquire().map_err(Error::widen)?;
-                let (verdict, result) = judge(self.classifier(), operation.make().await);
+                let result = watched(&permit, operation.make()).await;
+                let (verdict, result) = judge(self.classifier(), result);
                 permit.settle(verdict);
                 result
             }
@@ -291,19 +293,4 @@ impl<T: Send, E: Send, R: Recover<T, E> + Send + Sync> StageOnce<T, E> for Fallb
     async fn run_once<O: OperationOnce<T, E>>(&self, operation: O) -> Result<T, Error<E>> {
         self.answer(operation.make().await)
     }
-}
-
-/// What a result of a call through policies says about the service: its own results as the classifier says, a refusal
-/// nothing, and a call that was given up that the service failed. Gives the result back.
-fn judge<T, E>(
-    classify: &impl Classify<T, E>,
-    result: Result<T, Error<E>>,
-) -> (Verdict, Result<T, Error<E>>) {
-    let own = match result {
-        Ok(value) => Ok(value),
-        Err(Error::Inner(error)) => Err(error),
-        Err(refused) if refused.is_rejected() => return (Verdict::Ignored, Err(refused)),
-        Err(given_up) => return (Verdict::Failure, Err(given_up)),
-    };
-    (classify.classify(&own), own.map_err(Error::Inner))
 }

@@ -131,6 +131,11 @@ impl<D> RetryBuilder<D> {
         self.with_decide(WhenError(predicate))
     }
 
+    /// What decides about every result, where that is no closure.
+    pub fn judge_by<N>(self, decide: N) -> RetryBuilder<N> {
+        self.with_decide(decide)
+    }
+
     /// The closure decides about every result.
     pub fn decide<T, E, F: Fn(&Result<T, E>) -> Decision>(self, decide: F) -> RetryBuilder<F> {
         self.with_decide(decide)

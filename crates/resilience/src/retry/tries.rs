@@ -31,12 +31,12 @@ use super::{Made, Retry};
 /// # });
 /// ```
 #[derive(Debug)]
-pub struct Tries<'a, D = AnyFailure> {
-    pub(super) retry: &'a Retry<D>,
+pub struct Tries<D = AnyFailure> {
+    pub(super) retry: Retry<D>,
     pub(super) progress: Made,
 }
 
-impl<D> Tries<'_, D> {
+impl<D> Tries<D> {
     /// A try ended with this result: the delay before the next one, or `None` if it was the last.
     #[must_use = "without a delay there is no further try"]
     pub fn after<T, E>(&mut self, result: &Result<T, E>) -> Option<Duration>
