@@ -2,8 +2,8 @@
 //!
 //! # Flow
 //! [`EventStream::next`] gives one event after the other. When the connection is lost, it says so once
-//! ([`Followed::Lost`]) and then tries every [`PAUSE`], with the last id that it was told: the server sends what was
-//! missed, or `gap`.
+//! ([`Followed::Lost`]) and then tries again and again ([`reconnect`]), with the last id that it was told: the server sends what
+//! was missed, or `gap`.
 //!
 //! # Failures
 //! An answer that will not get better by asking again (4xx) ends it with the server's reason. Everything else is tried again
@@ -12,14 +12,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use farol_resilience::Retry;
+use farol_resilience::retry::{Decision, Jitter, Tries};
 use hyper::StatusCode;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::client::{ClientError, EndlessAnswer, RequestTemplate, ServerUrl};
 use crate::sse::{ServerSentEvent, SseParser};
 
-/// How long after a lost connection the next is tried.
-pub const PAUSE: Duration = Duration::from_secs(1);
 /// How long the head of the answer may take.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// A server that is silent for longer than this is gone: it says something every 15 s.
@@ -54,7 +55,28 @@ pub struct EventStream {
     open: Option<Open>,
     last_id: Option<String>,
     ready: VecDeque<ServerSentEvent>,
-    is_lost: bool,
+    retry: Retry,
+    lost: Option<Lost>,
+}
+
+/// The connection is lost.
+struct Lost {
+    tries: Tries,
+    next_try: Instant,
+}
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// When a lost connection is tried again: after a second, doubling to five, half of that by chance so that many clients don't come back
+/// together, without end.
+pub fn reconnect() -> Retry {
+    Retry::idempotent("reconnect")
+        .max_tries(u32::MAX)
+        .initial_delay(Duration::from_secs(1))
+        .max_delay(LONGEST_PAUSE)
+        .jitter(Jitter::Equal)
+        .build()
 }
 
 struct Open {
@@ -87,7 +109,8 @@ impl EventStream {
     pub fn new<'p>(server: ServerUrl, parameters: impl IntoIterator<Item = (&'p str, &'p str)>) -> Self {
         let pairs = parameters.into_iter().map(|(name, value)| format!("{name}={}", percent_encoded(value)));
         let query = pairs.collect::<Vec<_>>().join("&");
-        Self { server, query, open: None, last_id: None, ready: VecDeque::new(), is_lost: false }
+        let (ready, retry) = (VecDeque::new(), reconnect());
+        Self { server, query, open: None, last_id: None, ready, retry, lost: None }
     }
 
     /// Begins after the event with this id.
@@ -119,7 +142,7 @@ impl EventStream {
                 Err(Ended::Refused(refused)) => return Err(refused),
                 Err(Ended::Lost(reason)) => {
                     self.open = None;
-                    if !std::mem::replace(&mut self.is_lost, true) {
+                    if self.lose() {
                         return Ok(Followed::Lost(reason));
                     }
                 }
@@ -127,14 +150,23 @@ impl EventStream {
         }
     }
 
+    /// There is no connection; whether that is news. When to try again is settled here, so that a `next` that is dropped moves nothing.
+    fn lose(&mut self) -> bool {
+        let news = self.lost.is_none();
+        let mut tries = self.lost.take().map_or_else(|| self.retry.tries(), |lost| lost.tries);
+        let pause = tries.decided(Decision::Retry, false).unwrap_or(LONGEST_PAUSE);
+        self.lost = Some(Lost { tries, next_try: Instant::now() + pause });
+        news
+    }
+
     /// Opens the connection, or reads from it.
     async fn advance(&mut self) -> Result<(), Ended> {
         let Some(open) = &mut self.open else {
-            if self.is_lost {
-                tokio::time::sleep(PAUSE).await;
+            if let Some(lost) = &self.lost {
+                tokio::time::sleep_until(lost.next_try).await;
             }
             self.open = Some(self.connect().await?);
-            self.is_lost = false;
+            self.lost = None;
             return Ok(());
         };
         let chunk = tokio::time::timeout(SILENCE_LIMIT, open.answer.next_chunk())

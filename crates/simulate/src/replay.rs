@@ -27,8 +27,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farol_event::{SensorTypeDefaults, Timestamp};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +35,7 @@ use crate::client::{ClientError, ServerUrl};
 use crate::line::{LineIdentity, LineTemplate};
 use crate::progress::{Progress, ProgressState, UPDATE_INTERVAL, grouped, rate, spoken};
 use crate::series::{ColumnChoice, Sample, SeriesError, SeriesItem, SeriesReader};
-use crate::upload::{Backoff, IngestAnswer, UploadError, Uploader};
+use crate::upload::{IngestAnswer, UploadError, Uploader, retry};
 
 mod reader;
 
@@ -312,7 +310,6 @@ struct Replay {
     shutdown: CancellationToken,
     uploader: Uploader,
     template: LineTemplate,
-    rng: SmallRng,
     summary: ReplaySummary,
     batch: Batch,
     start: Instant,
@@ -360,7 +357,6 @@ impl Replay {
             shutdown,
             uploader,
             template,
-            rng: SmallRng::seed_from_u64(rand::random()),
             summary: ReplaySummary::default(),
             batch: Batch::default(),
             start: now,
@@ -511,20 +507,13 @@ impl Replay {
     }
 
     async fn send_until_answered(&mut self, body: Bytes) -> Result<IngestAnswer, UploadError> {
-        let begun = Instant::now();
-        let mut backoff = Backoff::default();
+        let mut tries = retry(self.options.retry_for).tries();
         loop {
-            let error = match self.uploader.send(body.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let sent = self.uploader.send(body.clone()).await;
+            let (pause, error) = match (tries.after(&sent), sent) {
+                (Some(pause), Err(error)) if !self.shutdown.is_cancelled() => (pause, error),
+                (_, sent) => return sent,
             };
-            let pause = backoff.next(&error, &mut self.rng);
-            if !error.is_retriable()
-                || begun.elapsed() + pause > self.options.retry_for
-                || self.shutdown.is_cancelled()
-            {
-                return Err(error);
-            }
             let limit = spoken(self.options.retry_for);
             self.progress.note(&match &error {
                 UploadError::Client(ClientError::Connect { source, .. }) => {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use farol_resilience::Retry;
+use farol_resilience::retry::{Decision, Jitter, RetryIf};
 use hyper::StatusCode;
-use rand::RngExt;
 use serde::Deserialize;
 
 use crate::client::{Answer, ClientError, Connection, RequestTemplate, ServerUrl};
@@ -15,12 +16,6 @@ pub const READINGS_PATH: &str = "/api/readings";
 const LOG_REFUSES: &str = "urn:farol:problem:log-refuses";
 /// How long one batch usually may wait for its answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// The first pause before a batch is sent again; each further one doubles.
-pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause, unless the server asks for a longer one.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The longest pause that a server can ask for.
-pub const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -88,6 +83,14 @@ impl UploadError {
             Self::Client(error) => !matches!(error, ClientError::Request(_)),
             Self::Busy { .. } | Self::LogRefuses { .. } => true,
             Self::Refused { .. } | Self::UnexpectedAnswer { .. } => false,
+        }
+    }
+
+    /// What the server asks for before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } | Self::LogRefuses { retry_after, .. } => *retry_after,
+            Self::Client(_) | Self::Refused { .. } | Self::UnexpectedAnswer { .. } => None,
         }
     }
 
@@ -217,26 +220,32 @@ impl Uploader {
     }
 }
 
-/// The pauses between tries: doubling, with a quarter of random spread so that many clients don't come back together.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Backoff {
-    tries: u32,
-}
+/// Which batches are sent again: see [`UploadError::is_retriable`].
+#[derive(Debug, Clone, Copy)]
+pub struct WhatMayPass;
 
-impl Backoff {
-    /// The next pause.
-    pub fn next(&mut self, error: &UploadError, rng: &mut impl rand::Rng) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.tries.min(16)).min(LONGEST_PAUSE);
-        self.tries = self.tries.saturating_add(1);
-        let pause = doubled.mul_f64(rng.random_range(0.75..=1.25));
-        match error {
-            UploadError::Busy { retry_after: Some(asked), .. }
-            | UploadError::LogRefuses { retry_after: Some(asked), .. } => {
-                pause.max((*asked).min(LONGEST_ASKED_PAUSE))
+impl<T> RetryIf<T, UploadError> for WhatMayPass {
+    fn decide(&self, result: &Result<T, UploadError>) -> Decision {
+        match result {
+            Err(error) if error.is_retriable() => {
+                error.retry_after().map_or(Decision::Retry, Decision::RetryAfter)
             }
-            _ => pause,
+            Ok(_) | Err(_) => Decision::Done,
         }
     }
+}
+
+/// When a batch is sent again: after 100 ms, doubling to five seconds, half of that by chance so that many clients don't come back
+/// together, or as late as the server asks for; for so long. A batch that may have arrived is stored twice then.
+pub fn retry(for_as_long_as: Duration) -> Retry<WhatMayPass> {
+    Retry::idempotent("upload")
+        .max_tries(u32::MAX)
+        .max_delay(Duration::from_secs(5))
+        .jitter(Jitter::Equal)
+        .max_elapsed(for_as_long_as)
+        .max_server_delay(for_as_long_as)
+        .judge_by(WhatMayPass)
+        .build()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farol_event::service::{Reason, ServiceDescription, SimulationApplied, SimulationChanged};
 use farol_event::{DurationText, Event, EventType};
+use farol_resilience::retry::Decision;
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Listening, ServiceOptions, ServicesError};
 use crate::client::{Answer, ClientError, Connection, RequestTemplate, ServerUrl};
-use crate::event_stream::{EventStream, Followed, PAUSE, StreamRefused};
+use crate::event_stream::{EventStream, Followed, StreamRefused, reconnect};
 use crate::upload::problem_detail;
 
 /// How long one request to Farol may take.
@@ -50,6 +51,8 @@ impl Reporter {
     async fn obey(&self) -> Result<(), ServicesError> {
         let mut standing = Standing::default();
         let mut last_id: Option<String> = None;
+        let retry = reconnect();
+        let mut tries = retry.tries();
         loop {
             let mut stream = EventStream::new(
                 self.farol.clone(),
@@ -63,11 +66,13 @@ impl Reporter {
                 error if standing.reached => {
                     tracing::warn!(farol = %self.farol, %error, "Farol can't be reached; it is tried again");
                     standing.reached = false;
+                    tries = retry.tries();
                 }
                 Failed::Client(_) | Failed::Lost(_) => {}
             }
             last_id = stream.last_id().map(str::to_owned);
-            tokio::time::sleep(PAUSE).await;
+            let Some(pause) = tries.decided(Decision::Retry, false) else { return Ok(()) };
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -48,21 +48,22 @@ fn a_log_that_takes_nothing_is_told_from_a_busy_server() {
 }
 
 #[test]
-fn pauses_double_up_to_a_limit_and_heed_the_server() {
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
-    let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(seed);
-    let busy = |asked: Option<u64>| UploadError::Busy {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        retry_after: asked.map(Duration::from_secs),
+fn pauses_grow_up_to_a_limit_heed_the_server_and_end() {
+    let busy = |asked: Option<u64>| -> Result<(), UploadError> {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Err(UploadError::Busy { status, retry_after: asked.map(Duration::from_secs) })
     };
-    let mut backoff = Backoff::default();
+    let retry = retry(Duration::from_secs(60));
+    let mut tries = retry.tries();
     for wanted in [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0] {
-        let pause = backoff.next(&busy(None), &mut rng).as_secs_f64();
-        assert!((wanted * 0.74..=wanted * 1.26).contains(&pause), "{pause} for {wanted}");
+        let pause = tries.after(&busy(None)).unwrap().as_secs_f64();
+        assert!((wanted * 0.49..=wanted * 1.01).contains(&pause), "{pause} for {wanted}");
     }
-    assert_eq!(backoff.next(&busy(Some(20)), &mut rng), Duration::from_secs(20));
-    assert_eq!(backoff.next(&busy(Some(86_400)), &mut rng), LONGEST_ASKED_PAUSE);
+    let asked = tries.after(&busy(Some(20))).unwrap();
+    assert!((20.0..=22.0).contains(&asked.as_secs_f64()), "{asked:?}");
+    assert_eq!(tries.after(&busy(Some(86_400))), None, "nobody waits for a day");
+    let refused = UploadError::Refused { status: StatusCode::BAD_REQUEST, detail: String::new() };
+    assert_eq!(retry.tries().after(&Err::<(), _>(refused)), None);
 }
 
 #[test]
