@@ -208,6 +208,14 @@ impl Farol {
         answer.body
     }
 
+    /// The state of a breaker of Farol's own calls, as the API tells it.
+    pub async fn own_breaker(&self, name: &str) -> Option<String> {
+        let shown = self.get("/api/resilience?caller=farol").await;
+        let policies = shown["policies"].as_array().unwrap_or_else(|| panic!("{shown}"));
+        let is_it = |policy: &&Value| policy["name"] == name && policy["kind"] == "circuit_breaker";
+        policies.iter().find(is_it)?["state"].as_str().map(str::to_owned)
+    }
+
     /// A `POST` of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.request(Method::POST, path, "application/json", body.to_string()).await

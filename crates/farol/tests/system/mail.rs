@@ -108,14 +108,6 @@ async fn refused_recipient_is_given_up_and_recorded_and_the_others_get_the_messa
     assert!(policies.clone().count() == 1, "{recorded:?}");
 }
 
-/// The state of one of the policies of Farol's own calls, as the API tells it.
-async fn policy_state(farol: &Farol, name: &str) -> Option<String> {
-    let shown = farol.get("/api/resilience?caller=farol").await;
-    let policies = shown["policies"].as_array().unwrap_or_else(|| panic!("{shown}")).clone();
-    let policy = policies.into_iter().find(|policy| policy["name"] == name)?;
-    policy["state"].as_str().map(str::to_owned)
-}
-
 #[tokio::test]
 async fn mailbox_that_takes_nothing_for_now_keeps_the_other_recipients_of_its_receiver_told() {
     let (folder, server) = (folder(), MailServer::start(&["--defer", "bob@example.org"]).await);
@@ -145,10 +137,10 @@ async fn mailbox_that_takes_nothing_for_now_keeps_the_other_recipients_of_its_re
     let ids: BTreeSet<_> = taken.iter().map(|mail| mail.header("Message-ID")).collect();
     assert_eq!(ids.len(), taken.len(), "nobody is told twice, however often they are named");
     eventually(SOON * 2, "only bob's breaker opens", async || {
-        (policy_state(&farol, "notify-ops/bob@example.org").await? == "open").then_some(())
+        (farol.own_breaker("notify-ops/bob@example.org").await? == "open").then_some(())
     })
     .await;
-    assert_eq!(policy_state(&farol, "notify-ops/ana@example.org").await.as_deref(), Some("closed"));
+    assert_eq!(farol.own_breaker("notify-ops/ana@example.org").await.as_deref(), Some("closed"));
 }
 
 #[tokio::test]
