@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -13,13 +13,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use crate::farol::{SOON, folder};
+use crate::farol::{SOON, eventually, folder};
 use crate::kafka_broker::{client, create_topic, free_port, start};
 
 const TOPIC: &str = "sums";
 const PARTITIONS: i32 = 2;
 const RECORDS: i32 = 4;
 const ROUNDS: usize = 8;
+/// So many are committed between two kills, however slow the machine is.
+const COMMITS_A_ROUND: usize = 4;
 /// Every so manieth transaction is aborted.
 const ABORT_EVERY: u64 = 4;
 
@@ -33,8 +35,8 @@ fn persist(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Kafka
     }
 }
 
-/// Writes one transaction after the other until told to stop. Gives those that were committed, and how many it began.
-fn transact(address: &str, stop: &AtomicBool) -> (BTreeSet<u64>, u64) {
+/// Writes one transaction after the other until told to stop. Counts those that are committed, and gives them at the end.
+fn transact(address: &str, stop: &AtomicBool, count: &AtomicUsize) -> BTreeSet<u64> {
     let producer: BaseProducer = client(address)
         .set("transactional.id", "sums")
         .set("transaction.timeout.ms", "300000")
@@ -62,6 +64,7 @@ fn transact(address: &str, stop: &AtomicBool) -> (BTreeSet<u64>, u64) {
         match ended {
             Ok(()) if !is_aborted => {
                 committed.insert(number);
+                count.store(committed.len(), Ordering::Relaxed);
             }
             Ok(()) => {}
             // The client asks for an abort when it can't tell what became of a record.
@@ -72,7 +75,7 @@ fn transact(address: &str, stop: &AtomicBool) -> (BTreeSet<u64>, u64) {
         }
         number += 1;
     }
-    (committed, number)
+    committed
 }
 
 /// What a reader finds in a partition, in the order of the log: transaction and place in it.
@@ -116,19 +119,25 @@ async fn after_kills_under_transactions_readers_of_committed_records_see_each_co
     create_topic(&address, TOPIC, PARTITIONS).await;
 
     let stop = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
     let producer = std::thread::spawn({
-        let (address, stop) = (address.clone(), Arc::clone(&stop));
-        move || transact(&address, &stop)
+        let (address, stop, count) = (address.clone(), Arc::clone(&stop), Arc::clone(&count));
+        move || transact(&address, &stop, &count)
     });
     for _ in 0..ROUNDS {
-        tokio::time::sleep(Duration::from_millis(random.random_range(300..900))).await;
+        let enough = count.load(Ordering::Relaxed) + COMMITS_A_ROUND;
+        eventually(SOON, "transactions get through", async || {
+            (count.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..600))).await;
         server.kill();
         server = start(folder.path(), &address).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Relaxed);
-    let (committed, begun) = tokio::task::spawn_blocking(move || producer.join().unwrap()).await.unwrap();
-    assert!(committed.len() > 3 * ROUNDS, "transactions did get through: {} of {begun}", committed.len());
+    let committed = tokio::task::spawn_blocking(move || producer.join().unwrap()).await.unwrap();
+    assert!(committed.len() >= COMMITS_A_ROUND * ROUNDS, "{}", committed.len());
 
     let mut uncommitted = 0;
     for partition in 0..PARTITIONS {
