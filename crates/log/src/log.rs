@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -29,6 +29,8 @@ use crate::space::{LOOK_INTERVAL, WaitsForSpace};
 pub(crate) const PARTITIONS_DIR: &str = "partitions";
 /// The file in a partition's directory that holds its number.
 pub(crate) const PARTITION_FILE: &str = "partition";
+/// How often partitions are looked at whose compaction may not be late.
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An open data folder. Cheap to clone; all clones are the same log. When the last clone goes without
 /// [`Log::close`], the log is closed all the same, and an error is only traced.
@@ -538,21 +540,30 @@ impl Shared {
         }
     }
 
-    /// The maintenance thread: retention and compaction now and then.
+    /// The maintenance thread: retention and compaction now and then, and more often where compaction may not be late.
     fn maintain_until_closed(&self) {
+        let interval = self.options.maintenance_interval;
+        let mut next = Instant::now() + interval;
         loop {
             {
                 let mut closed = self.maintenance_closed.lock();
                 if !*closed {
-                    self.maintenance_wakes.wait_for(&mut closed, self.options.maintenance_interval);
+                    self.maintenance_wakes.wait_for(&mut closed, interval.min(LAG_INTERVAL));
                 }
                 if *closed {
                     return;
                 }
             }
+            let all = Instant::now() >= next;
+            if all {
+                next = Instant::now() + interval;
+            }
             let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
             let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-            let partitions: Vec<_> = self.partitions.read().values().map(Arc::clone).collect();
+            let due = |inner: &&Arc<PartitionInner>| {
+                all || inner.options.read().compaction.is_some_and(|compaction| compaction.max_lag.is_some())
+            };
+            let partitions: Vec<_> = self.partitions.read().values().filter(due).map(Arc::clone).collect();
             for inner in partitions {
                 let partition = Partition { inner };
                 let done = partition.enforce_retention(now_ms).and_then(|_| partition.compact(now_ms));

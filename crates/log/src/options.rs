@@ -35,6 +35,8 @@ pub struct Compaction {
     pub tombstone_grace: Duration,
     /// Compact when at least so many bytes came since the last time; the segment being written is rolled for it.
     pub min_dirty_bytes: u64,
+    /// Compact also when the oldest record that came since the last time is older than this. Looked at every few seconds.
+    pub max_lag: Option<Duration>,
     /// Memory for keys during one pass. A pass that would need more covers a part, and the next goes on.
     pub max_key_bytes: usize,
 }
@@ -44,6 +46,7 @@ impl Default for Compaction {
         Self {
             tombstone_grace: Duration::from_secs(24 * 3600),
             min_dirty_bytes: 4 * 1024 * 1024,
+            max_lag: None,
             max_key_bytes: 64 * 1024 * 1024,
         }
     }

@@ -16,8 +16,12 @@ use support::*;
 const NOW_MS: i64 = 10_000_000;
 
 fn compacted(max_key_bytes: usize) -> PartitionOptions {
-    let compaction =
-        Compaction { tombstone_grace: Duration::from_secs(60), min_dirty_bytes: 1, max_key_bytes };
+    let compaction = Compaction {
+        tombstone_grace: Duration::from_secs(60),
+        min_dirty_bytes: 1,
+        max_lag: None,
+        max_key_bytes,
+    };
     PartitionOptions { segment_bytes: 1_500, compaction: Some(compaction), ..PartitionOptions::default() }
 }
 
@@ -108,6 +112,25 @@ fn a_tombstone_outlives_what_it_deletes_and_goes_after_its_grace() {
     state.compact(late).unwrap();
     assert_eq!(newest(&state).get("a"), None);
     assert_eq!(newest(&state).len(), 2);
+}
+
+#[test]
+fn little_that_is_new_waits_for_more_until_the_longest_lag_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogOptions::new(dir.path()));
+    let mut options = compacted(1 << 20);
+    options.compaction = Some(Compaction { max_lag: Some(Duration::from_secs(5)), ..Compaction::default() });
+    let state = partition(&log, "state", options);
+    for value in ["1", "2", "3"] {
+        append(&log, &state, keyed(NOW_MS, "a", Some(value)));
+    }
+    assert_eq!(state.compact(NOW_MS + 5_000).unwrap(), 0, "it isn't much, and not old");
+    assert_eq!(state.compact(NOW_MS + 5_001).unwrap(), 2);
+    assert_eq!(state.compact(NOW_MS + 100_000).unwrap(), 0, "nothing is new");
+    append(&log, &state, keyed(NOW_MS + 100_000, "a", Some("4")));
+    assert_eq!(state.compact(NOW_MS + 100_001).unwrap(), 0, "what is new is young");
+    assert_eq!(state.compact(NOW_MS + 105_001).unwrap(), 1);
+    assert_eq!(newest(&state), BTreeMap::from([("a".to_owned(), Some("4".to_owned()))]));
 }
 
 #[test]

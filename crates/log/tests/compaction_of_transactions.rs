@@ -70,7 +70,8 @@ impl CompactionGuard for Guard {
 }
 
 fn compacted() -> PartitionOptions {
-    let compaction = Compaction { tombstone_grace: GRACE, min_dirty_bytes: 1, max_key_bytes: 2_000 };
+    let compaction =
+        Compaction { tombstone_grace: GRACE, min_dirty_bytes: 1, max_lag: None, max_key_bytes: 2_000 };
     PartitionOptions { segment_bytes: 800, compaction: Some(compaction), ..PartitionOptions::default() }
 }
 

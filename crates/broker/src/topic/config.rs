@@ -59,6 +59,8 @@ pub struct TopicConfig {
     pub segment_bytes: u32,
     /// After what time a segment is closed.
     pub segment_age: Option<Duration>,
+    /// How old something new may be that isn't compacted; `None` for as old as may be.
+    pub compaction_lag: Option<Duration>,
     /// How long a tombstone stays.
     pub tombstone_grace: Duration,
     /// How sent records are compressed.
@@ -88,6 +90,7 @@ impl TopicConfig {
             retention_bytes: None,
             segment_bytes: PartitionOptions::default().segment_bytes,
             segment_age: None,
+            compaction_lag: None,
             tombstone_grace: Compaction::default().tombstone_grace,
             compression: Compression::None,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
@@ -121,6 +124,10 @@ impl TopicConfig {
             "segment.bytes" => self.segment_bytes = number(key, value, 16 * 1024, 1024 * 1024 * 1024)?,
             "segment.ms" => {
                 self.segment_age = Some(Duration::from_millis(number(key, value, 1, MAX_LIMIT)?));
+            }
+            "max.compaction.lag.ms" => {
+                let lag = number(key, value, 1, MAX_LIMIT)?;
+                self.compaction_lag = (lag < MAX_LIMIT).then(|| Duration::from_millis(lag));
             }
             "delete.retention.ms" => {
                 self.tombstone_grace = Duration::from_millis(number(key, value, 0, MAX_LIMIT)?);
@@ -190,8 +197,11 @@ impl TopicConfig {
                 max_age: self.retention.filter(|_| deletes),
                 max_bytes: self.retention_bytes.filter(|_| deletes),
             },
-            compaction: (self.cleanup != CleanupPolicy::Delete)
-                .then(|| Compaction { tombstone_grace: self.tombstone_grace, ..Compaction::default() }),
+            compaction: (self.cleanup != CleanupPolicy::Delete).then(|| Compaction {
+                tombstone_grace: self.tombstone_grace,
+                max_lag: self.compaction_lag,
+                ..Compaction::default()
+            }),
         }
     }
 }
@@ -284,7 +294,11 @@ mod tests {
         let options =
             parse(&[("cleanup.policy", "compact"), ("retention.ms", "1000")]).unwrap().partition_options();
         assert_eq!(options.retention.max_age, None);
-        assert!(options.compaction.is_some());
+        assert_eq!(options.compaction.unwrap().max_lag, None);
+        for (lag, expected) in [("5000", Some(Duration::from_secs(5))), ("9223372036854775807", None)] {
+            let config = parse(&[("cleanup.policy", "compact"), ("max.compaction.lag.ms", lag)]).unwrap();
+            assert_eq!(config.partition_options().compaction.unwrap().max_lag, expected);
+        }
     }
 
     #[test]

@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::PartitionInner;
 use super::read::scan_failed;
 use super::retain::is_older;
+use super::{PartitionInner, View};
 use crate::batch::rewrite::{self, Filtered, RecordRef};
 use crate::batch::{Batch, BatchError, BatchHeader, DEFAULT_MAX_DECOMPRESSED_BYTES};
 use crate::fs::{self, File, FileSystem, OpenMode};
@@ -81,7 +81,7 @@ impl PartitionInner {
         let Some(compaction) = compaction else { return Ok(0) };
         let _pass = self.maintenance.lock();
         let log = self.open_log()?;
-        if self.dirty_bytes() < compaction.min_dirty_bytes {
+        if self.dirty_bytes() < compaction.min_dirty_bytes && !self.is_overdue(&compaction, now_ms)? {
             return Ok(0);
         }
         let guard = self.compaction_guard.read().clone();
@@ -108,11 +108,27 @@ impl PartitionInner {
 
     /// Committed bytes of the segments that hold something new since the last pass.
     fn dirty_bytes(&self) -> u64 {
-        let through = self.compacted_through.load(Ordering::Relaxed);
         let view = self.view.read();
-        let dirty =
-            view.segments.partition_point(|segment| segment.base_offset() <= through).saturating_sub(1);
+        let dirty = self.first_dirty(&view);
         view.segments.iter().skip(dirty).map(|segment| view.committed_bytes(segment)).sum()
+    }
+
+    /// Which segment is the first that holds something new since the last pass.
+    fn first_dirty(&self, view: &View) -> usize {
+        let through = self.compacted_through.load(Ordering::Relaxed);
+        view.segments.partition_point(|segment| segment.base_offset() <= through).saturating_sub(1)
+    }
+
+    /// Whether there is something new that is older than may be.
+    fn is_overdue(&self, compaction: &Compaction, now_ms: i64) -> Result<bool, PartitionError> {
+        let Some(max_lag) = compaction.max_lag else { return Ok(false) };
+        let (segment, committed) = {
+            let view = self.view.read();
+            let Some(segment) = view.segments.get(self.first_dirty(&view)) else { return Ok(false) };
+            (Arc::clone(segment), view.committed_bytes(segment))
+        };
+        let first = self.first_timestamp_ms(&segment, committed)?;
+        Ok(first.is_some_and(|first| is_older(first, max_lag, now_ms)))
     }
 
     /// Segments that won't change any more and are durable.

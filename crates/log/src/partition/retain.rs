@@ -33,8 +33,12 @@ impl PartitionInner {
             let options = self.options.read();
             (options.retention, options.segment_age)
         };
-        if let Some(age) = segment_age
-            && self.first_timestamp_ms()?.is_some_and(|first| is_older(first, age, now_ms))
+        let active = {
+            let view = self.view.read();
+            view.segments.last().map(|segment| (Arc::clone(segment), view.committed_bytes(segment)))
+        };
+        if let (Some(age), Some((active, committed))) = (segment_age, active)
+            && self.first_timestamp_ms(&active, committed)?.is_some_and(|first| is_older(first, age, now_ms))
         {
             self.close_active_segment(&log)?;
         }
@@ -90,14 +94,13 @@ impl PartitionInner {
         log.write_checkpoint(Kind::Forced).map_err(|error| self.checkpoint_failed(error))
     }
 
-    /// Timestamp of the first batch in the segment being written.
-    fn first_timestamp_ms(&self) -> Result<Option<i64>, PartitionError> {
-        let (segment, limit) = {
-            let view = self.view.read();
-            let Some(segment) = view.segments.last() else { return Ok(None) };
-            (Arc::clone(segment), view.committed_bytes(segment))
-        };
-        if limit == 0 {
+    /// Timestamp of the first batch in a segment with so many committed bytes.
+    pub(super) fn first_timestamp_ms(
+        &self,
+        segment: &Segment,
+        committed: u64,
+    ) -> Result<Option<i64>, PartitionError> {
+        if committed == 0 {
             return Ok(None);
         }
         let start = segment

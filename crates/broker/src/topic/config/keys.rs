@@ -83,11 +83,11 @@ pub const CONFIG_KEYS: [ConfigKey; 25] = [
     kept("follower.replication.throttled.replicas", "", ConfigKind::List, "There is one copy."),
     kept("index.interval.bytes", "4096", ConfigKind::Int, "Indexes have an interval of their own."),
     kept("leader.replication.throttled.replicas", "", ConfigKind::List, "There is one copy."),
-    kept(
+    honoured(
         "max.compaction.lag.ms",
         "9223372036854775807",
         ConfigKind::Long,
-        "Compaction runs when there is something to do.",
+        "How old a record may get before compaction has looked at it, give or take five seconds.",
     ),
     honoured("max.message.bytes", "1048588", ConfigKind::Int, "Largest batch, 1 KiB to 8 MiB."),
     kept("message.downconversion.enable", "false", ConfigKind::Boolean, "Batches leave as they came."),
