@@ -219,6 +219,14 @@ pub enum BusError {
     /// The engine is closing or closed.
     #[error("the bus is closed")]
     Closed,
+    /// A broker is there, but it can't be used until somebody changes something.
+    #[error("{obstacle} ({detail})")]
+    NoAccess {
+        /// What stands in the way.
+        obstacle: Obstacle,
+        /// What was seen of it.
+        detail: String,
+    },
     /// The engine can't be used for this at present.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
@@ -228,6 +236,39 @@ pub enum BusError {
     /// The call makes no sense in the present state (commit without begin, assign with a group).
     #[error("{0}")]
     InvalidState(String),
+}
+
+/// What stands between a client and a broker that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The broker doesn't know the user, or not by this password.
+    #[error("the broker takes no such user and password")]
+    Credentials,
+    /// The broker wants the password proven in another way.
+    #[error("the broker takes another SASL mechanism")]
+    Mechanism,
+    /// Nobody who is trusted vouches for the broker's certificate, or it is out of date.
+    #[error("the broker's certificate is not trusted")]
+    Certificate,
+    /// The broker's certificate is for other host names than the one that was connected to.
+    #[error("the broker's certificate is for another host name")]
+    HostName,
+    /// TLS was begun, and the broker ended the connection: it seems to speak plain text.
+    #[error("the broker ends connections by TLS; it seems to speak plain text")]
+    NotTls,
+    /// Plain text was begun, and the broker ended the connection: it seems to speak TLS.
+    #[error("the broker ends connections in plain text; it seems to speak TLS")]
+    Tls,
+    /// The broker ended a connection whose client hadn't said who it is.
+    #[error("the broker ends connections of clients that don't say who they are")]
+    NoUser,
+}
+
+impl Obstacle {
+    /// Whether the broker has said so itself. What it seems to be may also be a broker that is just starting or stopping.
+    pub fn is_certain(self) -> bool {
+        matches!(self, Self::Credentials | Self::Mechanism | Self::Certificate | Self::HostName)
+    }
 }
 
 impl BusError {
@@ -243,7 +284,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Asks whether the engine answers at all. An embedded one always does.
     ///
     /// # Errors
-    /// [`BusError::Unreachable`] if nobody answers within `limit`.
+    /// [`BusError::Unreachable`] if nobody answers within `limit`, [`BusError::NoAccess`] if somebody is there who can't be used.
     async fn check(&self, _limit: Duration) -> Result<(), BusError> {
         Ok(())
     }

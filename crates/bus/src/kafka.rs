@@ -20,19 +20,25 @@
 //!
 //! # What is not there
 //!
-//! TLS, and with it SCRAM: librdkafka would need OpenSSL for both, and Farol has rustls as its one TLS library. SASL PLAIN over a
-//! plaintext connection works. Of group protocols, the classic one (not KIP-848).
+//! Client certificates, Kerberos and OAuth; of group protocols, only the classic one (not KIP-848).
+//!
+//! # Who is there
+//!
+//! Connections are by TLS if the options say whom to trust ([`Tls`]); the broker's certificate and its name are always checked. The
+//! client says who it is by SASL, with PLAIN or SCRAM ([`Credentials`]). librdkafka does both, on OpenSSL (docs/decisions/0006).
 //!
 //! # Failures
 //!
-//! [`BusError::Unreachable`] or [`BusError::Unavailable`] while no broker answers; librdkafka connects again by itself. A consumer says so
+//! [`BusError::Unreachable`] or [`BusError::Unavailable`] while no broker answers; librdkafka connects again by itself.
+//! [`BusError::NoAccess`] where one is there but its certificate or this client's password won't do. A consumer says so
 //! once each time that it loses its last broker. Other calls wait for one that may come back, each for its own time, and name what
 //! they were about: whether anybody answers at all is asked by [`Bus::check`]. A producer with a fatal error is replaced at the next send; a transactional one must be replaced
 //! by its user. An offset that is gone is reset as the settings say, and logged.
 //!
-//! Modules, in reading order: `client` (settings of librdkafka, what it logs), `consumer`, `producer`, `transaction`,
+//! Modules, in reading order: `client` (settings of librdkafka, what it logs), `access` (why a broker can't be used), `consumer`, `producer`, `transaction`,
 //! `admin`, `reason` (why a change was refused, in the broker's words), `members` (what members own, as the group's leader encoded it), `error`.
 
+mod access;
 mod admin;
 mod client;
 mod consumer;
@@ -43,6 +49,7 @@ mod reason;
 mod transaction;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +91,9 @@ pub struct KafkaOptions {
     pub brokers: String,
     /// The client id of everything that isn't a named producer or consumer.
     pub client_id: String,
-    /// User and password for SASL PLAIN; without them the connection is not authenticated.
+    /// Whom to trust; connections are not by TLS without it.
+    pub tls: Option<Tls>,
+    /// Who this client is; it says nothing about itself without them.
     pub credentials: Option<Credentials>,
     /// How long a sent record may wait for its acknowledgement before the send is given up.
     pub send_limit: Duration,
@@ -92,9 +101,29 @@ pub struct KafkaOptions {
     pub transaction_limit: Duration,
 }
 
-/// User and password.
+/// Whom to trust where connections are by TLS.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// PEM file with the certificates that may vouch for a broker's; the system's without it.
+    pub ca: Option<PathBuf>,
+}
+
+/// How a client proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// By sending its password, which whoever reads along then knows, unless it is over TLS.
+    Plain,
+    /// By proving that it knows the password, with SHA-256.
+    ScramSha256,
+    /// The same with SHA-512.
+    ScramSha512,
+}
+
+/// User and password, and how they are proven.
 #[derive(Clone)]
 pub struct Credentials {
+    /// The SASL mechanism.
+    pub mechanism: Mechanism,
     /// The user.
     pub username: String,
     /// The password.
@@ -111,11 +140,12 @@ pub struct KafkaBus {
 }
 
 impl KafkaOptions {
-    /// A cluster without authentication.
+    /// A cluster without TLS and authentication.
     pub fn new(brokers: impl Into<String>, client_id: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
             client_id: client_id.into(),
+            tls: None,
             credentials: None,
             send_limit: SEND_LIMIT,
             transaction_limit: TRANSACTION_LIMIT,
@@ -123,9 +153,23 @@ impl KafkaOptions {
     }
 }
 
+impl Mechanism {
+    /// Its name in SASL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("mechanism", &self.mechanism)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,8 +234,8 @@ impl KafkaBus {
 #[async_trait]
 impl Bus for KafkaBus {
     async fn check(&self, limit: Duration) -> Result<(), BusError> {
-        let client = Arc::clone(&self.client);
-        blocking(move || admin::check(&client, limit)).await
+        let (options, client) = (self.options.clone(), Arc::clone(&self.client));
+        blocking(move || access::check(&options, &client, limit)).await
     }
 
     async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError> {

@@ -20,8 +20,8 @@ pub mod record;
 
 pub use engine::{
     Assignment, Bus, BusError, Consumer, ConsumerSettings, GroupDescription, GroupMember, GroupMetadata,
-    LeaveReason, OffsetReset, OffsetSpec, Polled, Producer, RebalanceCause, RebalanceRecord, StartAt,
-    TopicDescription, TopicSpec, TransactionalProducer,
+    LeaveReason, Obstacle, OffsetReset, OffsetSpec, Polled, Producer, RebalanceCause, RebalanceRecord,
+    StartAt, TopicDescription, TopicSpec, TransactionalProducer,
 };
 pub use event_bus::{EventBus, EventBusSettings, Received, Subscription, SubscriptionSettings};
 pub use farol_broker::partitioner::partition_for_key;

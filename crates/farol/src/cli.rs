@@ -13,7 +13,7 @@ pub mod kafka;
 pub mod service;
 
 pub use events::Events;
-pub use kafka::{Consume, Groups, Produce, Topics, Worker};
+pub use kafka::{Brokers, Consume, Groups, Produce, Topics, Worker};
 pub use service::{Demo, Service, SimulateWhat};
 
 use crate::settings::layers::Flag;
@@ -332,6 +332,9 @@ pub struct Load {
 }
 
 #[derive(Debug, Args)]
+// The brokers are nothing to `simulate services`.
+#[command(mut_args(|argument| argument.global(false)))]
+#[command(mut_arg("brokers", |argument| argument.help("Kafka brokers, to send over the Kafka protocol instead")))]
 pub struct Simulate {
     #[command(subcommand)]
     pub what: Option<SimulateWhat>,
@@ -352,9 +355,8 @@ pub struct Simulate {
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "brokers")]
     pub url: Option<String>,
 
-    /// Kafka brokers, to send over the Kafka protocol instead
-    #[arg(long, value_name = "HOST:PORT")]
-    pub brokers: Option<String>,
+    #[command(flatten)]
+    pub brokers: Brokers,
 }
 
 /// Durations are written as in the settings.
@@ -422,20 +424,18 @@ impl Cli {
                     (!run.rules.is_empty()).then(|| RawValue::List(run.rules.iter().map(path).collect()));
                 add("rules.files", "--rules", rules);
             }
-            Command::Simulate(simulate) => {
-                add("kafka.brokers", "--brokers", simulate.brokers.as_deref().map(bare));
-            }
             Command::Demo(Demo::Resilience(demo)) => {
                 add("kafka.brokers", "--brokers", demo.brokers.as_deref().map(bare));
             }
-            Command::Topics(Topics { brokers, .. })
+            Command::Simulate(Simulate { brokers, .. })
+            | Command::Topics(Topics { brokers, .. })
             | Command::Groups(Groups { brokers, .. })
             | Command::Consume(Consume { brokers, .. })
             | Command::Produce(Produce { brokers, .. }) => {
-                add("kafka.brokers", "--brokers", brokers.brokers.as_deref().map(bare));
+                brokers.given().into_iter().for_each(|(key, flag, value)| add(key, flag, value));
             }
             Command::Worker(worker) => {
-                add("kafka.brokers", "--brokers", worker.brokers.brokers.as_deref().map(bare));
+                worker.brokers.given().into_iter().for_each(|(key, flag, value)| add(key, flag, value));
                 add("pipeline.group", "--group", worker.group.as_deref().map(bare));
                 add("pipeline.consumer_id", "--consumer-id", worker.consumer_id.as_deref().map(bare));
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farol_bus::Bus as _;
+use farol_bus::{Bus as _, BusError};
 use farol_simulate::load::StopAfter;
 use farol_simulate::series::ColumnChoice;
 use farol_simulate::{
@@ -84,7 +84,7 @@ pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Resul
     let simulators = SensorSimulators::new(fleet, arguments.seed)?;
     let limit = arguments.duration;
     until_interrupted(|shutdown| async move {
-        let (sink, target) = match &settings.kafka.brokers {
+        let (sink, target) = match &settings.kafka.client.brokers {
             Some(_) if arguments.url.is_none() => kafka_sink(settings).await?,
             _ => {
                 let server = server(arguments.url.as_deref(), settings)?;
@@ -141,6 +141,10 @@ pub fn server(url: Option<&str>, settings: &Settings) -> anyhow::Result<ServerUr
 /// Where simulated readings go over the Kafka protocol, and its name for people.
 async fn kafka_sink(settings: &Settings) -> anyhow::Result<(Sink, String)> {
     let bus = kafka::bus(settings, "simulators")?;
+    // One that is away may come; one that has said no won't say yes.
+    if let Err(error @ BusError::NoAccess { .. }) = bus.check(kafka::ANSWER_LIMIT).await {
+        return Err(kafka::no_access(bus.brokers(), error));
+    }
     let sink = BusSink {
         producer: bus.producer("simulators").await?,
         sensor_topic: settings.topic("sensor-data").into(),

@@ -5,8 +5,9 @@
 //! The environment comes in as a map: nothing but `main` reads the process's own.
 //!
 //! Parts, in reading order: [`value`] (typed values), [`schema`] (every setting there is), [`layers`], [`problem`],
-//! [`services`] (watched services), [`notify`] (the lists of section `notify`), [`listing`] (`farol settings`).
+//! [`kafka_client`] (the part of section `kafka` that is for clients), [`services`] (watched services), [`notify`] (the lists of section `notify`), [`listing`] (`farol settings`).
 
+pub mod kafka_client;
 pub mod layers;
 pub mod listing;
 pub mod notify;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use farol_event::service::MAX_SERVICE_NAME_BYTES;
 use farol_http::MAX_FACT_PARTITIONS;
+use kafka_client::KafkaClientSettings;
 use layers::{Flag, Raw, Sourced, lay_environment, lay_file, lay_flags};
 use notify::NotifySettings;
 use problem::{Origin, Problem, Problems};
@@ -126,12 +128,8 @@ pub struct KafkaSettings {
     pub tls_certificate: Option<PathBuf>,
     /// Its key's file.
     pub tls_key: Option<PathBuf>,
-    /// Where commands that are clients connect; `None` means to the Farol of these settings.
-    pub brokers: Option<Vec<ListenAddress>>,
-    /// Who they say they are.
-    pub username: Option<String>,
-    /// Its password.
-    pub password: Option<String>,
+    /// Where commands that are clients connect, and how.
+    pub client: KafkaClientSettings,
 }
 
 /// Section `log`.
@@ -306,25 +304,19 @@ impl Settings {
     /// Brokers of somebody else are nothing to a Farol that is one.
     fn check_brokers(&self, role: Role, origin: &dyn Fn(&str) -> Origin, problems: &mut Vec<Problem>) {
         let kafka = &self.kafka;
-        if kafka.brokers.as_ref().is_some_and(Vec::is_empty) {
-            problems
-                .push(Problem::new(origin("kafka.brokers"), "kafka.brokers: it names no broker".to_owned()));
-        }
+        kafka.client.check(kafka.tls_certificate.is_some(), origin, problems);
         let own = match &kafka.listen {
             ListenOrOff::On(listen) => std::slice::from_ref(listen),
             ListenOrOff::Off => &[],
         };
-        if role == Role::Server && kafka.brokers.as_deref().is_some_and(|brokers| brokers != own) {
+        if role == Role::Server && kafka.client.brokers.as_deref().is_some_and(|brokers| brokers != own) {
             let message = "kafka.brokers: `farol run` keeps its own log and can't use other brokers; remove it, or the readings would go to \
                            another place than you think (it is for `farol worker` and the other clients; where `farol run` listens is kafka.listen)";
             problems.push(Problem::new(origin("kafka.brokers"), message.to_owned()));
         }
-        for (one, other) in [
-            ("kafka.username", "kafka.password"),
-            ("kafka.password", "kafka.username"),
-            ("kafka.tls_certificate", "kafka.tls_key"),
-            ("kafka.tls_key", "kafka.tls_certificate"),
-        ] {
+        for (one, other) in
+            [("kafka.tls_certificate", "kafka.tls_key"), ("kafka.tls_key", "kafka.tls_certificate")]
+        {
             let given = |name: &str| !matches!(origin(name), Origin::Default);
             if given(one) && !given(other) {
                 problems.push(Problem::new(origin(one), format!("{one}: it needs {other} as well")));
@@ -565,9 +557,15 @@ impl Resolver<'_> {
                 users: self.optional("kafka.users"),
                 tls_certificate: self.optional("kafka.tls_certificate"),
                 tls_key: self.optional("kafka.tls_key"),
-                brokers: self.optional("kafka.brokers"),
-                username: self.optional("kafka.username"),
-                password: self.optional("kafka.password"),
+                client: KafkaClientSettings {
+                    brokers: self.optional("kafka.brokers"),
+                    security_protocol: self.optional("kafka.security_protocol"),
+                    sasl_mechanism: self.value("kafka.sasl_mechanism"),
+                    username: self.optional("kafka.username"),
+                    password: self.optional("kafka.password"),
+                    password_file: self.optional("kafka.password_file"),
+                    ssl_ca_location: self.optional("kafka.ssl_ca_location"),
+                },
             },
             log: LogSettings { sync: log_sync, segment_size: self.value("log.segment_size") },
             topics: schema::TOPICS.iter().map(|topic| self.topic(topic, log_sync)).collect(),

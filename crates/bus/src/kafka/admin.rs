@@ -29,23 +29,6 @@ const TOPICS_A_REQUEST: usize = 200;
 /// Kafka's bound on the name of a topic.
 const MAX_NAME_BYTES: usize = 249;
 
-/// Whether a broker answers.
-pub(super) fn check(client: &BaseConsumer<Logging>, limit: Duration) -> Result<(), BusError> {
-    match client.client().fetch_metadata(Some(""), limit) {
-        // A topic without a name is refused, by a broker that is there.
-        Ok(_) => Ok(()),
-        Err(error) => match error.rdkafka_error_code() {
-            Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut) | None => {
-                Err(BusError::Unreachable)
-            }
-            Some(code) => match code_error(code, "the brokers") {
-                error @ BusError::InvalidState(_) => Err(error),
-                _ => Ok(()),
-            },
-        },
-    }
-}
-
 pub(super) async fn create_topic(
     options: &KafkaOptions,
     admin: &AdminClient<Logging>,

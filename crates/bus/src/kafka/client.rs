@@ -1,5 +1,6 @@
 //! How librdkafka is set up, and where its log lines go.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
@@ -8,6 +9,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
+use super::access::Trouble;
 use super::{KafkaOptions, PRODUCER_QUEUE_KIB};
 use crate::engine::{BusError, ConsumerSettings, OffsetReset};
 
@@ -16,16 +18,24 @@ pub(super) const STATISTICS_INTERVAL: Duration = Duration::from_millis(250);
 /// The largest record that is handed to librdkafka; the topic's own limit is mostly smaller.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
 
-/// Sends librdkafka's log lines to the log. Its errors come back from calls, too, so here they are details.
-pub(super) struct Logging;
+/// Sends librdkafka's log lines to the log. Its errors come back from calls, too, so here they are details, but for why a connection
+/// failed.
+#[derive(Default)]
+pub(super) struct Logging {
+    pub(super) trouble: Trouble,
+}
 
 impl ClientContext for Logging {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            self.trouble.hint(message);
+        }
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
+        self.trouble.note(&error, reason);
     }
 }
 
@@ -56,21 +66,29 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// A client that only asks.
+/// A client that only asks. It is told at length why connections fail.
 pub(super) fn metadata_client(options: &KafkaOptions) -> Result<BaseConsumer<Logging>, BusError> {
-    create(base(options, &options.client_id).set("isolation.level", "read_committed"), Logging)
+    let mut config = base(options, &options.client_id);
+    config.set("isolation.level", "read_committed").set_log_level(RDKafkaLogLevel::Info);
+    create(&config, Logging::default())
+}
+
+/// A client that says nothing about who it is and takes a certificate for any host name, to see whether the name was at fault.
+pub(super) fn any_name_client(options: &KafkaOptions) -> Result<BaseConsumer<Logging>, BusError> {
+    let mut config = base(&KafkaOptions { credentials: None, ..options.clone() }, &options.client_id);
+    create(config.set("ssl.endpoint.identification.algorithm", "none"), Logging::default())
 }
 
 /// A client that creates, changes and deletes.
 pub(super) fn admin_client(options: &KafkaOptions) -> Result<AdminClient<Logging>, BusError> {
-    create(&base(options, &options.client_id), Logging)
+    create(&base(options, &options.client_id), Logging::default())
 }
 
 /// A client that asks for the offsets of a group without joining it.
 pub(super) fn offsets_client(options: &KafkaOptions, group: &str) -> Result<BaseConsumer<Logging>, BusError> {
     let mut config = base(options, &options.client_id);
     config.set("group.id", group).set("enable.auto.commit", "false");
-    create(config.set("isolation.level", "read_committed"), Logging)
+    create(config.set("isolation.level", "read_committed"), Logging::default())
 }
 
 /// Settings of a consumer, and of a group's member.
@@ -162,8 +180,20 @@ fn base(options: &KafkaOptions, client_id: &str) -> ClientConfig {
     config.set("socket.nagle.disable", "true");
     // A broker that comes back under another address is found within this time.
     config.set("topic.metadata.refresh.interval.ms", "30000");
+    let protocol = match (&options.tls, &options.credentials) {
+        (None, None) => "plaintext",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), None) => "ssl",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Some(tls) = &options.tls {
+        // OpenSSL is linked in and doesn't know by itself where this system keeps its certificates.
+        let ca = tls.ca.as_deref().map_or_else(|| "probe".into(), Path::to_string_lossy);
+        config.set("ssl.ca.location", ca);
+    }
     if let Some(credentials) = &options.credentials {
-        config.set("security.protocol", "sasl_plaintext").set("sasl.mechanism", "PLAIN");
+        config.set("sasl.mechanism", credentials.mechanism.name());
         config.set("sasl.username", &credentials.username).set("sasl.password", &credentials.password);
     }
     config.set_log_level(RDKafkaLogLevel::Warning);

@@ -1,7 +1,7 @@
 //! Why the brokers refuse a change, in their own words. librdkafka's binding for Rust gives the code of a refusal and keeps the sentence
 //! to itself, so after a refusal the same is asked once more over a connection of its own.
 //!
-//! Only Kafka's protocol as far as that takes: SASL PLAIN, `CreateTopics` (version 5, to be checked only), `DeleteTopics` (version 5).
+//! Only Kafka's protocol as far as that takes, in plain text: SASL PLAIN, `CreateTopics` (version 5, to be checked only), `DeleteTopics` (version 5).
 //! Any broker does: those that aren't the controller pass the request on.
 
 use std::io;
@@ -17,7 +17,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::KafkaOptions;
+use super::{KafkaOptions, Mechanism};
 use crate::engine::TopicSpec;
 
 /// How long one broker may take. The refusal is known; only its reason is waited for.
@@ -69,8 +69,13 @@ fn sentence(message: Option<StrBytes>) -> Option<String> {
     message.map(|message| message.to_string()).filter(|message| !message.is_empty())
 }
 
-/// The answer of the first broker that gives one.
+/// The answer of the first broker that gives one. Nobody is asked where it would take TLS or SCRAM: the password goes nowhere in plain text
+/// that librdkafka wouldn't have sent so.
 async fn ask<Q: Request>(options: &KafkaOptions, version: i16, request: &Q) -> Option<Q::Response> {
+    let mechanism = options.credentials.as_ref().map(|credentials| credentials.mechanism);
+    if options.tls.is_some() || mechanism.is_some_and(|mechanism| mechanism != Mechanism::Plain) {
+        return None;
+    }
     for broker in options.brokers.split(',').map(str::trim) {
         match tokio::time::timeout(LIMIT, conversation(options, broker, version, request)).await {
             Ok(Ok(answer)) => return Some(answer),

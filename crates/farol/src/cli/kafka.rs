@@ -4,12 +4,52 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-/// Which brokers a command talks to.
+use crate::settings::value::RawValue;
+
+/// Which brokers a command talks to, and how.
 #[derive(Debug, Args)]
 pub struct Brokers {
     /// Kafka brokers, with commas between [default: the settings' kafka.brokers, or the Farol of the same settings]
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub brokers: Option<String>,
+
+    /// How to connect to them: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL
+    #[arg(long, global = true, value_name = "PROTOCOL")]
+    pub security_protocol: Option<String>,
+
+    /// How to prove the password: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 [default: PLAIN]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub sasl_mechanism: Option<String>,
+
+    /// The user to be; its password is in --password-file or in FAROL_KAFKA_PASSWORD
+    #[arg(long, global = true, value_name = "NAME")]
+    pub username: Option<String>,
+
+    /// File with the user's password
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub password_file: Option<PathBuf>,
+
+    /// PEM file of the certificates that may vouch for brokers [default: the system's]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ssl_ca_location: Option<PathBuf>,
+}
+
+impl Brokers {
+    /// What was given, each with its setting and its flag.
+    pub fn given(&self) -> [(&'static str, &'static str, Option<RawValue>); 6] {
+        let text = |text: &Option<String>| text.as_deref().map(|text| RawValue::Bare(text.to_owned()));
+        let path = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| RawValue::Text(path.to_string_lossy().into_owned()))
+        };
+        [
+            ("kafka.brokers", "--brokers", text(&self.brokers)),
+            ("kafka.security_protocol", "--security-protocol", text(&self.security_protocol)),
+            ("kafka.sasl_mechanism", "--sasl-mechanism", text(&self.sasl_mechanism)),
+            ("kafka.username", "--username", text(&self.username)),
+            ("kafka.password_file", "--password-file", path(&self.password_file)),
+            ("kafka.ssl_ca_location", "--ssl-ca-location", path(&self.ssl_ca_location)),
+        ]
+    }
 }
 
 #[derive(Debug, Args)]

@@ -142,7 +142,7 @@ async fn prepared(
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Arc<RulesHandle>>> {
     loop {
-        if !connected(bus, terminal, stop).await {
+        if !connected(bus, terminal, stop).await? {
             return Ok(None);
         }
         match make_topics(bus.as_ref(), settings).await {
@@ -161,28 +161,35 @@ async fn prepared(
     if own.is_some() {
         return Ok(own);
     }
-    let rules = published(bus, name, terminal, stop).await;
+    let rules = published(bus, name, terminal, stop).await?;
     Ok(rules.map(|rules| Arc::new(RulesHandle::of(rules, now()))))
 }
 
-/// Waits until a broker answers. False if told to stop first.
-async fn connected(bus: &Arc<KafkaBus>, terminal: &Terminal, stop: &CancellationToken) -> bool {
+/// Waits until a broker answers. False if told to stop first; an error if one has said that this worker can't come in.
+async fn connected(
+    bus: &Arc<KafkaBus>,
+    terminal: &Terminal,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
     let mut pause = PAUSES.0;
     loop {
         let answered = tokio::select! {
             answered = bus.check(ANSWER_LIMIT) => answered,
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return Ok(false),
         };
         match answered {
             Ok(()) => {
                 terminal.answered();
-                return true;
+                return Ok(true);
+            }
+            Err(error @ BusError::NoAccess { obstacle, .. }) if obstacle.is_certain() => {
+                return Err(super::no_access(bus.brokers(), error));
             }
             Err(error) => terminal.failed(&error, pause),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return Ok(false),
         }
     }
 }
@@ -193,13 +200,13 @@ async fn published(
     name: &str,
     terminal: &Terminal,
     stop: &CancellationToken,
-) -> Option<RuleSet> {
+) -> anyhow::Result<Option<RuleSet>> {
     let mut waiting = false;
     loop {
         let found = tokio::select! {
             found = first_published(bus.as_ref(), name) => found,
             () = tokio::time::sleep(ANSWER_LIMIT) => Err(BusError::Unavailable("no rules yet".to_owned())),
-            () = stop.cancelled() => return None,
+            () = stop.cancelled() => return Ok(None),
         };
         match found {
             Ok(rules) => {
@@ -208,12 +215,12 @@ async fn published(
                     rules.len(),
                     bus.brokers()
                 ));
-                return Some(rules);
+                return Ok(Some(rules));
             }
             Err(error) => tracing::debug!(%error, "no published rules"),
         }
-        if !connected(bus, terminal, stop).await {
-            return None;
+        if !connected(bus, terminal, stop).await? {
+            return Ok(None);
         }
         if !waiting {
             waiting = true;
@@ -224,7 +231,7 @@ async fn published(
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSES.0) => {}
-            () = stop.cancelled() => return None,
+            () = stop.cancelled() => return Ok(None),
         }
     }
 }
@@ -309,6 +316,10 @@ impl Terminal {
                 if !std::mem::replace(&mut self.seen().away, true) {
                     told(&format!("{} is away ({error}); trying again until it is back", self.brokers));
                 }
+            }
+            BusError::NoAccess { obstacle, .. } => {
+                let (brokers, advice) = (&self.brokers, super::advice(*obstacle));
+                told(&format!("{brokers}: {error}; {advice}; trying again in {}", show_duration(retry_in)));
             }
             other => told(&format!("{other}; trying again in {}", show_duration(retry_in))),
         }

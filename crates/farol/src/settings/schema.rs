@@ -181,12 +181,27 @@ pub fn keys() -> Vec<Key> {
         .example("[\"127.0.0.1:9092\"]")
         .founding("KAFKA_BROKERS"),
         Key::new(
-            "kafka.username",
+            "kafka.security_protocol",
             "",
-            "User that these commands give to brokers that ask for one (SASL PLAIN, without TLS).",
+            "How these commands connect: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`; without it, by SASL if there is a username, and by TLS \
+             if it is the Farol of these settings and that wants it.",
         )
-        .example("\"farol\""),
+        .example("\"SASL_SSL\""),
+        Key::new(
+            "kafka.sasl_mechanism",
+            "\"PLAIN\"",
+            "How they prove the password: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.",
+        ),
+        Key::new("kafka.username", "", "User that they say they are.").example("\"farol\""),
         Key::new("kafka.password", "", "Its password.").example("\"secret\"").secret(),
+        Key::new("kafka.password_file", "", "File with its password on the first line, if kafka.password isn't set.")
+            .example("\"/run/secrets/farol-kafka\""),
+        Key::new(
+            "kafka.ssl_ca_location",
+            "",
+            "PEM file of the certificates that may vouch for brokers; the system's without it.",
+        )
+        .example("\"/etc/farol/ca.crt\""),
         Key::new(
             "log.sync",
             "\"always\"",

@@ -1,15 +1,25 @@
 use proptest::prelude::*;
 
+use super::kafka_client::SecurityProtocol;
 use super::*;
 
 /// Loads from a file's text, variables and flags; returns what was resolved, or the problems one a line.
 fn load(file: &str, variables: &[(&str, &str)], flags: Vec<Flag>) -> Result<(Settings, Given), String> {
+    load_as(Role::Server, file, variables, flags)
+}
+
+fn load_as(
+    role: Role,
+    file: &str,
+    variables: &[(&str, &str)],
+    flags: Vec<Flag>,
+) -> Result<(Settings, Given), String> {
     let dir = tempfile::tempdir().expect("a temp folder");
     let path = dir.path().join("farol.toml");
     std::fs::write(&path, file).expect("written");
     let environment =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Settings::load(Sources { file: Some(path.clone()), environment, flags, role: Role::Server })
+    Settings::load(Sources { file: Some(path.clone()), environment, flags, role })
         .map_err(|problems| problems.to_string().replace(path.to_str().expect("UTF-8"), "farol.toml"))
 }
 
@@ -111,6 +121,44 @@ fn kafka_clients_beyond_loopback_must_say_who_they_are_and_their_passwords_are_n
     }
     let half = load("", &[("FAROL_KAFKA_TLS_KEY", "k.pem")], vec![]).expect_err("a problem");
     assert!(half.contains("it needs kafka.tls_certificate as well"), "{half}");
+}
+
+#[test]
+fn how_kafka_clients_connect_must_fit_together_and_says_what_to_change() {
+    let far = ("KAFKA_BROKERS", "plant-7:9092");
+    let (user, password) = (("FAROL_KAFKA_USERNAME", "plant"), ("FAROL_KAFKA_PASSWORD", "hush-hush"));
+    let protocol = |name| ("FAROL_KAFKA_SECURITY_PROTOCOL", name);
+    let cases: [(&[(&str, &str)], &str); 8] = [
+        (&[user], "kafka.username: it needs kafka.password or kafka.password_file"),
+        (&[password], "kafka.password: it needs kafka.username"),
+        (&[("FAROL_KAFKA_PASSWORD_FILE", "f")], "kafka.password_file: it needs kafka.username"),
+        (&[far, user, password], "kafka.username: its password would go to another machine in plain text"),
+        (&[far, protocol("SASL_SSL")], "kafka.security_protocol: with SASL it needs kafka.username"),
+        (&[far, protocol("SSL"), user, password], "take SASL_SSL"),
+        (&[protocol("tls")], "\"SASL_PLAINTEXT\" or \"SASL_SSL\""),
+        (
+            &[("FAROL_KAFKA_SSL_CA_LOCATION", "Cargo.toml")],
+            "kafka.ssl_ca_location: it is for connections by TLS",
+        ),
+    ];
+    for (variables, said) in cases {
+        let problems = load_as(Role::Client, "", variables, vec![]).expect_err(said);
+        assert!(problems.contains(said) && !problems.contains("hush"), "{said}: {problems}");
+    }
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+    let accepted: [(Variables<'_>, bool, bool); 5] = [
+        (&[], false, false),
+        (&[user, password], false, true),
+        (&[far, user, password, protocol("sasl_plaintext")], false, true),
+        (&[far, user, password, protocol("SASL_SSL")], true, true),
+        // The Farol of the same settings wants TLS.
+        (&[user, password, ("FAROL_KAFKA_TLS_CERTIFICATE", "c"), ("FAROL_KAFKA_TLS_KEY", "k")], true, true),
+    ];
+    for (variables, tls, sasl) in accepted {
+        let (settings, _) = load_as(Role::Client, "", variables, vec![]).expect("no problems");
+        let own_tls = settings.kafka.tls_certificate.is_some();
+        assert_eq!(settings.kafka.client.protocol(own_tls), SecurityProtocol { tls, sasl }, "{variables:?}");
+    }
 }
 
 #[test]

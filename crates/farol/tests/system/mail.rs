@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 
+use crate::certificate::Certificate;
 use crate::farol::{Farol, PLAIN_RULE, SOON, eventually, folder, write};
 use crate::mail_server::MailServer;
 
@@ -146,27 +146,11 @@ async fn mailbox_that_takes_nothing_for_now_keeps_the_other_recipients_of_its_re
 #[tokio::test]
 async fn mail_goes_over_starttls_to_a_server_whose_certificate_is_trusted() {
     let folder = folder();
-    let (certificate, key) = (folder.path().join("mail.crt"), folder.path().join("mail.key"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl can be run");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let paths = [certificate.to_str().unwrap(), key.to_str().unwrap()];
-    let server = MailServer::start(&["--tls", paths[0], paths[1], "--auth", "farol:sesame-sesame"]).await;
-    let account = format!("{TO_ANA}user = \"farol\"\npassword = \"sesame-sesame\"\nca = \"{}\"\n", paths[0]);
+    let made = Certificate::make(folder.path(), "mail");
+    let server =
+        MailServer::start(&["--tls", made.certificate(), made.key(), "--auth", "farol:sesame-sesame"]).await;
+    let account =
+        format!("{TO_ANA}user = \"farol\"\npassword = \"sesame-sesame\"\nca = \"{}\"\n", made.certificate());
     settings(folder.path(), server.port, "", &account);
     let farol = Farol::start(folder.path(), &[]).await;
     farol.temperature("t-1", 50.0).await;

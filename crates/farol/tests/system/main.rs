@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 mod amtool;
+mod certificate;
 mod command_line;
 mod crash;
 mod crowd;
@@ -14,6 +15,7 @@ mod host;
 mod kafka_broker;
 mod kafka_commands;
 mod kafka_crash;
+mod kafka_security;
 mod kafka_transactions;
 mod lifecycle;
 mod mail;

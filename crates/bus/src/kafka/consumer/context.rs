@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
 
+use crate::kafka::access::Trouble;
 use crate::kafka::client;
 use crate::record::TopicPartition;
 
@@ -52,6 +53,8 @@ pub(super) struct Told {
     /// How many reports of ends there were since a broker was last seen disconnected, or since [`Told::distrust`].
     reports: AtomicU64,
     closing: AtomicBool,
+    /// Why connections fail.
+    pub(super) trouble: Trouble,
 }
 
 impl Told {
@@ -104,6 +107,7 @@ impl ClientContext for Told {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka consumer");
+        self.trouble.note(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

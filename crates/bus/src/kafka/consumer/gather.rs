@@ -70,7 +70,7 @@ pub(super) fn gather(consumer: &BaseConsumer<Told>, told: &Told, budget: Budget,
         match consumer.poll(std::time::Duration::ZERO) {
             Some(Ok(message)) => into.push(&message, &mut memory),
             Some(Err(error)) => {
-                if let Some(problem) = problem(&error) {
+                if let Some(problem) = problem(&error, told) {
                     into.problem = Some(problem);
                     return;
                 }
@@ -106,11 +106,12 @@ fn record(message: &BorrowedMessage<'_>, memory: &mut BytesMut) -> ConsumedRecor
 }
 
 /// What the consumer's user must know. The rest passes by itself or is told in another way.
-fn problem(error: &KafkaError) -> Option<BusError> {
+fn problem(error: &KafkaError, told: &Told) -> Option<BusError> {
     match error {
         KafkaError::PartitionEOF(_) => None,
         KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code) => match code {
-            Code::AllBrokersDown => Some(BusError::Unreachable),
+            Code::AllBrokersDown => Some(told.trouble.error().unwrap_or(BusError::Unreachable)),
+            Code::Authentication => Some(told.trouble.error().unwrap_or_else(|| bus_error(error, "reading"))),
             // The group tells of it by taking the partitions away.
             Code::PollExceeded => None,
             _ => match bus_error(error, "reading") {
