@@ -125,6 +125,11 @@ impl PartitionReader {
         self.tracker.stable_offset()
     }
 
+    /// Whether the partition was deleted, so that nothing more comes. If it was made again, there is another reader for it.
+    pub fn is_deleted(&self) -> bool {
+        self.partition.is_deleted()
+    }
+
     /// The log's partition.
     pub fn partition(&self) -> &Partition {
         &self.partition

@@ -23,7 +23,8 @@
 //!
 //! After a failed write, sends get [`BusError::Poisoned`] and polls go on. A damaged batch fails the poll that reaches
 //! it with [`BusError::Corrupt`]; the turn then passes to the other partitions, and the failure repeats until somebody
-//! seeks past it. An offset that is gone is reset as the settings say, logged and counted.
+//! seeks past it. An offset that is gone is reset as the settings say, logged and counted; so is that of a topic which was
+//! deleted and made again.
 
 mod consumer;
 mod error;

@@ -33,7 +33,8 @@
 //! [`BusError::NoAccess`] where one is there but its certificate or this client's password won't do. A consumer says so
 //! once each time that it loses its last broker. Other calls wait for one that may come back, each for its own time, and name what
 //! they were about: whether anybody answers at all is asked by [`Bus::check`]. A producer with a fatal error is replaced at the next send; a transactional one must be replaced
-//! by its user. An offset that is gone is reset as the settings say, and logged.
+//! by its user. An offset that is gone is reset as the settings say, and logged. That a topic was deleted and made again is
+//! noticed by an offset that isn't there; once it has more records than were read of the one before, reading goes on among them.
 //!
 //! Modules, in reading order: `client` (settings of librdkafka, what it logs), `access` (why a broker can't be used), `consumer`, `producer`, `transaction`,
 //! `admin`, `reason` (why a change was refused, in the broker's words), `members` (what members own, as the group's leader encoded it), `error`.

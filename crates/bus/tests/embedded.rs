@@ -39,6 +39,10 @@ impl Engine for Embedded {
         self.bus.close().await.unwrap();
         self.bus = open(&self.dir);
     }
+
+    async fn delete_topic(&self, topic: &str) {
+        self.bus.broker().delete_topic(topic).unwrap();
+    }
 }
 
 conformance_suite!(embedded);

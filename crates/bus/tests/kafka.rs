@@ -72,6 +72,10 @@ impl Engine for OverThePort {
         self.bus = client(&handle.local_addr().to_string());
     }
 
+    async fn delete_topic(&self, topic: &str) {
+        self.bus.delete_topic(topic).await.unwrap();
+    }
+
     fn impatient(&self, settings: ConsumerSettings) -> ConsumerSettings {
         impatient(settings, conformance::IMPATIENT)
     }
@@ -96,6 +100,10 @@ impl Engine for Apache {
 
     async fn restart(&mut self) {
         self.bus = client(&self.brokers);
+    }
+
+    async fn delete_topic(&self, topic: &str) {
+        self.bus.delete_topic(topic).await.unwrap();
     }
 
     /// Apache Kafka takes no shorter session.

@@ -231,6 +231,11 @@ impl Partition {
         &self.inner.id
     }
 
+    /// Whether it was deleted: nothing comes any more, and one of the same name is another.
+    pub fn is_deleted(&self) -> bool {
+        self.inner.is_deleted()
+    }
+
     /// Its settings.
     pub fn options(&self) -> PartitionOptions {
         self.inner.options.read().clone()

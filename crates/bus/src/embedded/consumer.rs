@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farol_broker::{Broker, Member, MemberNews, MemberSettings, OffsetCommit, PartitionReader, poll_pace};
 use farol_log::Subscription;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::fetch::{Effort, Gathered, Portion, Problem, gather};
@@ -29,6 +29,8 @@ pub(super) struct EmbeddedConsumer {
     behind: bool,
     /// Notified when a held partition has grown or the group has news.
     waker: Arc<Notify>,
+    /// Changes when a topic is made, which may be one that was read and deleted.
+    topic_changes: watch::Receiver<u64>,
     closed: bool,
 }
 
@@ -52,6 +54,7 @@ impl Held {
 impl EmbeddedConsumer {
     pub(super) fn new(broker: Broker, settings: ConsumerSettings) -> Self {
         Self {
+            topic_changes: broker.topic_changes(),
             broker,
             settings,
             member: None,
@@ -112,6 +115,23 @@ impl EmbeddedConsumer {
             "offset is gone and was reset"
         );
         position
+    }
+
+    /// Goes over to partitions that were made again after they had been deleted: they are other ones, of the same names.
+    fn follow_topics(&mut self) {
+        if !self.topic_changes.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.topic_changes.mark_unchanged();
+        let mut held = std::mem::take(&mut self.held);
+        for held in held.iter_mut().filter(|held| held.reader.is_deleted()) {
+            // It may be made again later.
+            let Ok(reader) = self.broker.reader(&held.partition) else { continue };
+            let (start, end) = (reader.start_offset(), reader.end_offset());
+            let position = self.reset(&held.partition, &reader, held.position, start, end);
+            *held = self.hold(held.partition.clone(), reader, position);
+        }
+        self.held = held;
     }
 
     /// What the group has to say, if this consumer is in one.
@@ -291,6 +311,7 @@ impl Consumer for EmbeddedConsumer {
             if let Some(news) = self.news()? {
                 return Ok(news);
             }
+            self.follow_topics();
             let batches = self.fetch().await?;
             let now = Instant::now();
             if !batches.is_empty() || now >= deadline {
@@ -300,6 +321,7 @@ impl Consumer for EmbeddedConsumer {
             let until = deadline.min(now + poll_pace(self.settings.max_poll_interval));
             tokio::select! {
                 () = self.waker.notified() => {}
+                Ok(()) = self.topic_changes.changed() => self.topic_changes.mark_changed(),
                 () = tokio::time::sleep_until(until) => {}
                 () = self.broker.closing().cancelled() => {}
             }

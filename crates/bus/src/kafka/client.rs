@@ -45,6 +45,9 @@ impl ConsumerContext for Logging {}
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         _ if facility == "FAIL" => tracing::debug!(facility, "{message}"),
+        _ if facility == "OFFSET" => {
+            tracing::warn!(librdkafka = message, "an offset is not there, and was reset as the settings say");
+        }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical

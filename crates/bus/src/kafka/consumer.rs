@@ -24,7 +24,7 @@ use super::client::{self, blocking};
 use super::error::bus_error;
 use super::{KafkaOptions, admin};
 use crate::engine::{Assignment, BusError, Consumer, ConsumerSettings, GroupMetadata, Polled, StartAt};
-use crate::record::{ConsumedBatch, TopicPartition};
+use crate::record::{ConsumedBatch, ConsumedRecord, TopicPartition};
 use assignment::Start;
 use context::{GroupEvent, Told};
 use gather::{Budget, Gathered, gather};
@@ -270,20 +270,27 @@ impl KafkaConsumer {
     fn take_gathered(&mut self) -> Result<Vec<ConsumedBatch>, BusError> {
         let Gathered { batches, drained, problem, .. } = std::mem::take(&mut self.gathered);
         let mut taken = Vec::with_capacity(batches.len());
-        for (partition, mut records) in batches {
-            // Gone in the meantime: its next owner reads it.
-            let Some(held) = self.held.get_mut(&partition) else { continue };
-            // What was thrown away and fetched again may come twice.
-            records.retain(|record| record.offset >= held.next);
-            let Some(last) = records.last() else { continue };
-            held.next = last.offset + 1;
-            held.position = held.position.max(held.next);
-            if let Some(end) = self.told.end(&partition) {
-                held.end = held.end.max(end.stable);
+        for (partition, records) in batches {
+            for records in rising(records) {
+                // Gone in the meantime: its next owner reads it.
+                let Some(held) = self.held.get_mut(&partition) else { break };
+                let Some((first, last)) = records.first().zip(records.last()) else { continue };
+                if first.offset < held.next {
+                    // librdkafka, which never gives a record twice, has found the log to end before this offset and begun anew: it
+                    // lost its tail, or another topic has the name now.
+                    tracing::warn!(%partition, offset = held.next, position = first.offset, "reads on before what was read");
+                    self.told.distrust();
+                    (held.position, held.end) = (first.offset, first.offset);
+                }
+                held.next = last.offset + 1;
+                held.position = held.position.max(held.next);
+                if let Some(end) = self.told.end(&partition) {
+                    held.end = held.end.max(end.stable);
+                }
+                held.end = held.end.max(held.position);
+                let (next_offset, end_offset) = (held.next, held.end);
+                taken.push(ConsumedBatch { partition: partition.clone(), records, next_offset, end_offset });
             }
-            held.end = held.end.max(held.position);
-            let (next_offset, end_offset) = (held.next, held.end);
-            taken.push(ConsumedBatch { partition, records, next_offset, end_offset });
         }
         if drained {
             self.skip_markers();
@@ -505,4 +512,15 @@ impl Drop for KafkaConsumer {
             std::thread::spawn(move || drop(native));
         }
     }
+}
+
+/// Cuts where the offset doesn't rise: the log was found to end before what was read of it, and is read anew.
+fn rising(mut records: Vec<ConsumedRecord>) -> Vec<Vec<ConsumedRecord>> {
+    let mut runs = Vec::with_capacity(1);
+    while let Some(cut) = records.windows(2).position(|pair| matches!(pair, [a, b] if b.offset <= a.offset)) {
+        let rest = records.split_off(cut + 1);
+        runs.push(std::mem::replace(&mut records, rest));
+    }
+    runs.push(records);
+    runs
 }

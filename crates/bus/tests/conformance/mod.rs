@@ -41,6 +41,9 @@ pub trait Engine {
     /// Stops the engine in order and starts it again on the same data. Of an engine that is elsewhere, the client.
     fn restart(&mut self) -> impl Future<Output = ()>;
 
+    /// Deletes a topic with everything in it.
+    fn delete_topic(&self, topic: &str) -> impl Future<Output = ()>;
+
     /// A member that is soon taken for stuck: as soon as the engine allows.
     fn impatient(&self, mut settings: ConsumerSettings) -> ConsumerSettings {
         settings.max_poll_interval = IMPATIENT;
@@ -89,6 +92,7 @@ macro_rules! conformance_suite {
             a_poll_that_is_dropped_loses_no_record,
             a_poll_takes_no_more_than_its_bytes_and_is_fair,
             a_standalone_consumer_starts_where_it_is_told_and_seeks,
+            a_topic_that_is_deleted_and_made_again_is_read_from_its_start,
             offsets_are_found_by_place_and_by_time,
             a_compacted_topic_keeps_the_newest_of_each_key,
             records_and_topics_are_there_after_a_restart,

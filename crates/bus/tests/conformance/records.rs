@@ -9,7 +9,10 @@ use farol_bus::{
     TopicSpec,
 };
 
-use super::{Engine, LIMIT, content, eventually, number, numbered, read, reader, record, topic, unique};
+use super::{
+    Engine, LIMIT, content, eventually, eventually_read, number, numbered, read, reader, record, topic,
+    unique,
+};
 
 pub async fn a_topic_is_listed_and_refuses_to_be_made_twice(engine: &mut impl Engine) {
     let bus = engine.bus();
@@ -301,6 +304,29 @@ pub async fn a_standalone_consumer_starts_where_it_is_told_and_seeks(engine: &mu
     assert!(matches!(consumer.commit(BTreeMap::new()).await, Err(BusError::InvalidState(_))));
     let absent = vec![(TopicPartition::new(topic.as_str(), 1), StartAt::Earliest)];
     assert!(matches!(consumer.assign(absent).await, Err(BusError::UnknownTopicOrPartition(_))));
+}
+
+pub async fn a_topic_that_is_deleted_and_made_again_is_read_from_its_start(engine: &mut impl Engine) {
+    let bus = engine.bus();
+    let topic = topic(&bus, "again", 1, &[]).await;
+    let partition = TopicPartition::new(topic.as_str(), 0);
+    bus.producer("p").await.unwrap().send(&topic, (0..10).map(numbered).collect()).await.unwrap();
+    let mut consumer = reader(&bus, &topic).await;
+    read(&mut consumer, 10).await;
+    engine.delete_topic(&topic).await;
+    let spec = TopicSpec { name: topic.clone(), partitions: 1, config: BTreeMap::new() };
+    bus.create_topic(spec).await.unwrap();
+    // Fewer than were read of the one before, so that each has an offset that was read already.
+    bus.producer("q").await.unwrap().send(&topic, (100..108).map(numbered).collect()).await.unwrap();
+    let mut numbers = Vec::new();
+    eventually_read(&mut consumer, |record| {
+        assert_eq!(record.offset, i64::try_from(numbers.len()).unwrap());
+        numbers.push(number(record));
+        numbers.len() == 8
+    })
+    .await;
+    assert_eq!(numbers, (100..108).collect::<Vec<_>>());
+    assert_eq!(consumer.position(&partition), Some(8));
 }
 
 pub async fn offsets_are_found_by_place_and_by_time(engine: &mut impl Engine) {
