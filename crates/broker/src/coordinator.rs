@@ -75,6 +75,7 @@ pub use protocol::{
     MISSED_POLLS, MemberRef, Protocol, Sync, Synced, Ticket,
 };
 use rebalance::{OpenRebalance, RebalanceCause};
+pub use sync::Reader;
 
 use crate::partition::TopicPartition;
 
@@ -153,6 +154,11 @@ impl Group {
             departed: VecDeque::new(),
             empty_since: Some(now),
         }
+    }
+
+    /// Somebody read these partitions until the broker was stopped: whoever comes back soon goes on after a pause from now on.
+    pub fn resume_from(&mut self, partitions: impl Iterator<Item = TopicPartition>, now: Timestamp) {
+        self.ownership.resume_from(partitions, now);
     }
 
     /// Takes one input at `now`, which never goes back.
@@ -342,10 +348,19 @@ impl Group {
         }
     }
 
+    /// The longest that a member may be silent.
+    fn session_timeout(&self) -> Duration {
+        self.members.values().map(|member| member.session_timeout).max().unwrap_or_default()
+    }
+
     fn close_rebalance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let after = self.owned_by_client();
-        if let Some(open) = self.open.take() {
-            effects.push(Effect::Rebalanced(Box::new(open.close(&self.name, self.generation, after, now))));
+        if let Some(mut open) = self.open.take() {
+            let unnoticed = self.ownership.end_standing(open.assigned_at);
+            let completed_at = if unnoticed.is_empty() { now } else { open.moved_at };
+            open.paused.extend(unnoticed);
+            let record = open.close(&self.name, self.generation, after, completed_at);
+            effects.push(Effect::Rebalanced(Box::new(record)));
         }
     }
 

@@ -52,7 +52,7 @@ pub use settings::{
 use crate::clock::Clock;
 use crate::coordinator::rebalance::RebalanceRecord;
 use crate::coordinator::{
-    Answer, Effect, Group, GroupError, GroupLimits, GroupState, Input, MemberDescription, Ticket,
+    Answer, Effect, Group, GroupError, GroupLimits, GroupState, Input, MemberDescription, Reader, Ticket,
 };
 use crate::error::BrokerError;
 use crate::partition::TopicPartition;
@@ -165,8 +165,9 @@ impl Groups {
         let mut state = State::default();
         let limits = GroupLimits { max_members: options.max_size };
         for (group, offsets) in committed {
-            let entry = Entry::new(Group::new(group.as_str(), limits, clock.now()), Ledger::new(offsets));
-            state.groups.insert(group, entry);
+            let mut members = Group::new(group.as_str(), limits, clock.now());
+            members.resume_from(offsets.keys().cloned(), clock.now());
+            state.groups.insert(group, Entry::new(members, Ledger::new(offsets)));
         }
         Self {
             state: Mutex::new(state),
@@ -324,6 +325,24 @@ impl Groups {
         }
     }
 
+    /// Somebody asked from which offsets to read these partitions, and was told (`true`) or has to wait.
+    pub(crate) fn goes_on<'a>(
+        &self,
+        group: &str,
+        reader: Reader<'_>,
+        told: &(impl Iterator<Item = (&'a TopicPartition, bool)> + Clone),
+    ) {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let Some(entry) = state.groups.get_mut(group) else { return };
+        let of = |stands: bool| {
+            told.clone().filter(move |(_, found)| *found == stands).map(|(partition, _)| partition)
+        };
+        entry.group.waits(reader, of(false), now);
+        let effects = entry.group.goes_on(reader, of(true), now);
+        self.carry_out(entry, effects);
+    }
+
     pub(crate) fn committed(&self, group: &str) -> BTreeMap<TopicPartition, i64> {
         let state = self.state.lock();
         state.groups.get(group).map(|entry| entry.committed()).unwrap_or_default()
@@ -339,6 +358,9 @@ impl Groups {
         let entry = self.entry(&mut state, &commit.group, now)?;
         if let Some(committer) = &commit.committer {
             entry.group.decide_commit(committer, commit.offsets.keys(), now)?;
+            let reader = Reader::Member(&committer.member.member_id);
+            let effects = entry.group.goes_on(reader, commit.offsets.keys(), now);
+            self.carry_out(entry, effects);
         }
         let offsets = commit.offsets.iter().map(|(partition, offset)| (partition.clone(), offset.clone()));
         entry.ledger.add_pending(producer_id, offsets);

@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::coordinator::client::{Client, News, PROTOCOL, Request};
 use crate::coordinator::rebalance::LeaveReason;
 use crate::coordinator::{
-    Answer, CONSUMER_PROTOCOL, GroupError, Input, Join, Leaving, MemberRef, Protocol, Sync, Ticket,
+    Answer, CONSUMER_PROTOCOL, GroupError, Input, Join, Leaving, MemberRef, Protocol, Reader, Sync, Ticket,
 };
 use crate::error::BrokerError;
 use crate::groups::{Groups, MAX_NAME_BYTES, Mailbox, Membership, Reply};
@@ -146,6 +146,8 @@ impl Member {
                 let settled = shared.groups.settled_offsets(&shared.settings.group, state.client.gained());
                 let partitions: Vec<_> = settled.iter().map(|(partition, _)| partition.clone()).collect();
                 state.client.hand_over(&partitions);
+                let reader = Reader::Member(state.client.member_id());
+                shared.groups.goes_on(&shared.settings.group, reader, &partitions.iter().map(|p| (p, true)));
                 Ok(if settled.is_empty() { MemberNews::Nothing } else { MemberNews::Assigned(settled) })
             }
         }

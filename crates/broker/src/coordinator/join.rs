@@ -11,6 +11,12 @@ use super::rebalance::{LeaveReason, RebalanceCause};
 use super::subscription::Subscription;
 use super::{CONSUMER_PROTOCOL, Group};
 
+/// After a restart of the broker, members that are back within this time had been members before.
+const RETURN_LIMIT: Duration = Duration::from_secs(60);
+/// While only static members are there that are away, who comes back waits for the others at least this long, whatever they allow:
+/// with nothing at all to wait for, the group would be looked at all the time.
+const MIN_ABSENCE: Duration = Duration::from_millis(100);
+
 impl Group {
     pub(super) fn join(&mut self, mut join: Join, now: Timestamp, effects: &mut Vec<Effect>) {
         let ticket = join.ticket;
@@ -180,6 +186,8 @@ impl Group {
             RebalanceCause::Joined { member_id: member_id.clone(), client_id: join.client_id.clone() };
         if self.members.is_empty() {
             self.protocol_type = Some(join.protocol_type.clone());
+            // A group that was away for longer than its members ever are was not paused, but not used.
+            self.ownership.forget_given_up_before(now.saturating_sub(RETURN_LIMIT));
         }
         if let Some(instance_id) = &join.member.instance_id {
             self.instances.insert(instance_id.clone(), member_id.clone());
@@ -279,7 +287,7 @@ impl Group {
         self.gathering = None;
         if !self.members.is_empty() && !self.elect() {
             // Only static members that are away. They have until their sessions are over.
-            self.join_deadline = Some(now.saturating_add(self.rebalance_timeout()));
+            self.join_deadline = Some(now.saturating_add(self.rebalance_timeout().max(MIN_ABSENCE)));
             return;
         }
         self.join_deadline = None;

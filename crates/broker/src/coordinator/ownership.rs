@@ -27,6 +27,8 @@ struct Place {
     since: i32,
     /// When it gave it up; it stays its last owner until somebody else gets it.
     given_up: Option<Timestamp>,
+    /// Since when it has stood still, if it was given to this owner, who doesn't go on with it yet.
+    standing: Option<Timestamp>,
 }
 
 impl Ownership {
@@ -53,14 +55,21 @@ impl Ownership {
         }
     }
 
-    /// A generation's assignment. Gives how long each partition that changed hands stood still.
+    /// Partitions that others had when the broker was last stopped. Who, and until when, nobody knows any more.
+    pub(super) fn resume_from(&mut self, partitions: impl Iterator<Item = TopicPartition>, now: Timestamp) {
+        for partition in partitions.take(MAX_FOLLOWED) {
+            let place = Place { member_id: String::new(), since: 0, given_up: Some(now), standing: None };
+            self.places.insert(partition, place);
+        }
+    }
+
+    /// A generation's assignment. What changes hands stands still until its owner goes on with it.
     pub(super) fn assign(
         &mut self,
         generation: i32,
         assigned: &BTreeMap<String, BTreeSet<TopicPartition>>,
         now: Timestamp,
-    ) -> BTreeMap<TopicPartition, Duration> {
-        let mut paused = BTreeMap::new();
+    ) {
         for (member_id, partitions) in assigned {
             for partition in partitions {
                 let before = self.places.get(partition);
@@ -70,20 +79,51 @@ impl Ownership {
                 if before.is_some_and(|place| place.member_id == *member_id && place.given_up.is_none()) {
                     continue;
                 }
-                if let Some(place) = before.filter(|place| place.member_id != *member_id) {
-                    paused
-                        .insert(partition.clone(), place.given_up.map_or(Duration::ZERO, |at| now.since(at)));
-                }
-                let place = Place { member_id: member_id.clone(), since: generation, given_up: None };
+                let standing = before.and_then(|place| {
+                    let hands_over = place.member_id != *member_id;
+                    place.standing.or_else(|| hands_over.then(|| place.given_up.unwrap_or(now)))
+                });
+                let place =
+                    Place { member_id: member_id.clone(), since: generation, given_up: None, standing };
                 self.places.insert(partition.clone(), place);
             }
         }
-        paused
+    }
+
+    /// Whether a partition was given to somebody who doesn't go on with it yet.
+    pub(super) fn any_stands(&self) -> bool {
+        self.places.values().any(|place| place.given_up.is_none() && place.standing.is_some())
+    }
+
+    /// The owner of a partition that stands still although it has one.
+    pub(super) fn owner_of_standing(&self, partition: &TopicPartition) -> Option<&str> {
+        let place = self.places.get(partition)?;
+        (place.given_up.is_none() && place.standing.is_some()).then_some(place.member_id.as_str())
+    }
+
+    /// The owner goes on with a partition. Gives how long it stood still, if it did.
+    pub(super) fn goes_on(&mut self, partition: &TopicPartition, now: Timestamp) -> Option<Duration> {
+        let standing = self.places.get_mut(partition)?.standing.take()?;
+        Some(now.since(standing))
+    }
+
+    /// Whoever has not gone on with its partitions does so unnoticed: they count as standing still until `at`.
+    pub(super) fn end_standing(&mut self, at: Timestamp) -> BTreeMap<TopicPartition, Duration> {
+        let ended = |(partition, place): (&TopicPartition, &mut Place)| {
+            let since = if place.given_up.is_none() { place.standing.take() } else { None };
+            since.map(|since| (partition.clone(), at.since(since)))
+        };
+        self.places.iter_mut().filter_map(ended).collect()
     }
 
     /// Forgets free partitions that nobody wants.
     pub(super) fn forget_unwanted(&mut self, wanted: impl Fn(&TopicPartition) -> bool) {
         self.places.retain(|partition, place| place.given_up.is_none() || wanted(partition));
+    }
+
+    /// Forgets free partitions that were given up long ago.
+    pub(super) fn forget_given_up_before(&mut self, limit: Timestamp) {
+        self.places.retain(|_, place| place.given_up.is_none_or(|at| at >= limit));
     }
 
     pub(super) fn clear(&mut self) {

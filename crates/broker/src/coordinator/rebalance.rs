@@ -52,8 +52,8 @@ pub struct RebalanceRecord {
     pub generation: i32,
     /// When it began.
     pub began_at: Timestamp,
-    /// When every partition that somebody is to have was given to somebody. A cooperative move takes two generations;
-    /// both are one rebalance.
+    /// When every partition that somebody is to have was given to somebody, who has gone on with it as far as that can be seen. A
+    /// cooperative move takes two generations; both are one rebalance.
     pub completed_at: Timestamp,
     /// What set it off (several, if they came together); the first ones if there are very many.
     pub causes: Vec<RebalanceCause>,
@@ -64,7 +64,9 @@ pub struct RebalanceRecord {
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<TopicPartition>>,
     /// How long each partition that changed hands stood still: from when its last owner gave it up (joined again without
-    /// it, or left) or, if it was expelled, was last heard of, until the assignment that gave it to the next owner.
+    /// it, or left) or, if it was expelled, was last heard of, or else from the start of the broker, until the next owner went on: was
+    /// told from which offset to read, which waits for transactions that hold it, or committed one. Where an owner asks for none and
+    /// commits none within a session timeout, until the assignment that gave it the partition.
     pub paused: BTreeMap<TopicPartition, Duration>,
 }
 
@@ -103,8 +105,15 @@ pub(super) struct OpenRebalance {
     more_causes: u64,
     before: BTreeMap<String, Vec<TopicPartition>>,
     pub(super) paused: BTreeMap<TopicPartition, Duration>,
-    /// While a member that was not given a partition any more has yet to give it up: when that is no longer waited for.
+    /// While a member that was not given a partition any more has yet to give it up, or one that was given it has yet to go on with
+    /// it: when that is no longer waited for.
     pub(super) closes_at: Option<Timestamp>,
+    /// Whether somebody has yet to give up a partition.
+    pub(super) gives_up: bool,
+    /// When the leader last assigned.
+    pub(super) assigned_at: Timestamp,
+    /// When the last partition moved: was assigned, or gone on with.
+    pub(super) moved_at: Timestamp,
 }
 
 impl OpenRebalance {
@@ -116,6 +125,9 @@ impl OpenRebalance {
             before,
             paused: BTreeMap::new(),
             closes_at: None,
+            gives_up: false,
+            assigned_at: now,
+            moved_at: now,
         }
     }
 

@@ -6,10 +6,29 @@ use bytes::Bytes;
 use farol_event::Timestamp;
 
 use super::Group;
+use super::member::Member;
 use super::protocol::{Answer, Effect, GroupError, GroupState, MemberRef, Sync, Synced};
 use super::rebalance::LeaveReason;
 use super::subscription::decode_assignment;
 use crate::partition::TopicPartition;
+
+/// Who reads, as far as a request tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader<'a> {
+    /// The member of this id.
+    Member(&'a str),
+    /// Somebody who calls itself so, as members do (Kafka's client id).
+    Client(&'a str),
+}
+
+impl Reader<'_> {
+    fn is(self, member_id: &str, members: &BTreeMap<String, Member>) -> bool {
+        match self {
+            Reader::Member(id) => id == member_id,
+            Reader::Client(name) => members.get(member_id).is_some_and(|member| member.client_id == name),
+        }
+    }
+}
 
 impl Group {
     pub(super) fn sync(&mut self, sync: Sync, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -83,7 +102,7 @@ impl Group {
     }
 
     /// Notes who has what now, and closes the rebalance's record unless a partition has yet to be given up for somebody
-    /// else to have it.
+    /// else to have it, or stands still until its new owner goes on with it.
     fn follow_assignment(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let mut assigned: BTreeMap<String, BTreeSet<TopicPartition>> = BTreeMap::new();
         if self.is_of_consumers() {
@@ -91,7 +110,7 @@ impl Group {
                 assigned.insert(member_id.clone(), decode_assignment(&member.assignment).unwrap_or_default());
             }
         }
-        let paused = self.ownership.assign(self.generation, &assigned, now);
+        self.ownership.assign(self.generation, &assigned, now);
         let members = &self.members;
         self.ownership.forget_unwanted(|partition| {
             members.values().any(|member| member.topics.contains(&partition.topic))
@@ -100,15 +119,58 @@ impl Group {
             assigned.get(owner).is_some_and(|partitions| !partitions.contains(partition))
                 && members.values().any(|member| member.topics.contains(&partition.topic))
         });
-        let limit = self.rebalance_timeout();
+        let limit = if must_give_up { self.rebalance_timeout() } else { self.session_timeout() };
         if let Some(open) = &mut self.open {
-            open.paused.extend(paused);
-            if must_give_up {
+            (open.assigned_at, open.moved_at, open.gives_up) = (now, now, must_give_up);
+            if must_give_up || self.ownership.any_stands() {
                 open.closes_at = Some(now.saturating_add(limit));
                 return;
             }
         }
         self.close_rebalance(now, effects);
+    }
+
+    /// Somebody goes on with partitions: was told from where to read them, or commits. The pause of those that it owns is over.
+    pub fn goes_on<'a>(
+        &mut self,
+        reader: Reader<'_>,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let Some(open) = &mut self.open else { return effects };
+        for partition in partitions {
+            let owner = self.ownership.owner_of_standing(partition);
+            if owner.is_none_or(|owner| !reader.is(owner, &self.members)) {
+                continue;
+            }
+            if let Some(paused) = self.ownership.goes_on(partition, now) {
+                open.paused.insert(partition.clone(), paused);
+                open.moved_at = now;
+            }
+        }
+        if open.closes_at.is_some() && !open.gives_up && !self.ownership.any_stands() {
+            self.close_rebalance(now, &mut effects);
+        }
+        effects
+    }
+
+    /// Somebody asks from where to read partitions and is told to wait: their pauses go on for as long as their owner asks.
+    pub fn waits<'a>(
+        &mut self,
+        reader: Reader<'_>,
+        mut partitions: impl Iterator<Item = &'a TopicPartition>,
+        now: Timestamp,
+    ) {
+        let until = now.saturating_add(self.session_timeout());
+        let Some(closes_at) = self.open.as_mut().and_then(|open| open.closes_at.as_mut()) else { return };
+        let stands = |partition| {
+            let owner = self.ownership.owner_of_standing(partition);
+            owner.is_some_and(|owner| reader.is(owner, &self.members))
+        };
+        if partitions.any(stands) {
+            *closes_at = until.max(*closes_at);
+        }
     }
 
     fn answer_sync(&mut self, member_id: &str, now: Timestamp, effects: &mut Vec<Effect>) {

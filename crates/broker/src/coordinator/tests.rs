@@ -10,7 +10,7 @@ use super::rebalance::{LeaveReason, RebalanceCause, RebalanceRecord};
 use super::subscription::{Subscription, encode_assignment};
 use super::{
     Answer, CommitCheck, Committer, Effect, Group, GroupError, GroupLimits, GroupState, Input, Join, Joined,
-    Leaving, MISSED_POLLS, MemberRef, Protocol, Sync, Synced, Ticket,
+    Leaving, MISSED_POLLS, MemberRef, Protocol, Reader, Sync, Synced, Ticket,
 };
 use crate::partition::TopicPartition;
 
@@ -66,6 +66,14 @@ impl Case {
             }
         }
         answers
+    }
+
+    fn goes_on(&mut self, member_id: &str, partition: i32, now: Timestamp) {
+        let partition = tp(partition);
+        for effect in self.group.goes_on(Reader::Member(member_id), [&partition].into_iter(), now) {
+            let Effect::Rebalanced(record) = effect else { panic!("{effect:?}") };
+            self.records.push(*record);
+        }
     }
 
     fn join_with(
@@ -254,9 +262,10 @@ fn a_joining_member_waits_until_everybody_has_joined_again() {
     assert!(answers.is_empty());
     let (_, answers) = case.sync("m1", &[("m1", &[1]), (&follower, &[0])], at(320));
     assert_eq!(synced(&answers, waiting).assignment, encode_assignment(&tps(&[0])));
+    case.goes_on(&follower, 0, at(350));
     let record = case.records.last().unwrap();
     // An eager member gives everything up when it joins again; partition 0 moved, partition 1 is new.
-    assert_eq!(record.paused, BTreeMap::from([(tp(0), Duration::from_millis(20))]));
+    assert_eq!(record.paused, BTreeMap::from([(tp(0), Duration::from_millis(50))]));
     assert_eq!(record.before["m1"], [tp(0)]);
     assert_eq!((record.after["m1"].as_slice(), record.after["b"].as_slice()), (&[tp(1)][..], &[tp(0)][..]));
 }
@@ -290,14 +299,107 @@ fn a_silent_member_is_expelled_and_its_pause_counts_from_its_last_sign_of_life()
     let (_, answers) = case.rejoin("m1", &[0], at(12_000));
     assert_eq!(answers.len(), 1, "nobody else is waited for");
     case.sync("m1", &[("m1", &[0, 1])], at(12_030));
+    assert_eq!(case.records.len(), 1, "nobody goes on with partition 1 yet");
+    case.goes_on("m1", 1, at(15_030));
     let record = case.records.last().unwrap();
-    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(12_000))]));
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(15_000))]));
+    assert_eq!(record.completed_at, at(15_030));
     let reason = LeaveReason::MissedHeartbeats;
     assert_eq!(
         record.causes,
         [RebalanceCause::Left { member_id: "m2".into(), client_id: "m2".into(), reason }]
     );
     assert_eq!(record.before["m2"], [tp(1)]);
+}
+
+/// A case in which m2 has left and m1 has its partition 1, from 1 000 ms on.
+fn taken_over() -> Case {
+    let mut case = Case::stable(2);
+    case.leave(MemberRef::id("m2"), None, at(1_000));
+    case.rejoin("m1", &[0], at(1_000));
+    case.sync("m1", &[("m1", &[0, 1])], at(1_000));
+    case
+}
+
+#[test]
+fn a_pause_goes_on_for_as_long_as_the_new_owner_must_wait_for_offsets() {
+    let (mut case, moved) = (taken_over(), tp(1));
+    let before = case.records.len();
+    for second in 2..40 {
+        case.group.waits(Reader::Client("m1"), [&moved].into_iter(), at(second * 1000));
+        case.heartbeat("m1", at(second * 1000)).unwrap();
+        case.apply(Input::Tick, at(second * 1000));
+    }
+    case.goes_on("somebody else", 1, at(39_000));
+    assert_eq!(case.records.len(), before, "it still waits");
+    case.goes_on("m1", 1, at(40_000));
+    let record = case.records.last().unwrap();
+    assert_eq!(record.paused, BTreeMap::from([(moved, Duration::from_secs(39))]));
+    assert_eq!((record.began_at, record.completed_at), (at(1_000), at(40_000)));
+}
+
+#[test]
+fn a_pause_passes_on_to_the_next_owner_and_ends_with_the_first_that_goes_on() {
+    let mut case = taken_over();
+    let before = case.records.len();
+    let (second, _) = case.join("b", at(2_000));
+    let (_, answers) = case.rejoin("m1", &[0], at(2_000));
+    let newcomer = joined(&answers, second).member_id;
+    case.sync("m1", &[("m1", &[0]), (&newcomer, &[1])], at(2_000));
+    assert_eq!(case.records.len(), before);
+    case.goes_on(&newcomer, 1, at(3_000));
+    let record = case.records.last().unwrap();
+    assert_eq!((record.causes.len(), record.began_at), (2, at(1_000)), "{:?}", record.causes);
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_secs(2))]));
+}
+
+#[test]
+fn whoever_is_never_seen_to_go_on_has_gone_on_with_the_assignment() {
+    let mut case = taken_over();
+    let before = case.records.len();
+    case.heartbeat("m1", at(10_000)).unwrap();
+    case.apply(Input::Tick, at(1_000 + 10_000));
+    let record = case.records.last().unwrap();
+    assert_eq!((case.records.len(), record.completed_at), (before + 1, at(1_000)));
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::ZERO)]));
+}
+
+#[test]
+fn after_a_restart_of_the_broker_partitions_stand_still_until_somebody_goes_on() {
+    for (back_at, expected) in
+        [(5_000, BTreeMap::from([(tp(0), Duration::from_millis(5_200))])), (61_000, BTreeMap::new())]
+    {
+        let mut case = Case::new();
+        case.group.resume_from([tp(0)].into_iter(), at(0));
+        case.join("a", at(back_at));
+        case.sync("m1", &[("m1", &[0, 1])], at(back_at + 100));
+        case.goes_on("m1", 0, at(back_at + 200));
+        let record = case.records.last().unwrap();
+        assert_eq!(record.paused, expected, "1 is new; a group that nobody used for a minute was not paused");
+    }
+}
+
+#[test]
+fn static_members_that_are_away_and_allow_no_time_are_not_waited_for_in_a_circle() {
+    let mut case = Case::new();
+    let named = |join: &mut Join| {
+        join.member.instance_id = Some("s".to_owned());
+        join.rebalance_timeout = Duration::ZERO;
+    };
+    case.join_with(at(0), named);
+    case.sync("m1", &[("m1", &[0])], at(0));
+    // Another one makes it join again, which it doesn't, and is gone itself.
+    let (other, _) = case.join_with(at(100), |join| join.rebalance_timeout = Duration::ZERO);
+    case.apply(Input::Abandon { ticket: other }, at(100));
+    let mut ticks = 0;
+    let mut now = at(100);
+    while let Some(next) = case.group.next_deadline().filter(|next| *next < at(5_000)) {
+        now = next.max(now);
+        case.apply(Input::Tick, now);
+        ticks += 1;
+        assert!(ticks < 100, "a tick each time, and nothing changes: {:?}", case.group.next_deadline());
+    }
+    assert_eq!(case.group.state(), GroupState::PreparingRebalance);
 }
 
 #[test]
@@ -337,10 +439,11 @@ fn a_partition_that_moves_cooperatively_makes_one_record_of_two_generations() {
     case.rejoin(&newcomer, &[], at(210));
     case.sync(&newcomer, &[], at(220));
     case.sync("m1", &[("m1", &[0]), (&newcomer, &[1])], at(230));
+    case.goes_on(&newcomer, 1, at(240));
     let record = case.records.last().unwrap();
     assert_eq!((case.records.len(), record.generation, record.began_at), (2, 3, at(100)));
     assert_eq!(record.causes.len(), 1, "that m1 joined again carries on what b began: {:?}", record.causes);
-    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(30))]));
+    assert_eq!(record.paused, BTreeMap::from([(tp(1), Duration::from_millis(40))]));
     assert_eq!(record.before["m1"].len(), 2);
     // What stayed can be committed at the older generation; what moved, by its new owner from its own on.
     assert_eq!(case.commit("m1", 1, CommitCheck::Ownership, 0), Ok(()));

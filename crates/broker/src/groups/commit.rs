@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::ledger::CommittedOffset;
 use super::{Groups, ProducerEpoch, State};
-use crate::coordinator::{CommitCheck, Committer, GroupError, GroupState, MemberRef};
+use crate::coordinator::{CommitCheck, Committer, GroupError, GroupState, MemberRef, Reader};
 use crate::error::BrokerError;
 use crate::partition::TopicPartition;
 
@@ -207,7 +207,12 @@ impl Groups {
             OffsetChange::Commit(commit) => {
                 let entry = self.entry(state, &commit.group, now).map_err(BrokerError::Group)?;
                 let Some(committer) = &commit.committer else { return Ok(()) };
-                entry.group.decide_commit(committer, commit.offsets.keys(), now).map_err(BrokerError::Fenced)
+                let decided = entry.group.decide_commit(committer, commit.offsets.keys(), now);
+                decided.map_err(BrokerError::Fenced)?;
+                let reader = Reader::Member(&committer.member.member_id);
+                let effects = entry.group.goes_on(reader, commit.offsets.keys(), now);
+                self.carry_out(entry, effects);
+                Ok(())
             }
             OffsetChange::Delete(deletion) => check_deletion(state, deletion).map_err(BrokerError::Group),
         }

@@ -11,7 +11,8 @@ use super::settings::{MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BY
 use super::{GroupSnapshot, Groups, OffsetCommit, Waiting};
 use crate::broker::Broker;
 use crate::coordinator::{
-    Answer, GroupError, GroupState, Input, Join, Joined, Leaving, MemberRef, Protocol, Sync, Synced, Ticket,
+    Answer, GroupError, GroupState, Input, Join, Joined, Leaving, MemberRef, Protocol, Reader, Sync, Synced,
+    Ticket,
 };
 use crate::error::BrokerError;
 use crate::partition::TopicPartition;
@@ -194,6 +195,18 @@ impl Broker {
     ) -> Result<Vec<(TopicPartition, FetchedOffset)>, GroupError> {
         check_group(group)?;
         Ok(self.groups().fetch_offsets(group, partitions, require_stable).await)
+    }
+
+    /// Takes note that somebody who calls itself `client_id` was told these offsets: if it owns a partition, it goes on with it now, or
+    /// waits for what an open transaction holds.
+    pub(crate) fn offsets_were_told(
+        &self,
+        group: &str,
+        client_id: &str,
+        told: &[(TopicPartition, FetchedOffset)],
+    ) {
+        let told = told.iter().map(|(partition, offset)| (partition, *offset != FetchedOffset::Unstable));
+        self.groups().goes_on(group, Reader::Client(client_id), &told);
     }
 
     /// Deletes a group's offsets of partitions whose topics none of its members reads.

@@ -129,7 +129,7 @@ type Found = Vec<(TopicName, Vec<(i32, FetchedOffset)>)>;
 /// Fetches offsets, once those on their way are decided.
 pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Answer<OffsetFetchResponse> {
     let (broker, version) = (call.broker().clone(), call.version);
-    let require_stable = request.require_stable;
+    let (client_id, require_stable) = (call.client_id, request.require_stable);
     if version < SEVERAL_GROUPS_FROM {
         let wanted: Wanted = request
             .topics
@@ -139,7 +139,7 @@ pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Ans
             .map(distinct_partitions);
         let wanted = if version < 2 { Some(wanted.unwrap_or_default()) } else { wanted };
         return Answer::later(async move {
-            let found = fetch(&broker, &request.group_id, wanted, require_stable).await;
+            let found = fetch(&broker, &request.group_id, &client_id, wanted, require_stable).await;
             one_group(found, version)
         });
     }
@@ -150,7 +150,7 @@ pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Ans
             let wanted = group.topics.map(|topics| {
                 distinct_partitions(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)))
             });
-            let found = fetch(&broker, &group.group_id, wanted, require_stable).await;
+            let found = fetch(&broker, &group.group_id, &client_id, wanted, require_stable).await;
             groups.push(group_of(group.group_id, found));
         }
         OffsetFetchResponse::default().with_groups(groups)
@@ -160,6 +160,7 @@ pub(super) async fn offset_fetch(call: Call, request: OffsetFetchRequest) -> Ans
 async fn fetch(
     broker: &Broker,
     group: &GroupId,
+    client_id: &str,
     wanted: Wanted,
     require_stable: bool,
 ) -> Result<Found, GroupError> {
@@ -178,7 +179,10 @@ async fn fetch(
         let name: Arc<str> = topic.as_str().into();
         partitions.extend(indexes.iter().map(|index| TopicPartition::new(Arc::clone(&name), *index)));
     }
-    let mut offsets = broker.fetch_offsets(group, Some(&partitions), require_stable).await?.into_iter();
+    let offsets = broker.fetch_offsets(group, Some(&partitions), require_stable).await?;
+    // Owners ask for what they own; who asks for everything looks at the group from outside.
+    broker.offsets_were_told(group, client_id, &offsets);
+    let mut offsets = offsets.into_iter();
     let found = wanted.into_iter().map(|(topic, indexes)| {
         let of_topic =
             offsets.by_ref().take(indexes.len()).map(|(partition, offset)| (partition.partition, offset));

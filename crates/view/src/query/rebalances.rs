@@ -39,7 +39,8 @@ pub struct Rebalance {
     pub before: BTreeMap<String, Vec<String>>,
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<String>>,
-    /// How long each partition that changed hands had no owner, in milliseconds.
+    /// How long each partition that changed hands stood still, in milliseconds: from when its last owner was last known to work until the
+    /// next one could go on.
     pub paused_ms: BTreeMap<String, u64>,
     /// What it cost.
     #[serde(default)]
