@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farol_bus::{
-    Bus, BusError, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetSpec, Partitioning,
-    Polled, ProducerRecord, StartAt, TopicPartition,
+    Bus, BusError, ConsumedBatch, ConsumedRecord, ConsumerSettings, OffsetSpec, Partitioning, Polled,
+    ProducerRecord, StartAt, TopicPartition,
 };
 use farol_detect::PartitionState;
 use farol_event::{AlertTransition, Timestamp};
@@ -144,13 +144,13 @@ impl DetectPartition {
             processed: 0,
             flushing: None,
         };
-        let mut consumer = deps.bus.consumer(ConsumerSettings::standalone(format!("{worker}-state"))).await?;
         let state = TopicPartition::new(intake.state_topic(), partition.partition);
         let (mut marker, mut forgotten) = (None, BTreeSet::new());
         let barrier = loaded.record(Bytes::from_static(BARRIER_KEY), Bytes::new(), now());
         let written = deps.events.producer().send(intake.state_topic(), vec![barrier]).await?;
         let end = written.first().map_or(0, |barrier| barrier.offset + 1);
-        read_range(deps.bus.as_ref(), consumer.as_mut(), &state, StartAt::Earliest, end, |record| {
+        let reader = format!("{worker}-state");
+        read_range(deps.bus.as_ref(), &reader, &state, StartAt::Earliest, end, |record| {
             loaded.restore(record, &mut marker, &mut forgotten, deps.started_at);
         })
         .await?;
@@ -166,14 +166,13 @@ impl DetectPartition {
             let ends = deps.bus.offsets(std::slice::from_ref(partition), OffsetSpec::Latest).await?;
             let end = ends.get(partition).map_or(next_offset, |end| next_offset.min(*end));
             let start = StartAt::Offset(from);
-            read_range(deps.bus.as_ref(), consumer.as_mut(), partition, start, end, |record| {
+            read_range(deps.bus.as_ref(), &reader, partition, start, end, |record| {
                 // What comes of it was published when the offsets were committed. What is refused was refused then, too.
                 let _ = intake.judge(record, place, &mut loaded.detector);
             })
             .await?;
             tracing::debug!(%partition, from, to = next_offset, "applied readings again to restore state");
         }
-        consumer.close().await?;
         Ok(loaded)
     }
 
@@ -383,12 +382,14 @@ fn series_key(series: &str) -> Bytes {
 /// Reads records of one partition from `start` up to `end` (not included).
 pub(crate) async fn read_range(
     bus: &dyn Bus,
-    consumer: &mut dyn Consumer,
+    reader: &str,
     partition: &TopicPartition,
     start: StartAt,
     end: i64,
     mut apply: impl FnMut(&ConsumedRecord) + Send,
 ) -> Result<(), BusError> {
+    // A consumer of its own: one of librdkafka that goes over to another partition first waits for what it has asked of the last one.
+    let mut consumer = bus.consumer(ConsumerSettings::standalone(reader)).await?;
     consumer.assign(vec![(partition.clone(), start)]).await?;
     while consumer.position(partition).is_some_and(|next| next < end) {
         if let Polled::Records(batches) = consumer.poll(LOAD_POLL).await? {

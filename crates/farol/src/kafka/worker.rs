@@ -28,12 +28,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// The pauses between tries: the first, and the longest that they double to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// A commit that takes longer than this is given up, if the session is no shorter.
+const SLOW_COMMIT: Duration = Duration::from_secs(3);
+
 /// Runs a worker until a signal ends it.
 pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyhow::Result<ExitCode> {
     let name = name(settings, given);
     let options = super::options(settings, &name)?;
-    // Whoever takes over from a dead worker waits for the end of its last transaction, too.
-    let transaction_limit = options.transaction_limit.min(settings.pipeline.session_timeout);
+    let transaction_limit =
+        transaction_limit(settings.pipeline.session_timeout).min(options.transaction_limit);
     let bus = KafkaBus::new(KafkaOptions { transaction_limit, ..options })?;
     let own = (!arguments.rules.is_empty()).then(|| own_rules(arguments, settings)).transpose()?;
     client::until_interrupted(|stop| async move {
@@ -80,6 +83,12 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
             Err(error) => Err(error.into()),
         }
     })
+}
+
+/// How long a transaction of a worker may be open. Whoever takes over from a dead worker waits for the end of its session and of its last
+/// transaction, so that one should be over first; but a commit of a busy machine takes its time.
+fn transaction_limit(session_timeout: Duration) -> Duration {
+    (session_timeout / 2).max(SLOW_COMMIT).min(session_timeout)
 }
 
 /// Where the rules in force come from.
@@ -370,4 +379,15 @@ fn told(news: &str) {
 
 fn now() -> Timestamp {
     Timestamp::from_system_time(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_worker_s_transaction_is_over_no_later_than_its_session() {
+        let limit = |session| transaction_limit(Duration::from_secs(session)).as_secs();
+        assert_eq!([1, 4, 10, 60].map(limit), [1, 3, 5, 30]);
+    }
 }

@@ -138,7 +138,6 @@ impl Dispatching {
         let barrier = ProducerRecord::new(BARRIER_KEY, bytes::Bytes::new(), now());
         let written = self.events.producer().send(NOTIFIER_STATE, vec![barrier]).await?;
         let end = written.first().map_or(0, |barrier| barrier.offset + 1);
-        let mut consumer = self.bus.consumer(ConsumerSettings::standalone("notifier-state")).await?;
         // Older records of a key stand before newer ones until compaction has passed: the last one counts.
         let mut newest = BTreeMap::new();
         let keep = |record: &ConsumedRecord| {
@@ -148,8 +147,7 @@ impl Dispatching {
                 None => newest.remove(&key),
             };
         };
-        read_range(self.bus.as_ref(), consumer.as_mut(), &partition, StartAt::Earliest, end, keep).await?;
-        consumer.close().await?;
+        read_range(self.bus.as_ref(), "notifier-state", &partition, StartAt::Earliest, end, keep).await?;
         for (key, value) in newest {
             if let Err(problem) = dispatcher.restore(&value) {
                 let key = String::from_utf8_lossy(&key);
