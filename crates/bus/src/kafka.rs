@@ -191,6 +191,22 @@ impl KafkaBus {
         &self.options.brokers
     }
 
+    /// The ends of partitions, with what open transactions have written; [`Bus::offsets`] gives what is committed.
+    ///
+    /// # Errors
+    /// [`BusError::UnknownTopicOrPartition`], or that the cluster can't be reached.
+    pub async fn written_ends(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, i64>, BusError> {
+        let (options, partitions) = (self.options.clone(), partitions.to_vec());
+        blocking(move || {
+            let asking = client::uncommitted_client(&options)?;
+            admin::offsets(&asking, &partitions, OffsetSpec::Latest)
+        })
+        .await
+    }
+
     /// Commits offsets for a group that has no members.
     ///
     /// # Errors

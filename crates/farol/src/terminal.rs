@@ -26,13 +26,36 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Text of others, with everything that a terminal would obey made visible.
+/// Text of others, with everything that a terminal would obey, and what would make it look like another text, made visible.
 pub fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if is_deceptive(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     shown
+}
+
+/// JSON in one line, with the same characters written as JSON's escapes: they can only stand in strings.
+pub fn harmless_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_deceptive(c) {
+            let units = &mut [0; 2];
+            shown.extend(c.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Control characters, those that change the direction of text (Unicode's bidirectional algorithm, UAX 9), separators of lines, and
+/// characters that can't be seen. The two joiners belong to scripts and emoji.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An error and what caused it, each said once: many errors name their cause in their own text.
@@ -62,6 +85,12 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_made_visible() {
         assert_eq!(harmless("a\u{1b}[31mé\n"), "a\\u{1b}[31mé\\n");
+        assert_eq!(harmless("pay\u{202e}001\u{2066}"), "pay\\u{202e}001\\u{2066}");
+        assert_eq!(harmless("família 👩\u{200d}🔬"), "família 👩\u{200d}🔬", "what belongs to a text stays");
+        let json = harmless_json("{\"a\":\"\u{202e}\u{9b}é\u{e0041}\"}");
+        assert_eq!(json, r#"{"a":"\u202e\u009bé\udb40\udc41"}"#);
+        let value: serde_json::Value = serde_json::from_str(&json).expect("still JSON");
+        assert_eq!(value["a"], "\u{202e}\u{9b}é\u{e0041}");
     }
 
     #[test]

@@ -82,6 +82,11 @@ pub(super) fn any_name_client(options: &KafkaOptions) -> Result<BaseConsumer<Log
     create(config.set("ssl.endpoint.identification.algorithm", "none"), Logging::default())
 }
 
+/// A client that asks, and is told of what open transactions wrote, too.
+pub(super) fn uncommitted_client(options: &KafkaOptions) -> Result<BaseConsumer<Logging>, BusError> {
+    create(base(options, &options.client_id).set("isolation.level", "read_uncommitted"), Logging::default())
+}
+
 /// A client that creates, changes and deletes.
 pub(super) fn admin_client(options: &KafkaOptions) -> Result<AdminClient<Logging>, BusError> {
     create(&base(options, &options.client_id), Logging::default())

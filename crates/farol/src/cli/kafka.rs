@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
+use farol_bus::OffsetSpec;
+use farol_event::Timestamp;
 
 use crate::settings::value::RawValue;
 
@@ -166,8 +168,8 @@ pub enum GroupsCommand {
         #[arg(long, value_name = "NAME")]
         topic: String,
         /// `earliest`, `latest`, or a time (RFC 3339): the first record of then or later
-        #[arg(long, value_name = "PLACE")]
-        to: String,
+        #[arg(long, value_name = "PLACE", value_parser = place)]
+        to: OffsetSpec,
         #[command(flatten)]
         sure: Sure,
     },
@@ -199,7 +201,10 @@ pub struct Consume {
     pub partition: Option<i32>,
 
     /// Begin at this offset of the partition
-    #[arg(long, value_name = "N", requires = "partition", conflicts_with = "from_beginning")]
+    #[arg(
+        long, value_name = "N", requires = "partition", conflicts_with = "from_beginning", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
     pub offset: Option<i64>,
 
     /// Stop after this many records
@@ -249,5 +254,17 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("it must be KEY=VALUE, for example retention.ms=86400000".to_owned()),
+    }
+}
+
+/// Where a group is to go on.
+fn place(text: &str) -> Result<OffsetSpec, String> {
+    match text {
+        "earliest" => Ok(OffsetSpec::Earliest),
+        "latest" => Ok(OffsetSpec::Latest),
+        time => match time.parse::<Timestamp>() {
+            Ok(time) => Ok(OffsetSpec::Timestamp(time.as_millis())),
+            Err(_) => Err("not `earliest`, `latest` or a time such as 2026-11-24T08:00:00Z".to_owned()),
+        },
     }
 }

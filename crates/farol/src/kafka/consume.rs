@@ -25,7 +25,7 @@ use super::{connect, extents, partitions_of, topic};
 use crate::cli;
 use crate::client::until_interrupted;
 use crate::settings::Settings;
-use crate::terminal::harmless;
+use crate::terminal::{harmless, harmless_json};
 
 /// How long one poll waits; Ctrl-C doesn't wait for it.
 const POLL: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ async fn reader(bus: &KafkaBus, arguments: &cli::Consume) -> anyhow::Result<(Box
     }
     let extents = extents(bus, &partitions).await?;
     let begin = match arguments.offset {
-        Some(offset) => StartAt::Offset(offset),
+        Some(offset) => offset_to_begin_at(bus, &partitions, offset, arguments.follow).await?,
         None if arguments.from_beginning => StartAt::Earliest,
         None => StartAt::Latest,
     };
@@ -86,6 +86,26 @@ async fn reader(bus: &KafkaBus, arguments: &cli::Consume) -> anyhow::Result<(Box
     let mut consumer = bus.consumer(ConsumerSettings::standalone("farol-consume")).await?;
     consumer.assign(partitions.into_iter().map(|partition| (partition, begin)).collect()).await?;
     Ok((consumer, until))
+}
+
+/// The offset, if there can be a record. Whoever follows waits at the end for one.
+async fn offset_to_begin_at(
+    bus: &KafkaBus,
+    partitions: &[TopicPartition],
+    offset: i64,
+    follow: bool,
+) -> anyhow::Result<StartAt> {
+    let ends = bus.written_ends(partitions).await?;
+    let Some((partition, end)) = ends.into_iter().find(|(_, end)| *end < offset) else {
+        return Ok(StartAt::Offset(offset));
+    };
+    anyhow::ensure!(
+        follow,
+        "{partition} ends at {end}, before offset {offset}; --follow waits for new records"
+    );
+    let mut err = io::stderr().lock();
+    writeln!(err, "{partition} ends at {end}, before offset {offset}; waiting for new records")?;
+    Ok(StartAt::Latest)
 }
 
 fn ends(extents: BTreeMap<TopicPartition, (i64, i64)>) -> BTreeMap<TopicPartition, i64> {
@@ -176,7 +196,7 @@ fn write(
                 break;
             }
             if arguments.form.json {
-                writeln!(out, "{}", as_json(&batch.partition, record)?)?;
+                writeln!(out, "{}", harmless_json(&as_json(&batch.partition, record)?))?;
             } else {
                 writeln!(out, "{}", as_text(&batch.partition, record, arguments.pretty))?;
             }
@@ -200,7 +220,10 @@ fn as_text(partition: &TopicPartition, record: &ConsumedRecord, pretty: bool) ->
     let Some(value) = &record.value else { return line + "  (tombstone)" };
     let json = serde_json::from_slice::<&RawValue>(value).ok();
     match (json, serde_json::from_slice::<Value>(value)) {
-        (Some(_), Ok(value)) if pretty => format!("{line}\n{value:#}"),
+        (Some(_), Ok(value)) if pretty => {
+            let lines: Vec<String> = format!("{value:#}").lines().map(harmless).collect();
+            format!("{line}\n{}", lines.join("\n"))
+        }
         (Some(json), _) => format!("{line}  {}", harmless(&without_spaces(json.get()))),
         (None, _) => format!("{line}  {}", harmless(&String::from_utf8_lossy(value))),
     }
@@ -232,6 +255,14 @@ struct JsonRecord<'a> {
     key: Value,
     headers: Vec<Value>,
     value: Option<Box<RawValue>>,
+    /// There is no value, which isn't the same as the JSON text `null`.
+    #[serde(skip_serializing_if = "is_false")]
+    tombstone: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn as_json(partition: &TopicPartition, record: &ConsumedRecord) -> serde_json::Result<String> {
@@ -248,6 +279,7 @@ fn as_json(partition: &TopicPartition, record: &ConsumedRecord) -> serde_json::R
         key: record.key.as_deref().map_or(Value::Null, text_or_bytes),
         headers: headers.collect(),
         value: record.value.as_deref().map(value).transpose()?,
+        tombstone: record.value.is_none(),
     })
 }
 
@@ -298,7 +330,9 @@ mod tests {
         let value = json(&record(Some(&[0xff, 0]), Some(b"plain")));
         assert_eq!(value["key"], json!({ "base64": "/wA=" }));
         assert_eq!((value["value"].as_str(), value["offset"].as_i64()), (Some("plain"), Some(7)));
-        assert_eq!(json(&record(None, None))["value"], Value::Null);
+        let (gone, null) = (json(&record(None, None)), json(&record(None, Some(b"null"))));
+        assert_eq!((&gone["value"], &gone["tombstone"]), (&Value::Null, &json!(true)));
+        assert_eq!((&null["value"], null.get("tombstone")), (&Value::Null, None));
     }
 
     #[test]

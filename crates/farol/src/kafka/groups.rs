@@ -3,14 +3,15 @@
 //! Lag in records is the distance from what a group has committed to the end of the partition; lag in time is the age of the
 //! record that it would read next, so it is looked up in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use farol_bus::kafka::KafkaBus;
 use farol_bus::{
-    Bus as _, BusError, ConsumerSettings, GroupDescription, OffsetSpec, Polled, StartAt, TopicPartition,
+    Bus as _, BusError, ConsumerSettings, GroupDescription, OffsetSpec, Polled, StartAt, TopicDescription,
+    TopicPartition,
 };
 use farol_event::Timestamp;
 use futures_util::future::try_join_all;
@@ -37,7 +38,6 @@ pub fn run(arguments: cli::Groups, settings: &Settings) -> anyhow::Result<ExitCo
             GroupsCommand::List => list(&bus, json).await?,
             GroupsCommand::Describe { name } => describe(&bus, &name, json).await?,
             GroupsCommand::Reset { name, topic, to, sure } => {
-                let to = place(&to)?;
                 if !confirm(&format!("have group {name} go on from another place in {topic}"), &sure)? {
                     return Ok(ExitCode::FAILURE);
                 }
@@ -65,13 +65,21 @@ struct Progress {
     next: i64,
 }
 
+/// In every partition of the topics that it reads or has read: where nothing is committed, all of it is to be read.
 async fn progress(
     bus: &KafkaBus,
+    topics: &[TopicDescription],
     group: &GroupDescription,
 ) -> anyhow::Result<BTreeMap<TopicPartition, Progress>> {
     let committed = bus.committed(&group.group).await?;
-    let mut owners: BTreeMap<TopicPartition, Option<String>> =
-        committed.keys().map(|partition| (partition.clone(), None)).collect();
+    let assigned = group.members.iter().flat_map(|member| &member.assignment);
+    let read: BTreeSet<&str> = committed.keys().chain(assigned).map(|partition| &*partition.topic).collect();
+    let mut owners: BTreeMap<TopicPartition, Option<String>> = topics
+        .iter()
+        .filter(|topic| read.contains(&*topic.name))
+        .flat_map(|topic| partitions_of(&topic.name, topic.partitions))
+        .map(|partition| (partition, None))
+        .collect();
     for member in &group.members {
         owners.extend(member.assignment.iter().map(|p| (p.clone(), Some(member.client_id.clone()))));
     }
@@ -91,10 +99,10 @@ async fn progress(
 async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
     let mut rows = vec![["GROUP", "STATE", "MEMBERS", "PARTITIONS", "LAG"].map(str::to_owned)];
     let mut listed = Vec::new();
-    let groups = bus.groups().await?;
+    let (groups, topics) = (bus.groups().await?, bus.topics().await?);
     let mut all = Vec::with_capacity(groups.len());
     for part in groups.chunks(GROUPS_AT_ONCE) {
-        all.extend(try_join_all(part.iter().map(|group| progress(bus, group))).await?);
+        all.extend(try_join_all(part.iter().map(|group| progress(bus, &topics, group))).await?);
     }
     for (group, progress) in groups.iter().zip(all) {
         let lag: i64 = progress.values().map(|progress| progress.lag).sum();
@@ -120,7 +128,7 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
 
 async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> {
     let group = find(bus, name).await?;
-    let progress = progress(bus, &group).await?;
+    let progress = progress(bus, &bus.topics().await?, &group).await?;
     let unread: Vec<_> = progress
         .iter()
         .filter(|(_, progress)| progress.lag > 0)
@@ -211,19 +219,6 @@ async fn oldest(
     }
     consumer.close().await?;
     Ok(found)
-}
-
-fn place(text: &str) -> anyhow::Result<OffsetSpec> {
-    match text {
-        "earliest" => Ok(OffsetSpec::Earliest),
-        "latest" => Ok(OffsetSpec::Latest),
-        time => {
-            let time: Timestamp = time.parse().with_context(|| {
-                format!("`{time}` is not `earliest`, `latest` or a time such as 2026-11-24T08:00:00Z")
-            })?;
-            Ok(OffsetSpec::Timestamp(time.as_millis()))
-        }
-    }
 }
 
 async fn reset(bus: &KafkaBus, name: &str, topic: &str, to: OffsetSpec, json: bool) -> anyhow::Result<()> {

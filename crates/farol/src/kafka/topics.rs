@@ -1,9 +1,10 @@
 //! `farol topics`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use farol_bus::kafka::KafkaBus;
-use farol_bus::{Bus as _, TopicDescription, TopicSpec};
+use farol_bus::{Bus as _, TopicDescription, TopicPartition, TopicSpec};
 use serde_json::{Value, json};
 
 use super::{confirm, connect, extents, partitions_of, topic};
@@ -44,10 +45,10 @@ fn done(json: bool, value: &Value, sentence: &str) {
 async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
     let topics = bus.topics().await?;
     let all: Vec<_> = topics.iter().flat_map(|topic| partitions_of(&topic.name, topic.partitions)).collect();
-    let extents = extents(bus, &all).await?;
+    let extents = written_extents(bus, &all).await?;
     let records = |topic: &TopicDescription| -> i64 {
         let of_topic = extents.iter().filter(|(partition, _)| partition.topic == topic.name);
-        of_topic.map(|(_, (first, end))| end - first).sum()
+        of_topic.map(|(_, extent)| extent.end - extent.first).sum()
     };
     if json {
         let listed = |topic: &TopicDescription| {
@@ -68,25 +69,57 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
 
 async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> {
     let topic = topic(bus, name).await?;
-    let extents = extents(bus, &partitions_of(&topic.name, topic.partitions)).await?;
+    let extents = written_extents(bus, &partitions_of(&topic.name, topic.partitions)).await?;
     if json {
         let partitions: Vec<_> = extents
             .iter()
-            .map(|(partition, (first, end))| json!({ "partition": partition.partition, "first": first, "end": end }))
+            .map(|(partition, Extent { first, stable, end })| {
+                json!({ "partition": partition.partition, "first": first, "end": end, "stable": stable })
+            })
             .collect();
         let described = json!({ "topic": name, "partitions": partitions, "config": topic.config });
         say(serde_json::to_string_pretty(&described)?);
         return Ok(());
     }
     let mut rows = vec![["PARTITION", "FIRST", "END", "OFFSETS"].map(str::to_owned)];
-    rows.extend(extents.iter().map(|(partition, (first, end))| {
+    rows.extend(extents.iter().map(|(partition, Extent { first, end, .. })| {
         [partition.partition.to_string(), first.to_string(), end.to_string(), (end - first).to_string()]
     }));
     columns(&rows).into_iter().for_each(say);
+    for (partition, Extent { stable, .. }) in extents.iter().filter(|(_, extent)| extent.stable < extent.end)
+    {
+        say(format_args!(
+            "{partition} is stable up to {stable}: a transaction is open there, and readers of committed records wait for its end"
+        ));
+    }
     for (key, value) in &topic.config {
         say(format_args!("{key}={value}"));
     }
     Ok(())
+}
+
+/// What a partition holds.
+struct Extent {
+    /// The first record that is still stored.
+    first: i64,
+    /// Where the first open transaction begins, or the end.
+    stable: i64,
+    /// The end, with what open transactions wrote.
+    end: i64,
+}
+
+async fn written_extents(
+    bus: &KafkaBus,
+    partitions: &[TopicPartition],
+) -> anyhow::Result<BTreeMap<TopicPartition, Extent>> {
+    let stable = extents(bus, partitions).await?;
+    let known: Vec<_> = stable.keys().cloned().collect();
+    let ends = bus.written_ends(&known).await?;
+    let extent = |(partition, (first, stable)): (TopicPartition, (i64, i64))| {
+        let end = ends.get(&partition).copied().unwrap_or(stable).max(stable);
+        (partition, Extent { first, stable, end })
+    };
+    Ok(stable.into_iter().map(extent).collect())
 }
 
 fn config(topic: &TopicDescription) -> String {

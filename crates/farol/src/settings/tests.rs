@@ -114,6 +114,7 @@ fn kafka_clients_beyond_loopback_must_say_who_they_are_and_their_passwords_are_n
     for (wrong, said) in [
         ("a:short", "kafka.users"),
         ("secretsecret", "kafka.users"),
+        ("a: secret-of-a", "no blank at its ends"),
         ("a:secret-one,a:secret-two", "there are two users `a`"),
     ] {
         let problems = load("", &[("FAROL_KAFKA_USERS", wrong)], vec![]).expect_err(wrong);

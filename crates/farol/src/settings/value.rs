@@ -383,14 +383,14 @@ impl fmt::Debug for KafkaUser {
 
 impl SettingValue for KafkaUser {
     fn from_raw(raw: &RawValue) -> Result<Self, Cow<'static, str>> {
-        const PROBLEM: &str =
-            "a list of `name:password`, with a password of at least 8 printable ASCII characters";
+        const PROBLEM: &str = "a list of `name:password`, with a password of at least 8 printable ASCII characters and no blank at its ends";
         const MIN_PASSWORD_BYTES: usize = 8;
         let (RawValue::Bare(text) | RawValue::Text(text)) = raw else { return Err(PROBLEM.into()) };
         let (name, password) = text.split_once(':').ok_or(PROBLEM)?;
         let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if name.is_empty() || password.len() < MIN_PASSWORD_BYTES || !printable(name) || !printable(password)
-        {
+        // Whoever writes `name: password` doesn't mean a password that begins with a blank, and where there is one it is easily lost.
+        let fits = password.len() >= MIN_PASSWORD_BYTES && password.trim() == password;
+        if name.is_empty() || !fits || !printable(name) || !printable(password) {
             return Err(PROBLEM.into());
         }
         Ok(Self { name: name.to_owned(), password: password.to_owned() })

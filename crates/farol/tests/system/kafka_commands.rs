@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use farol_bus::kafka::{KafkaBus, KafkaOptions};
+use farol_bus::{Bus as _, ProducerRecord};
+use farol_event::Timestamp;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
@@ -176,6 +179,11 @@ async fn a_groups_lag_is_shown_and_the_group_reset_and_deleted() {
     let lagging: Vec<&Value> =
         described["partitions"].as_array().unwrap().iter().filter(|p| p["lag_records"] != 0).collect();
     assert_eq!(lagging.len(), 1, "{described}");
+    assert_eq!(
+        described["partitions"].as_array().unwrap().len(),
+        2,
+        "the one without a commit, too: {described}"
+    );
     assert_eq!((&lagging[0]["committed"], &lagging[0]["end"]), (&3.into(), &5.into()));
     assert!(lagging[0]["lag_seconds"].as_f64().unwrap() >= 1.0, "{described}");
     assert!(run(path, &server, &["groups", "describe", "g"]).contains("nobody"));
@@ -183,6 +191,9 @@ async fn a_groups_lag_is_shown_and_the_group_reset_and_deleted() {
     // The second member goes on where the first one had committed.
     let second = run(path, &server, &["consume", "notes", "--group", "g", "--max-messages", "2", "--json"]);
     assert_eq!(second.lines().map(|line| json(line)["value"].clone()).collect::<Vec<_>>(), [4, 5]);
+    let wrong =
+        attempt(path, &server, &["groups", "reset", "g", "--topic", "notes", "--to", "yesterday", "--yes"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
     run(path, &server, &["groups", "reset", "g", "--topic", "notes", "--to", "earliest", "--yes"]);
     let again = run(path, &server, &["consume", "notes", "--group", "g", "--max-messages", "1", "--json"]);
     assert_eq!(json(&again)["value"], 1);
@@ -201,6 +212,61 @@ async fn a_groups_lag_is_shown_and_the_group_reset_and_deleted() {
     let refused = attempt(path, &server, &["groups", "delete", "busy", "--yes"]);
     assert_eq!(refused.status.code(), Some(1), "it has a member");
     reader.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_beyond_the_end_is_refused_or_waited_for() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "short"]);
+    produce(path, &server, &["short"], "1\n2\n");
+    let beyond = ["consume", "short", "--partition", "0", "--offset", "99"];
+    let refused = attempt(path, &server, &beyond);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("short/0 ends at 2, before offset 99") && said.lines().count() == 1, "{said}");
+    let negative = attempt(path, &server, &["consume", "short", "--partition", "0", "--offset", "-3"]);
+    assert_eq!(negative.status.code(), Some(2), "{}", text(&negative.stderr));
+
+    let follower = Running::start(path, &[&beyond[..], &["--follow", "--brokers", &server.kafka]].concat());
+    eventually(Duration::from_secs(30), "it waits", async || {
+        follower.complained().contains("waiting for new records").then_some(())
+    })
+    .await;
+    let mut sent = 0;
+    eventually(Duration::from_secs(30), "what comes is printed", async || {
+        sent += 1;
+        produce(path, &server, &["short"], &format!("new-{sent}\n"));
+        follower.printed().contains("new-").then_some(())
+    })
+    .await;
+    follower.interrupt().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_s_end_counts_what_an_open_transaction_wrote() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "held"]);
+    produce(path, &server, &["held"], "1\n2\n");
+    let bus = KafkaBus::new(KafkaOptions::new(server.kafka.as_str(), "test")).unwrap();
+    let mut producer = bus.transactional_producer("open").await.unwrap();
+    producer.begin().unwrap();
+    let record = ProducerRecord::new("k", "3", Timestamp::EPOCH);
+    producer.send("held", vec![record]).await.unwrap();
+    let described = eventually(Duration::from_secs(30), "the record is there", async || {
+        let described = json(&run(path, &server, &["topics", "describe", "held", "--json"]));
+        (described["partitions"][0]["end"] == 3).then_some(described)
+    })
+    .await;
+    assert_eq!(described["partitions"][0]["stable"], 2, "{described}");
+    let shown = run(path, &server, &["topics", "describe", "held"]);
+    assert!(shown.contains("held/0 is stable up to 2"), "{shown}");
+    producer.abort().await.unwrap();
+    let shown = run(path, &server, &["topics", "describe", "held"]);
+    assert!(!shown.contains("stable"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
