@@ -408,12 +408,14 @@ async fn hostile_metadata_is_handed_on_and_never_read_into() {
 async fn groups_that_are_assigned_much_are_refused_more_and_the_others_still_rebalance() {
     let server = Server::start().await;
     let mut client = server.client().await;
-    let before = joined(&mut client, 3, "modest").await;
+    // Nobody goes while this lasts, however long it takes.
+    let patient = |name: &str, member_id: &str| join(name, member_id, 3).with_session_timeout_ms(1_800_000);
+    let before = client.call(3, &patient("modest", "")).await;
     let mut refused = 0;
     let large = Bytes::from(vec![7; 1_000_000]);
     for number in 0..80 {
         let name = format!("greedy-{number}");
-        let member = joined(&mut client, 3, &name).await;
+        let member = client.call(3, &patient(&name, "")).await;
         assert_eq!(member.error_code, 0, "who tells little may come in: {number}");
         let share = SyncGroupRequestAssignment::default()
             .with_member_id(member.member_id.clone())
@@ -434,7 +436,7 @@ async fn groups_that_are_assigned_much_are_refused_more_and_the_others_still_reb
     assert_eq!(talkative.error_code, ResponseError::CoordinatorNotAvailable.code());
     // Others come, and come again.
     assert_eq!(synced(&mut client, 2, "modest", &before).await.error_code, 0);
-    let again = client.call(3, &join("modest", before.member_id.as_str(), 3)).await;
+    let again = client.call(3, &patient("modest", before.member_id.as_str())).await;
     assert_eq!((again.error_code, again.generation_id), (0, before.generation_id + 1));
     assert_eq!(synced(&mut client, 2, "modest", &again).await.error_code, 0);
     assert_eq!(joined(&mut client, 3, "new").await.error_code, 0);

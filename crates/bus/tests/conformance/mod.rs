@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farol_bus::{
-    Assignment, Bus, ConsumedRecord, Consumer, ConsumerSettings, Partitioning, Polled, ProducerRecord,
-    StartAt, TopicPartition, TopicSpec,
+    Assignment, Bus, ConsumedRecord, Consumer, ConsumerSettings, OffsetSpec, Partitioning, Polled,
+    ProducerRecord, StartAt, TopicPartition, TopicSpec,
 };
 
 pub use event_bus::*;
@@ -205,17 +205,18 @@ async fn poll_into(
     }
 }
 
-/// Everything that a topic holds.
+/// Everything that a topic holds, up to where it ends now.
 pub async fn content(bus: &Arc<dyn Bus>, topic: &str) -> Vec<(TopicPartition, ConsumedRecord)> {
     let mut consumer = reader(bus, topic).await;
-    let mut read = Vec::new();
-    loop {
-        let before = read.len();
+    let partitions = bus.topics().await.unwrap().into_iter().find(|t| &*t.name == topic).unwrap().partitions;
+    let all: Vec<TopicPartition> = (0..partitions).map(|p| TopicPartition::new(topic, p)).collect();
+    let ends = bus.offsets(&all, OffsetSpec::Latest).await.unwrap();
+    let (started, mut read) = (Instant::now(), Vec::new());
+    while ends.iter().any(|(partition, end)| consumer.position(partition).unwrap() < *end) {
+        assert!(started.elapsed() < LIMIT, "{} records came", read.len());
         poll_into(&mut consumer, Duration::from_millis(50), &mut read).await;
-        if read.len() == before {
-            return read;
-        }
     }
+    read
 }
 
 /// Polls until partitions are assigned.
