@@ -348,8 +348,17 @@ fn take(server: &Arc<Server>, tasks: &TaskTracker, stream: TcpStream, peer: Sock
 
 async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream: TcpStream) -> Ended {
     let Some(tls) = &server.settings.tls else {
+        let (server, connection) = (Arc::clone(server), Arc::clone(connection));
+        let is_near = outlet::is_near(connection.peer, connection.local);
+        if is_near && let Err(error) = outlet::fit_near(&stream) {
+            tracing::debug!(%error, "the send buffer could not be set");
+        }
         let (read, write) = stream.into_split();
-        return connection::serve(Arc::clone(server), Arc::clone(connection), read, Plain(write)).await;
+        return if is_near {
+            connection::serve(server, connection, read, Copying(write)).await
+        } else {
+            connection::serve(server, connection, read, Plain(write)).await
+        };
     };
     let handshake = tokio::time::timeout(tls::HANDSHAKE_LIMIT, tls.acceptor().accept(stream));
     let shaken = tokio::select! {

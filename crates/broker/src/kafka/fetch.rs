@@ -5,7 +5,7 @@
 //! A failure of one partition is answered at once. What is read into memory counts against a budget of all connections, the one batch
 //! that comes however large it is as well: if there is no room for it, it is waited for. Records are never looked into. The newest few are read and go into the
 //! answer as pieces of their own, without a copy; where more are waiting, the answer only says where they lie, and the
-//! connection lets the kernel send them from the page cache. What isn't there is read here, off the async threads.
+//! connection takes them from the page cache (`outlet`). What isn't there is read here, off the async threads.
 
 pub(super) mod answer;
 pub(super) mod sessions;
@@ -36,7 +36,7 @@ use crate::producers::AbortedTransaction;
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// So few records at the end of a partition are in the page cache and read at once; more are read off the async threads.
 const INLINE_RECORDS: i64 = 256;
-/// From so many bytes on, sending from the file costs less than copying.
+/// From so many bytes on, they are left in the page cache until they are sent.
 const SENT_FROM_FILE_BYTES: usize = 32 * 1024;
 
 impl From<i8> for Isolation {
