@@ -48,7 +48,7 @@
 //! they have, requests under way get [`KafkaLimits::drain`] to be answered, then connections are cut.
 //!
 //! Modules, in reading order: `api` (what a handler sees), `apis` (the table), `admission`, `frame`, `connection`, `outlet`,
-//! `shape`, `error_code`, `tls` and `sasl` (who a client is), then the families.
+//! `shape`, `error_code`, `failures` (those told are counted), `tls` and `sasl` (who a client is), then the families.
 
 mod admission;
 mod api;
@@ -59,6 +59,7 @@ mod configs;
 mod connection;
 mod distinct;
 mod error_code;
+mod failures;
 mod fetch;
 mod find_coordinator;
 mod frame;

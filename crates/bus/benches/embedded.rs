@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn syncs(&self) -> u64 {
-        self.bus.stats().log.sync_buckets.iter().sum()
+        self.bus.stats().log.syncs.count()
     }
 }
 

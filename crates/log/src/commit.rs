@@ -278,7 +278,7 @@ impl Shared {
         }
         let started = Instant::now();
         journal.sync().map_err(|error| self.poison_journal("syncing", journal, &error))?;
-        self.counters.count_sync(started.elapsed());
+        self.counters.syncs.count(started.elapsed());
         Ok(())
     }
 

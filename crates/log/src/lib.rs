@@ -119,7 +119,7 @@ pub use batch::{
 };
 pub use id::{PartitionId, PartitionIdError};
 pub use log::{CloseError, Log, PartitionError};
-pub use metrics::{LogMetrics, PartitionMetrics, SYNC_BUCKETS};
+pub use metrics::{DURATION_BUCKETS, DurationCounts, Durations, LogMetrics, PartitionMetrics};
 pub use options::{Background, Compaction, LogOptions, PartitionOptions, Retention, SyncPolicy};
 pub use partition::{
     CompactionGuard, Fetched, Located, Partition, ReadError, StoredBatches, Subscription, TimestampOffset,

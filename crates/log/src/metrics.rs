@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the sync-latency buckets; one more bucket holds what took longer.
-pub const SYNC_BUCKETS: [Duration; 12] = [
+/// Upper bounds of the buckets of [`DurationCounts`]; one more bucket holds what took longer.
+pub const DURATION_BUCKETS: [Duration; 14] = [
     Duration::from_micros(100),
     Duration::from_micros(250),
     Duration::from_micros(500),
@@ -18,7 +18,51 @@ pub const SYNC_BUCKETS: [Duration; 12] = [
     Duration::from_millis(100),
     Duration::from_millis(250),
     Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
 ];
+
+/// How long something took, each time that it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DurationCounts {
+    /// How often, by [`DURATION_BUCKETS`]; not cumulative.
+    pub buckets: [u64; DURATION_BUCKETS.len() + 1],
+    /// All of it together.
+    pub total: Duration,
+}
+
+impl DurationCounts {
+    /// How often it was done.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// The live counters behind [`DurationCounts`].
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Counter; DURATION_BUCKETS.len() + 1],
+    nanos: Counter,
+}
+
+impl Durations {
+    /// Counts one that took so long.
+    pub fn count(&self, took: Duration) {
+        let bucket = DURATION_BUCKETS.partition_point(|bound| *bound < took);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.add(1);
+        }
+        self.nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The counters as they stand.
+    pub fn snapshot(&self) -> DurationCounts {
+        DurationCounts {
+            buckets: self.buckets.each_ref().map(Counter::get),
+            total: Duration::from_nanos(self.nanos.get()),
+        }
+    }
+}
 
 /// Counters of a log since it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,12 +83,8 @@ pub struct LogMetrics {
     pub journal_bytes: u64,
     /// Journal files on disk.
     pub journal_files: u64,
-    /// Syncs of the journal by latency, as counts of [`SYNC_BUCKETS`] and one more for what took longer.
-    pub sync_buckets: [u64; SYNC_BUCKETS.len() + 1],
-    /// Time spent in syncs of the journal.
-    pub sync_total: Duration,
-    /// Longest sync of the journal.
-    pub sync_max: Duration,
+    /// Syncs of the journal.
+    pub syncs: DurationCounts,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Times that the commit thread waited for a journal file to become free.
@@ -120,23 +160,10 @@ pub(crate) struct LogCounters {
     pub(crate) journal_waits: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) full_disks: Counter,
-    sync_buckets: [Counter; SYNC_BUCKETS.len() + 1],
-    sync_nanos: Counter,
-    sync_max_nanos: AtomicU64,
+    pub(crate) syncs: Durations,
 }
 
 impl LogCounters {
-    /// Counts one sync of the journal.
-    pub(crate) fn count_sync(&self, took: Duration) {
-        let bucket = SYNC_BUCKETS.iter().position(|bound| took <= *bound).unwrap_or(SYNC_BUCKETS.len());
-        if let Some(bucket) = self.sync_buckets.get(bucket) {
-            bucket.add(1);
-        }
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.sync_nanos.add(nanos);
-        self.sync_max_nanos.fetch_max(nanos, Ordering::Relaxed);
-    }
-
     /// The counters as they stand; the caller adds what it knows of the queue.
     pub(crate) fn snapshot(&self) -> LogMetrics {
         LogMetrics {
@@ -148,9 +175,7 @@ impl LogCounters {
             bytes: self.bytes.get(),
             journal_bytes: self.journal_bytes.get(),
             journal_files: self.journal_files.get(),
-            sync_buckets: self.sync_buckets.each_ref().map(Counter::get),
-            sync_total: Duration::from_nanos(self.sync_nanos.get()),
-            sync_max: Duration::from_nanos(self.sync_max_nanos.load(Ordering::Relaxed)),
+            syncs: self.syncs.snapshot(),
             checkpoints: self.checkpoints.get(),
             journal_waits: self.journal_waits.get(),
             full_disks: self.full_disks.get(),

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Server;
 use super::connection::Connection;
+use super::failures::Failures;
 use crate::broker::Broker;
 
 /// A future that a connection can hold.
@@ -23,6 +24,8 @@ pub(super) struct Call {
     pub(super) server: Arc<Server>,
     /// Whose request it is.
     pub(super) connection: Arc<Connection>,
+    /// Where the API is in the table.
+    pub(super) place: usize,
     /// The version of the API that the client speaks.
     pub(super) version: i16,
     /// What the client calls itself; may be empty.
@@ -33,6 +36,16 @@ impl Call {
     /// The broker.
     pub(super) fn broker(&self) -> &Broker {
         &self.server.broker
+    }
+
+    /// Counts what the client is told of failures.
+    pub(super) fn count_failures(&self, answer: &dyn Failures) {
+        answer.each_code(&mut |code| self.count_failure(code));
+    }
+
+    /// Counts one of them by its code.
+    pub(super) fn count_failure(&self, code: i16) {
+        self.server.counters.told(self.place, code);
     }
 
     /// Room for an answer other than of Fetch: a little of the connection's own, more of what all share.
@@ -148,7 +161,7 @@ pub(super) enum Pending {
 }
 
 /// How a response becomes a frame. Only responses with records in them differ from the codec's way.
-pub(super) trait ToFrame {
+pub(super) trait ToFrame: Failures {
     /// The frame for `call`, or why there is none.
     fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer>;
 }
@@ -164,7 +177,7 @@ pub(super) enum NoAnswer {
     NoRoom(usize),
 }
 
-impl<R: Encodable + HeaderVersion> ToFrame for R {
+impl<R: Encodable + HeaderVersion + Failures> ToFrame for R {
     fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer> {
         let encoding = |error: String| NoAnswer::Encoding(error);
         // Room first: a small request may ask for a large answer.
@@ -301,7 +314,9 @@ fn pending<R: ToFrame + Send + 'static>(answer: Answer<R>, call: Call, correlati
     }
 }
 
-fn reply<R: ToFrame>(response: R, call: &Call, correlation_id: i32) -> Reply {
+/// An answer as it goes over the wire. The failures in it are counted.
+pub(super) fn reply<R: ToFrame>(response: R, call: &Call, correlation_id: i32) -> Reply {
+    call.count_failures(&response);
     match response.to_frame(call, correlation_id) {
         Ok(frame) => Reply::Send(frame),
         Err(NoAnswer::NoRoom(bytes)) => {

@@ -4,7 +4,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-use super::api::{Answer, Call, Pending, Reply, ToFrame};
+use super::api::{Answer, Call, Pending, reply};
 use super::apis::Apis;
 
 /// Answers with the table.
@@ -23,10 +23,7 @@ pub(super) async fn api_versions(call: Call, request: ApiVersionsRequest) -> Ans
 /// The answer to a version that isn't served: in version 0, which every client can read, and with what is served.
 pub(super) fn unsupported_version(call: &Call, correlation_id: i32) -> Pending {
     let response = listing(&call.server.apis).with_error_code(ResponseError::UnsupportedVersion.code());
-    Pending::Ready(match response.to_frame(call, correlation_id) {
-        Ok(frame) => Reply::Send(frame),
-        Err(_) => Reply::Close("its answer could not be encoded"),
-    })
+    Pending::Ready(reply(response, call, correlation_id))
 }
 
 fn listing(apis: &Apis) -> ApiVersionsResponse {

@@ -78,7 +78,24 @@ pub(super) enum Ended {
 /// A request's answer on its way, with the request's share of the budget.
 struct Due {
     pending: Pending,
+    asked: Asked,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// For what was asked, and when.
+struct Asked {
+    /// Where the API is in the table.
+    place: usize,
+    /// When the whole request was there.
+    at: Instant,
+}
+
+impl Connection {
+    /// A request is done with.
+    fn answered(&self, server: &Server, asked: &Asked) {
+        server.counters.answered(asked.place, asked.at.elapsed());
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Connection {
@@ -157,31 +174,38 @@ async fn read<R: AsyncRead + Unpin>(
         };
         stats::add(&server.counters.bytes_in, bytes.len() as u64);
         connection.pending.fetch_add(1, Ordering::Relaxed);
-        let pending = match dispatch(server, connection, bytes).await {
-            Ok(pending) => pending,
+        let at = Instant::now();
+        let (place, pending) = match dispatch(server, connection, bytes).await {
+            Ok(dispatched) => dispatched,
             Err(problem) => return Ended::Invalid(problem),
         };
-        if due.send(Due { pending, _permit: permit }).await.is_err() {
+        if due.send(Due { pending, asked: Asked { place, at }, _permit: permit }).await.is_err() {
             return Ended::Closed;
         }
     }
 }
 
-/// Runs the handler of a request up to its answer. The error says why there is none.
+/// Runs the handler of a request up to its answer; also gives the API's place in the table. The error says why there is no
+/// answer.
 async fn dispatch(
     server: &Arc<Server>,
     connection: &Arc<Connection>,
     mut bytes: Bytes,
-) -> Result<Pending, String> {
-    let call = |version, client_id| Call {
+) -> Result<(usize, Pending), String> {
+    let call = |place, version, client_id| Call {
         server: Arc::clone(server),
         connection: Arc::clone(connection),
+        place,
         version,
         client_id,
     };
     let is_token = connection.authentication.lock().awaits_bare_token();
     if is_token {
-        return Ok(sasl::bare_token(call(0, Default::default()), bytes).await);
+        // It comes without a header, in place of this request.
+        let (place, _) =
+            server.apis.find(ApiKey::SaslAuthenticate as i16).ok_or("a token, which nobody takes")?;
+        server.counters.request(place);
+        return Ok((place, sasl::bare_token(call(place, 0, Default::default()), bytes).await));
     }
     let cut = || "a request without its header".to_owned();
     let key = bytes.get(..2).and_then(|mut field| field.try_get_i16().ok()).ok_or_else(cut)?;
@@ -197,8 +221,8 @@ async fn dispatch(
     if !api.serves(version) {
         // A client that is newer than this server learns the versions there are, and asks again.
         if api.key == ApiKey::ApiVersions {
-            let call = call(0, Default::default());
-            return Ok(api_versions::unsupported_version(&call, correlation_id));
+            let call = call(place, 0, Default::default());
+            return Ok((place, api_versions::unsupported_version(&call, correlation_id)));
         }
         return Err(format!("{:?} with version {version}, which isn't served", api.key));
     }
@@ -210,9 +234,10 @@ async fn dispatch(
     let header = RequestHeader::decode(&mut bytes, api.key.request_header_version(version))
         .map_err(|error| unreadable(error.to_string()))?;
     shape::check(api.key, version, &bytes).map_err(|error| unreadable(error.to_string()))?;
-    let call = call(version, header.client_id.unwrap_or_default());
+    let call = call(place, version, header.client_id.unwrap_or_default());
     tracing::trace!(peer = %connection.peer, api = ?api.key, version, client_id = %call.client_id, "Kafka request");
-    api.handle(call, correlation_id, bytes).await.map_err(unreadable)
+    let pending = api.handle(call, correlation_id, bytes).await.map_err(unreadable)?;
+    Ok((place, pending))
 }
 
 /// Writes answers until no further one comes.
@@ -259,17 +284,15 @@ async fn write<W: Outlet>(
             (None, Pending::Waiting(future)) => future.await,
         };
         match reply {
-            Reply::Send(frame) => outgoing.add(frame),
+            Reply::Send(frame) => outgoing.add(frame, due.asked),
             Reply::Last(frame) => {
-                outgoing.add(frame);
+                outgoing.add(frame, due.asked);
                 if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
                     return ended;
                 }
                 return Ended::Said("its last answer is sent");
             }
-            Reply::Nothing => {
-                connection.pending.fetch_sub(1, Ordering::Relaxed);
-            }
+            Reply::Nothing => connection.answered(server, &due.asked),
             Reply::Close(reason) => {
                 if let Err(ended) = outgoing.send(server, connection, &mut writer).await {
                     return ended;
@@ -291,7 +314,8 @@ struct Outgoing {
     pieces: VecDeque<Piece>,
     permits: Vec<OwnedSemaphorePermit>,
     bytes: usize,
-    answers: usize,
+    /// For what they are answers.
+    asked: Vec<Asked>,
 }
 
 impl Outgoing {
@@ -303,13 +327,13 @@ impl Outgoing {
         self.bytes >= GATHER_BYTES || self.pieces.len() >= GATHER_PIECES
     }
 
-    fn add(&mut self, frame: Frame) {
+    fn add(&mut self, frame: Frame, asked: Asked) {
         for piece in frame.pieces.into_iter().filter(|piece| piece.len() > 0) {
             self.bytes = self.bytes.saturating_add(piece.len());
             self.pieces.push_back(piece);
         }
         self.permits.extend(frame.permit);
-        self.answers += 1;
+        self.asked.push(asked);
     }
 
     async fn send<W: Outlet>(
@@ -339,7 +363,7 @@ impl Outgoing {
             Err(_) => return Err(Ended::StalledAnswer),
         }
         stats::add(&server.counters.bytes_out, self.bytes as u64);
-        connection.pending.fetch_sub(self.answers, Ordering::Relaxed);
+        self.asked.iter().for_each(|asked| connection.answered(server, asked));
         *self = Self::default();
         Ok(())
     }

@@ -16,7 +16,6 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
-use super::Server;
 use super::api::{Answer, Call};
 use super::error_code::{Failure, of_batch};
 use crate::batches::now_ms;
@@ -103,15 +102,15 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
         started.push((answer, appends));
     }
     if acks == 0 {
-        return silent(&call, started);
+        return silent(call, started);
     }
-    let (server, version) = (Arc::clone(&call.server), call.version);
+    let version = call.version;
     Answer::later(async move {
         let mut responses = Vec::with_capacity(started.len());
         for (answer, appends) in started {
             let mut partitions = Vec::with_capacity(appends.len());
             for append in appends {
-                partitions.push(append.response(&server, version).await);
+                partitions.push(append.response(version).await);
             }
             responses.push(answer.with_partition_responses(partitions));
         }
@@ -120,15 +119,16 @@ pub(super) async fn produce(call: Call, request: ProduceRequest) -> Answer<Produ
 }
 
 /// Nothing is answered. A client that must learn of a failure learns it by the end of the connection, as from Kafka.
-fn silent(call: &Call, started: Vec<(TopicProduceResponse, Vec<Started>)>) -> Answer<ProduceResponse> {
-    let (server, version) = (Arc::clone(&call.server), call.version);
+fn silent(call: Call, started: Vec<(TopicProduceResponse, Vec<Started>)>) -> Answer<ProduceResponse> {
     let mut appends: VecDeque<Started> = started.into_iter().flat_map(|(_, appends)| appends).collect();
-    if appends.iter().any(|append| append.append.is_err()) {
+    let refused: Vec<i16> = appends.iter().filter_map(Started::refusal).collect();
+    if !refused.is_empty() {
+        refused.into_iter().for_each(|code| call.count_failure(code));
         return Answer::Close("a batch with acks=0 was refused");
     }
     Answer::Silent(Box::pin(async move {
         while let Some(append) = appends.pop_front() {
-            append.response(&server, version).await;
+            call.count_failure(append.response(call.version).await.error_code);
         }
     }))
 }
@@ -237,7 +237,12 @@ async fn begin(
 }
 
 impl Started {
-    async fn response(self, server: &Server, version: i16) -> PartitionProduceResponse {
+    /// The code of what was refused at once.
+    fn refusal(&self) -> Option<i16> {
+        self.append.as_ref().err().map(|refused| refused.failure.code())
+    }
+
+    async fn response(self, version: i16) -> PartitionProduceResponse {
         let response = PartitionProduceResponse::default().with_index(self.index);
         let decided = match self.append {
             Ok((append, partition, append_time_ms)) => match append.wait().await {
@@ -252,7 +257,6 @@ impl Started {
                 .with_log_append_time_ms(append_time_ms.unwrap_or(-1))
                 .with_log_start_offset(partition.start_offset()),
             Err(Refused { failure, records }) => {
-                server.counters.error(failure.error);
                 let named = records.into_iter().filter(|_| version >= RECORD_ERRORS_FROM).map(|place| {
                     BatchIndexAndErrorMessage::default()
                         .with_batch_index(place)

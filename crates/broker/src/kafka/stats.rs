@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use farol_log::{DurationCounts, Durations};
 use kafka_protocol::ResponseError;
 use parking_lot::Mutex;
 
@@ -39,17 +41,19 @@ pub struct KafkaStats {
     pub in_flight_bytes: usize,
     /// By API, those that were asked for.
     pub apis: Vec<ApiStats>,
-    /// By error code, failures of Produce and Fetch that were told.
+    /// By API and error code, failures that were told.
     pub errors: Vec<ErrorStats>,
 }
 
-/// One error code in numbers.
+/// One error code of one API in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorStats {
-    /// Its name: `UnknownTopicOrPartition`.
+    /// The API's name: `Produce`.
+    pub api: String,
+    /// The code's name: `UnknownTopicOrPartition`.
     pub name: String,
-    /// Times that it was told.
-    pub answers: u64,
+    /// Times that it was told: of a request, or of each topic, partition, group or member of which it was.
+    pub told: u64,
 }
 
 /// One API in numbers.
@@ -59,6 +63,16 @@ pub struct ApiStats {
     pub name: String,
     /// Requests.
     pub requests: u64,
+    /// How long those took that were answered, from the whole request to the last byte of its answer. A wait for records or
+    /// for other members counts too.
+    pub durations: DurationCounts,
+}
+
+/// The live counters behind [`ApiStats`].
+#[derive(Debug, Default)]
+struct ApiCounters {
+    requests: AtomicU64,
+    durations: Durations,
 }
 
 /// The live counters behind [`KafkaStats`].
@@ -75,13 +89,15 @@ pub(super) struct Counters {
     authentications_refused: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
-    requests: Vec<AtomicU64>,
-    errors: Mutex<BTreeMap<i16, u64>>,
+    /// In the order of the table.
+    apis: Vec<ApiCounters>,
+    /// By place in the table and error code: as many as there are of both, at most.
+    errors: Mutex<BTreeMap<(usize, i16), u64>>,
 }
 
 impl Counters {
     pub(super) fn new(apis: &Apis) -> Self {
-        Self { requests: apis.rows().iter().map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+        Self { apis: apis.rows().iter().map(|_| ApiCounters::default()).collect(), ..Self::default() }
     }
 
     /// A connection was not taken.
@@ -91,14 +107,23 @@ impl Counters {
 
     /// A request for the API at this place of the table.
     pub(super) fn request(&self, place: usize) {
-        if let Some(counter) = self.requests.get(place) {
-            add(counter, 1);
+        if let Some(api) = self.apis.get(place) {
+            add(&api.requests, 1);
         }
     }
 
-    /// A failure was told to a client.
-    pub(super) fn error(&self, error: ResponseError) {
-        *self.errors.lock().entry(error.code()).or_insert(0) += 1;
+    /// A request for the API at this place was answered.
+    pub(super) fn answered(&self, place: usize, took: Duration) {
+        if let Some(api) = self.apis.get(place) {
+            api.durations.count(took);
+        }
+    }
+
+    /// An error code, if it is one, was told to a client by the API at this place.
+    pub(super) fn told(&self, place: usize, code: i16) {
+        if code != 0 {
+            *self.errors.lock().entry((place, code)).or_insert(0) += 1;
+        }
     }
 
     /// A connection ended.
@@ -135,11 +160,11 @@ impl Counters {
 
     pub(super) fn snapshot(&self, apis: &Apis, admission: &Admission) -> KafkaStats {
         let connections = admission.open();
-        let by_api = apis
-            .rows()
-            .iter()
-            .zip(&self.requests)
-            .map(|(row, counter)| ApiStats { name: format!("{:?}", row.key), requests: get(counter) });
+        let by_api = apis.rows().iter().zip(&self.apis).map(|(row, counters)| ApiStats {
+            name: format!("{:?}", row.key),
+            requests: get(&counters.requests),
+            durations: counters.durations.snapshot(),
+        });
         KafkaStats {
             connections,
             connections_taken: get(&self.taken) + connections as u64,
@@ -154,17 +179,17 @@ impl Counters {
             bytes_out: get(&self.bytes_out),
             in_flight_bytes: admission.request_bytes_taken() + admission.answer_bytes_taken(),
             apis: by_api.filter(|api| api.requests > 0).collect(),
-            errors: self.errors(),
+            errors: self.errors(apis),
         }
     }
 }
 
 impl Counters {
-    fn errors(&self) -> Vec<ErrorStats> {
+    fn errors(&self, apis: &Apis) -> Vec<ErrorStats> {
         let errors = self.errors.lock();
-        let named = errors.iter().filter_map(|(code, answers)| {
-            let name = ResponseError::try_from_code(*code)?;
-            Some(ErrorStats { name: format!("{name:?}"), answers: *answers })
+        let named = errors.iter().filter_map(|((place, code), told)| {
+            let (api, name) = (apis.rows().get(*place)?.key, ResponseError::try_from_code(*code)?);
+            Some(ErrorStats { api: format!("{api:?}"), name: format!("{name:?}"), told: *told })
         });
         named.collect()
     }

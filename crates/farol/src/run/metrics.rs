@@ -10,7 +10,7 @@ use farol_bus::event_bus::Numbers;
 use farol_bus::event_bus::numbers::MEASURES;
 use farol_event::Timestamp;
 use farol_http::{MetricsSource, Sample, SampleValue};
-use farol_log::SYNC_BUCKETS;
+use farol_log::{DURATION_BUCKETS, DurationCounts};
 use farol_pipeline::{RebalanceCounts, ViewsProgress};
 use farol_resilience::Registry;
 use farol_view::Store;
@@ -182,11 +182,6 @@ fn producers(stats: &BrokerStats) -> Vec<Sample> {
 
 fn log(stats: &BrokerStats) -> Vec<Sample> {
     let log = &stats.log;
-    let bounds = SYNC_BUCKETS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
-    let syncs = SampleValue::Histogram {
-        buckets: bounds.zip(log.sync_buckets).collect(),
-        sum: log.sync_total.as_secs_f64(),
-    };
     let refusing = if stats.poisoned().is_some() { 1.0 } else { 0.0 };
     vec![
         sample("farol_log_appended_records", "Records acknowledged", SampleValue::Counter(log.records)),
@@ -201,7 +196,7 @@ fn log(stats: &BrokerStats) -> Vec<Sample> {
             "Groups of appends that shared a sync",
             SampleValue::Counter(log.groups),
         ),
-        sample("farol_log_sync_seconds", "How long syncs of the journal took", syncs),
+        sample("farol_log_sync_seconds", "How long syncs of the journal took", durations(&log.syncs)),
         sample(
             "farol_log_queued_bytes",
             "Bytes that wait for the commit",
@@ -253,14 +248,19 @@ fn kafka(stats: &KafkaStats) -> Vec<Sample> {
         let requests = SampleValue::Counter(api.requests);
         sample("farol_kafka_requests", "Requests of Kafka clients", requests).with("api", &api.name)
     }));
-    samples.extend(stats.errors.iter().map(|error| {
-        let answers = SampleValue::Counter(error.answers);
+    samples.extend(stats.apis.iter().map(|api| {
         sample(
-            "farol_kafka_errors",
-            "Failures of Produce and Fetch, by partition, told to Kafka clients",
-            answers,
+            "farol_kafka_request_duration_seconds",
+            "From a Kafka client's whole request to the last byte of its answer; waits for records or members count too",
+            durations(&api.durations),
         )
-        .with("error", &error.name)
+        .with("api", &api.name)
+    }));
+    samples.extend(stats.errors.iter().map(|error| {
+        const HELP: &str =
+            "Failures told to Kafka clients: of requests, and of each topic, partition, group or member";
+        let told = SampleValue::Counter(error.told);
+        sample("farol_kafka_errors", HELP, told).with("api", &error.api).with("error", &error.name)
     }));
     samples
 }
@@ -331,6 +331,11 @@ fn policies(policies: &Registry) -> Vec<Sample> {
     // The format wants the samples of one name together.
     samples.sort_by_key(|sample| sample.name);
     samples
+}
+
+fn durations(counts: &DurationCounts) -> SampleValue {
+    let bounds = DURATION_BUCKETS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
+    SampleValue::Histogram { buckets: bounds.zip(counts.buckets).collect(), sum: counts.total.as_secs_f64() }
 }
 
 fn sample(name: &'static str, help: &'static str, value: SampleValue) -> Sample {

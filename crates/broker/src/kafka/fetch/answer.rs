@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::PartitionRead;
 use super::sessions::{Changed, SessionUse};
 use crate::kafka::api::{Call, Frame, NoAnswer, Piece, ToFrame, begin_frame, end_frame};
+use crate::kafka::failures::Failures;
 
 /// From this version on: an error of the whole answer, and a session.
 const SESSIONS_FROM: i16 = 7;
@@ -54,12 +55,15 @@ impl FetchAnswer {
     }
 }
 
+impl Failures for FetchAnswer {
+    fn each_code(&self, tell: &mut dyn FnMut(i16)) {
+        let failures = self.reads.iter().filter_map(|read| read.outcome.as_ref().err());
+        failures.map(|failure| failure.error).chain(self.error).for_each(|error| tell(error.code()));
+    }
+}
+
 impl ToFrame for FetchAnswer {
     fn to_frame(self, call: &Call, correlation_id: i32) -> Result<Frame, NoAnswer> {
-        let failures = self.reads.iter().filter_map(|read| read.outcome.as_ref().err());
-        for error in failures.map(|failure| failure.error).chain(self.error) {
-            call.server.counters.error(error);
-        }
         let mut encoder = Encoder::new(call.version, correlation_id);
         encoder.answer(&self).map_err(NoAnswer::Encoding)?;
         let pieces = encoder.finish().map_err(NoAnswer::Encoding)?;
