@@ -5,9 +5,16 @@
 //! producer is librdkafka, idempotent with `acks=all`, and sends 1-kB messages by the clock: one that is late because an
 //! earlier one was waited for counts from when it was due. The first quarter is not counted. Prints messages a second, and
 //! p50, p99, p99.9 and the longest latency in milliseconds.
+//!
+//! With `disk FOLDER RATE SECONDS` it measures the least that a durable broker could do on that disk: one thread, no network;
+//! all messages that are due are written to a preallocated file at once, then comes an fdatasync. What a broker shows beyond
+//! that is its own and its client's.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, missing_docs)]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,8 +109,44 @@ fn measure(load: &Load) -> (f64, Histogram<u64>) {
     ((count - left) as f64 / taken.as_secs_f64(), latencies)
 }
 
-fn print(load: &Load) {
-    let (rate, latencies) = measure(load);
+/// What a load takes on this disk without a broker.
+fn measure_disk(folder: &Path, rate: u64, length: Duration) -> (f64, Histogram<u64>) {
+    const FILE_BYTES: usize = 64 << 20;
+    let file = tempfile::tempfile_in(folder).unwrap();
+    file.write_all_at(&vec![0; FILE_BYTES], 0).unwrap();
+    file.sync_all().unwrap();
+    let message = vec![b'v'; VALUE_BYTES];
+    let due = |number: u64| Duration::from_micros(number * 1_000_000 / rate);
+    let mut latencies = Histogram::new(3).unwrap();
+    let (mut written, mut position) = (0, 0);
+    let started = Instant::now();
+    while due(written) < length {
+        std::thread::sleep(due(written).saturating_sub(started.elapsed()));
+        let first = written;
+        while due(written) <= started.elapsed() {
+            written += 1;
+        }
+        position =
+            write_at(&file, position, &message.repeat(usize::try_from(written - first).unwrap()), FILE_BYTES);
+        file.sync_data().unwrap();
+        let now = started.elapsed();
+        for due in (first..written).map(due).filter(|due| *due >= length / 4) {
+            latencies.record(u64::try_from((now - due).as_micros()).unwrap()).unwrap();
+        }
+    }
+    (written as f64 / started.elapsed().as_secs_f64(), latencies)
+}
+
+/// Writes at a position, or at the file's beginning if there isn't room. Returns where to write on.
+fn write_at(file: &File, position: u64, bytes: &[u8], file_bytes: usize) -> u64 {
+    let bytes = bytes.get(..file_bytes).unwrap_or(bytes);
+    let room = position + bytes.len() as u64 <= file_bytes as u64;
+    let position = if room { position } else { 0 };
+    file.write_all_at(bytes, position).unwrap();
+    position + bytes.len() as u64
+}
+
+fn print((rate, latencies): (f64, Histogram<u64>)) {
     let ms = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     println!(
         "{rate:.0} {:.2} {:.2} {:.2} {:.2}",
@@ -133,7 +176,13 @@ fn own() {
         for linger_ms in [0, 5] {
             print!("{rate}/s, {linger_ms} ms: ");
             let length = Duration::from_secs(4);
-            print(&Load { brokers: address.to_string(), topic: "t".into(), rate, linger_ms, length });
+            print(measure(&Load {
+                brokers: address.to_string(),
+                topic: "t".into(),
+                rate,
+                linger_ms,
+                length,
+            }));
         }
     }
     runtime.block_on(bus.close()).unwrap();
@@ -143,13 +192,20 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.as_slice() {
         [] => own(),
-        [brokers, topic, rate, linger_ms, seconds] => print(&Load {
+        [disk, folder, rate, seconds] if disk == "disk" => {
+            print(measure_disk(Path::new(folder), rate.parse().unwrap(), self::seconds(seconds)));
+        }
+        [brokers, topic, rate, linger_ms, seconds] => print(measure(&Load {
             brokers: brokers.clone(),
             topic: topic.clone(),
             rate: rate.parse().unwrap(),
             linger_ms: linger_ms.parse().unwrap(),
-            length: Duration::from_secs(seconds.parse().unwrap()),
-        }),
-        _ => panic!("BROKERS TOPIC RATE LINGER_MS SECONDS, or nothing"),
+            length: self::seconds(seconds),
+        })),
+        _ => panic!("BROKERS TOPIC RATE LINGER_MS SECONDS, or disk FOLDER RATE SECONDS, or nothing"),
     }
+}
+
+fn seconds(text: &str) -> Duration {
+    Duration::from_secs(text.parse().unwrap())
 }
