@@ -227,6 +227,9 @@ pub enum EventError {
     /// `time` is no timestamp.
     #[error("attribute `time`: {0}")]
     Time(#[from] TimestampError),
+    /// `time` is more than [`MAX_AHEAD`](crate::timestamp::MAX_AHEAD) after arrival.
+    #[error("attribute `time`: {0} is too far in the future; events to 24 hours after arrival are accepted")]
+    TimeAhead(Timestamp),
 }
 
 impl Event {
@@ -266,23 +269,36 @@ impl Event {
         serde_json::to_vec(self).expect("an event has only string keys and finite numbers, so it serialises")
     }
 
-    /// Parses and checks one event in structured JSON. A missing `time` becomes `arrival`.
+    /// Parses and checks one event in structured JSON. `arrival` stands in for a missing `time`, and bounds a given one.
     ///
     /// # Errors
     /// The first thing that is wrong, see [`EventError`].
     pub fn parse(json: &[u8], arrival: Timestamp) -> Result<Self, EventError> {
-        if json.len() > MAX_EVENT_BYTES {
-            return Err(EventError::TooLong { bytes: json.len() });
-        }
-        let attributes = serde_json::from_slice(json).map_err(|e| EventError::Malformed(e.to_string()))?;
-        Self::from_attributes(attributes, arrival)
+        Self::from_attributes(attributes(json)?, arrival)
     }
 
-    /// Checks the attributes of one event, as they stand in structured JSON. A missing `time` becomes `arrival`.
+    /// Parses an event that was checked when it arrived and is kept somewhere; it has its `time`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, see [`EventError`].
+    pub fn parse_kept(json: &[u8]) -> Result<Self, EventError> {
+        Self::of_any_time(attributes(json)?, Timestamp::EPOCH)
+    }
+
+    /// Checks the attributes of one event, as they stand in structured JSON. `arrival` stands in for a missing `time`, and bounds
+    /// a given one.
     ///
     /// # Errors
     /// The first thing that is wrong, see [`EventError`].
     pub fn from_attributes(
+        attributes: serde_json::Map<String, Value>,
+        arrival: Timestamp,
+    ) -> Result<Self, EventError> {
+        let event = Self::of_any_time(attributes, arrival)?;
+        if event.time.is_too_far_after(arrival) { Err(EventError::TimeAhead(event.time)) } else { Ok(event) }
+    }
+
+    fn of_any_time(
         mut attributes: serde_json::Map<String, Value>,
         arrival: Timestamp,
     ) -> Result<Self, EventError> {
@@ -334,6 +350,14 @@ impl Event {
         };
         Ok(event)
     }
+}
+
+/// The attributes of an event in structured JSON.
+fn attributes(json: &[u8]) -> Result<serde_json::Map<String, Value>, EventError> {
+    if json.len() > MAX_EVENT_BYTES {
+        return Err(EventError::TooLong { bytes: json.len() });
+    }
+    serde_json::from_slice(json).map_err(|e| EventError::Malformed(e.to_string()))
 }
 
 fn invalid(attribute: &str, problem: impl Into<String>) -> EventError {
@@ -419,6 +443,18 @@ mod tests {
         for other in [&b"{\"type\":\"t\"}"[..], b"[]", b"", b"{\"type\":1,\"source\":\"s\"}"] {
             assert_eq!(EventHead::parse(other), None);
         }
+    }
+
+    #[test]
+    fn a_time_may_lie_a_day_after_arrival_and_any_time_before_it() {
+        for taken in ["1970-01-02T00:00:00Z", "1969-01-01T00:00:00Z", "0001-01-01T00:00:00Z"] {
+            assert!(parse(&format!(r#""time":"{taken}""#)).is_ok(), "{taken}");
+        }
+        let late = r#""time":"1970-01-02T00:00:00.000001Z""#;
+        let refused = parse(late).unwrap_err();
+        assert!(matches!(refused, EventError::TimeAhead(_)), "{refused}");
+        let kept = format!(r#"{{"specversion":"1.0","id":"1","type":"t","source":"s",{late}}}"#);
+        assert!(Event::parse_kept(kept.as_bytes()).is_ok(), "it was judged when it arrived");
     }
 
     #[test]

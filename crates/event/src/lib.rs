@@ -34,3 +34,9 @@ pub use sensor_type::{SENSOR_TYPES, SensorTypeDefaults};
 pub use service::{ServiceFact, ServiceFactError};
 pub use severity::{AlertLevel, Severity};
 pub use timestamp::{Timestamp, TimestampError};
+
+/// Whether a text is a step of a path, `.` or `..`: whoever puts it into an address gets another address, however it is encoded
+/// (WHATWG URL, section 4.1), so nothing that has a page can be called so.
+pub(crate) fn is_path_step(text: &str) -> bool {
+    matches!(text, "." | "..")
+}

@@ -5,16 +5,16 @@
 //! re-encoded, so unknown fields survive, and a reading without `timestamp` takes the time of the record it lies in.
 //!
 //! Limits, each with an error that names it: [`MAX_READING_BYTES`], [`MAX_SENSOR_ID_BYTES`], [`MAX_LABEL_BYTES`],
-//! [`MAX_UNKNOWN_FIELDS`], and timestamps from 1970 to [`MAX_AHEAD`] after arrival.
+//! [`MAX_UNKNOWN_FIELDS`], and timestamps from 1970 to [`MAX_AHEAD`](crate::timestamp::MAX_AHEAD) after arrival.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::is_path_step;
 use crate::severity::AlertLevel;
 use crate::timestamp::{Timestamp, TimestampError};
 
@@ -28,8 +28,6 @@ pub const MAX_SENSOR_ID_BYTES: usize = 256;
 pub const MAX_LABEL_BYTES: usize = 128;
 /// How many fields beyond the documented ones a reading may carry.
 pub const MAX_UNKNOWN_FIELDS: usize = 64;
-/// How far after its arrival a reading's timestamp may lie (clocks differ; beyond this it is a mistake).
-pub const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// What a reading without `sensor_type` counts as.
 pub const UNKNOWN_SENSOR_TYPE: &str = "unknown";
 
@@ -84,7 +82,7 @@ pub enum ReadingError {
     /// Not JSON, or a field of the wrong type, or a required field missing. The text says which and where.
     #[error("{0}")]
     Malformed(String),
-    /// `sensor_id` is empty, too long, or has control characters.
+    /// `sensor_id` is empty, too long, has control characters, or is `.` or `..`.
     #[error("`sensor_id` {0}")]
     SensorId(&'static str),
     /// A label is too long or has control characters.
@@ -108,7 +106,7 @@ pub enum ReadingError {
     /// `timestamp` is no RFC 3339 text.
     #[error("`timestamp`: {0}")]
     Timestamp(#[from] TimestampError),
-    /// `timestamp` is before 1970 or more than [`MAX_AHEAD`] after arrival.
+    /// `timestamp` is before 1970 or more than [`MAX_AHEAD`](crate::timestamp::MAX_AHEAD) after arrival.
     #[error(
         "`timestamp` {timestamp} is {problem}; readings from 1970 to 24 hours after arrival are accepted"
     )]
@@ -223,6 +221,11 @@ impl<'a> RawReading<'a> {
         if has_control_characters(&sensor_id) {
             return Err(ReadingError::SensorId("must not contain control characters"));
         }
+        if is_path_step(&sensor_id) {
+            return Err(ReadingError::SensorId(
+                "must not be `.` or `..`: no address can have that for a name",
+            ));
+        }
         let value = self.value.ok_or_else(|| missing("value"))?;
         if !value.is_finite() {
             return Err(ReadingError::ValueNotFinite);
@@ -252,7 +255,7 @@ impl<'a> RawReading<'a> {
         if timestamp < Timestamp::EPOCH {
             return Err(ReadingError::AbsurdTimestamp { timestamp, problem: "before 1970" });
         }
-        if timestamp > arrival.saturating_add(MAX_AHEAD) {
+        if timestamp.is_too_far_after(arrival) {
             return Err(ReadingError::AbsurdTimestamp { timestamp, problem: "too far in the future" });
         }
         Ok(Reading {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::envelope::{Event, EventType};
+use crate::is_path_step;
 use crate::timestamp::Timestamp;
 
 mod check;
@@ -233,6 +234,9 @@ fn service_name(source: &str) -> Result<(), String> {
     }
     if source.trim().is_empty() {
         return Err("source is blank: nobody could tell which service that is".to_owned());
+    }
+    if is_path_step(source) {
+        return Err(format!("source is `{source}`: no address can have that for a name"));
     }
     Ok(())
 }

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// How far after its arrival the time of a reading or an event may lie: clocks differ; beyond this it is a mistake, and would head
+/// every list of the newest until then.
+pub const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
 /// An instant in UTC with microsecond resolution.
 ///
 /// Parsing accepts any RFC 3339 text with an offset; digits past the sixth are cut off. Printing always gives UTC with
@@ -89,6 +93,11 @@ impl Timestamp {
     pub fn saturating_sub(self, by: Duration) -> Self {
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(by).max(MIN_MICROS))
+    }
+
+    /// Whether this is more than [`MAX_AHEAD`] after `arrival`.
+    pub fn is_too_far_after(self, arrival: Timestamp) -> bool {
+        self > arrival.saturating_add(MAX_AHEAD)
     }
 
     /// How long after `earlier` this instant is; zero if it is not after.

@@ -21,7 +21,7 @@ fn instant() -> impl Strategy<Value = Timestamp> {
 
 /// Text as labels and attributes may have: not empty, no control characters.
 fn text() -> impl Strategy<Value = String> {
-    "[^\\p{Cc}]{1,12}"
+    "[^\\p{Cc}]{1,12}".prop_filter("nothing can be called so", |text| !matches!(text.as_str(), "." | ".."))
 }
 
 fn finite() -> impl Strategy<Value = f64> {
@@ -188,7 +188,7 @@ proptest! {
     #[test]
     fn events_parse_back(event in event()) {
         let json = event.to_json();
-        let parsed = Event::parse(&json, Timestamp::EPOCH);
+        let parsed = Event::parse_kept(&json);
         prop_assert_eq!(parsed.map_err(|e| TestCaseError::fail(e.to_string()))?, event);
     }
 
@@ -199,7 +199,7 @@ proptest! {
     ) {
         let metric = Metric { name, value, unit, tags };
         let event = Event::new(Uuid::nil(), at, EventType::METRIC_COLLECTED, service, &metric);
-        let parsed = Event::parse(&event.to_json(), Timestamp::EPOCH).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let parsed = Event::parse_kept(&event.to_json()).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(ServiceFact::of(&parsed), Some(Ok(ServiceFact::Metric(metric))));
     }
 

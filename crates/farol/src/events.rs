@@ -175,7 +175,7 @@ fn print(event: &RawValue, as_json: bool) -> io::Result<()> {
 
 /// Time, type, source and data, in one line.
 fn as_text(event: &RawValue) -> String {
-    let read = Event::parse(event.get().as_bytes(), farol_event::Timestamp::EPOCH);
+    let read = Event::parse_kept(event.get().as_bytes());
     let Ok(event) = read else { return harmless(event.get()) };
     let data = serde_json::to_string(&event.data).unwrap_or_default();
     let summary = event.data.get("alert").and_then(|alert| alert.get("summary"));

@@ -156,8 +156,8 @@ pub(crate) enum ReadingBody {
 )]
 #[expect(dead_code, reason = "only its schema is used; readings are parsed where they lie")]
 pub(crate) struct NewReading {
-    /// Who measures. At most 256 bytes, no control characters.
-    #[schema(min_length = 1, max_length = 256, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
+    /// Who measures. At most 256 bytes, no control characters, not `.` or `..`.
+    #[schema(min_length = 1, max_length = 256, pattern = "^(?!\\.{1,2}$)[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     sensor_id: String,
     /// The measured value; a finite number.
     value: f64,
@@ -232,10 +232,10 @@ pub(crate) struct NewEvent {
         pattern = "^(?!(consumidor_(entrou|saiu|pulsou)|produtor_pulsou|particoes_reatribuidas|regra_alterada|notificacao_enviada|alerta_reconhecido|silencio_(criado|expirado))$)[^\\x00-\\x1f\\x7f-\\x9f]+$"
     )]
     event_type: String,
-    /// The service, sensor or component that it is about.
+    /// The service, sensor or component that it is about. Of what tells of a service at most 256 bytes, and not `.` or `..`.
     #[schema(min_length = 1, max_length = 1024, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     source: String,
-    /// When it happened; the arrival time if absent.
+    /// When it happened, to 24 hours after arrival; the arrival time if absent.
     #[schema(value_type = Option<String>, format = DateTime)]
     time: Option<String>,
     /// Version of the shape of `data`.

@@ -302,7 +302,7 @@ fn event_reason(error: &EventError) -> &'static str {
         EventError::Malformed(_) => "not an event",
         EventError::Missing(_) => "the event lacks an attribute",
         EventError::Attribute { .. } => "the event has a bad attribute",
-        EventError::Time(_) => "the event has a bad time",
+        EventError::Time(_) | EventError::TimeAhead(_) => "the event has a bad time",
     }
 }
 

@@ -92,9 +92,9 @@ pub(crate) fn version(view: ViewName) -> i64 {
         ViewName::Readings => 1,
         ViewName::Sensors => 1,
         ViewName::Alerts => 2,
-        ViewName::Events => 1,
+        ViewName::Events => 2,
         ViewName::Pipeline => 3,
-        ViewName::Services => 4,
+        ViewName::Services => 5,
         ViewName::Silences => 2,
     }
 }

@@ -66,6 +66,7 @@ fn each_mistake_is_named() {
     );
     assert!(error(r#"{"sensor_id":"a","value":1,"timestamp":"2999-01-01T00:00:00Z"}"#).contains("future"));
     assert!(error("{\"sensor_id\":\"a\\u0007\",\"value\":1}").contains("control characters"));
+    assert!(error(r#"{"sensor_id":"..","value":1}"#).contains("must not be `.` or `..`"));
     let long = format!(r#"{{"sensor_id":"{}","value":1}}"#, "x".repeat(300));
     assert!(error(&long).contains("256"));
     let huge = format!(r#"{{"sensor_id":"a","value":1,"note":"{}"}}"#, "x".repeat(MAX_READING_BYTES));

@@ -71,6 +71,27 @@ fn a_blank_source_names_no_service() {
 }
 
 #[test]
+fn a_source_that_no_address_can_have_for_a_name_is_refused() {
+    let heartbeat = |source: &str| {
+        let data = json!({});
+        ServiceFact::of(&Event::new(
+            Uuid::nil(),
+            Timestamp::EPOCH,
+            EventType::SERVICE_HEARTBEAT,
+            source,
+            &data,
+        ))
+    };
+    for refused in [".", ".."] {
+        let error = heartbeat(refused).unwrap().unwrap_err();
+        assert!(error.to_string().contains("no address can have"), "{error}");
+    }
+    for taken in ["...", ".a", "a/..", "../a", "a b?c#d%2e é"] {
+        assert_eq!(heartbeat(taken), Some(Ok(ServiceFact::Heartbeat)), "{taken}");
+    }
+}
+
+#[test]
 fn farols_account_of_itself_and_user_defined_events_tell_of_no_service() {
     for event_type in [
         EventType::CONSUMER_HEARTBEAT,

@@ -127,6 +127,44 @@ async fn topics_are_made_shown_filled_read_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_claims_to_be_of_the_future_heads_no_list_however_it_came() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let event = |id: &str, time: &str| {
+        let data = r#"{"nome":"cpu_percent","valor":1}"#;
+        format!(
+            r#"{{"specversion":"1.0","id":"{id}","type":"metrica_coletada","source":"shop","time":"{time}","data":{data}}}"#
+        )
+    };
+    let events = [event("old", "2001-01-01T00:00:00Z"), event("future", "2099-01-01T00:00:00Z")].join("\n");
+    produce(folder.path(), &server, &["system-events", "--key", "shop"], &events);
+    let reading = |time: &str| format!(r#"{{"sensor_id":"temp-1","value":20,"timestamp":"{time}"}}"#);
+    let readings = [reading("2001-01-01T00:00:00Z"), reading("2099-01-01T00:00:00Z")].join("\n");
+    produce(folder.path(), &server, &["sensor-data", "--key", "temp-1"], &readings);
+    server.caught_up().await;
+    let listed = server.get("/api/events?source=shop").await;
+    assert_eq!(listed["events"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["events"][0]["id"], "old", "what is old may come late");
+    let stored = server.get("/api/readings?sensor_id=temp-1").await;
+    assert_eq!(stored["readings"].as_array().unwrap().len(), 1, "{stored}");
+    // It is counted, and whoever looks finds the reason with what was sent.
+    let metrics = server.text("/metrics").await;
+    let skipped = "reason=\"the event has a bad time\"} 1";
+    assert!(
+        metrics.lines().any(|line| line.contains("view=\"events\"") && line.ends_with(skipped)),
+        "{metrics}"
+    );
+    let letters = eventually(Duration::from_secs(30), "both are dead letters", async || {
+        let letters = server.get("/api/dead-letters").await;
+        (letters["total"] == 2).then_some(letters)
+    })
+    .await;
+    for letter in letters["dead_letters"].as_array().unwrap() {
+        assert!(letter["reason"].as_str().unwrap().contains("too far in the future"), "{letter}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_follows_until_it_is_told_to_stop_or_its_reader_goes() {
     let folder = folder();
     let server = Farol::start(folder.path(), &[]).await;

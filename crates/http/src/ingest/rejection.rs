@@ -87,7 +87,7 @@ impl From<&EventError> for Reason {
             EventError::TooLong { .. } => Reason::TooLong,
             EventError::Malformed(_) | EventError::Missing(_) => Reason::Malformed,
             EventError::Attribute { .. } => Reason::InvalidField,
-            EventError::Time(_) => Reason::Timestamp,
+            EventError::Time(_) | EventError::TimeAhead(_) => Reason::Timestamp,
         }
     }
 }

@@ -267,10 +267,23 @@ async fn bad_events_are_refused_with_their_reason() {
             r#"{"specversion":"1.0","id":"1","type":"consumidor_entrou","source":"s"}"#,
             "Farol itself",
         ),
+        (
+            "application/json",
+            r#"{"specversion":"1.0","id":"1","type":"t","source":"s","time":"2099-01-01T00:00:00Z"}"#,
+            "too far in the future; events to 24 hours after arrival",
+        ),
+        (
+            "application/json",
+            r#"{"specversion":"1.0","id":"1","type":"servico_pulsou","source":".."}"#,
+            "source is `..`",
+        ),
     ] {
         let detail = farol.post("/api/events", content_type, body).await.problem(400);
         assert!(detail.contains(reason), "{body}: {detail}");
     }
+    let metrics = farol.get("/metrics").await;
+    let late = "farol_http_events_rejected_total{reason=\"timestamp\"} 2\n";
+    assert!(metrics.text().contains(late), "one is no time, one of the future: {}", metrics.text());
     farol.post("/api/events", "text/xml", "<a/>").await.problem(415);
     for (header, body, reason) in [
         (("ce-time", "yesterday"), "{}", "time"),

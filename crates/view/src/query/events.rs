@@ -1,6 +1,7 @@
 //! Events of topics `system-events` and `alerts` by time, source, type and correlation id.
 
 use farol_event::{Event, EventType, Timestamp};
+use rusqlite::Row;
 use rusqlite::types::Value;
 use serde::Serialize;
 use uuid::Uuid;
@@ -80,9 +81,7 @@ impl Queries<'_> {
         );
         let mut rows = self
             .rows(&sql, conditions.values_and([sql_limit(limit + 1)]), |row| {
-                let body: String = row.get(0)?;
-                let event =
-                    Event::parse(body.as_bytes(), Timestamp::EPOCH).map_err(|error| unreadable(0, error))?;
+                let event = event_of_row(row)?;
                 let key = [
                     Value::Integer(row.get(1)?),
                     Value::Text(row.get(2)?),
@@ -97,6 +96,12 @@ impl Queries<'_> {
         let next_cursor = rows.last().filter(|_| more).map(|(_, key)| cursor::encode(CURSOR, key));
         Ok(EventPage { events: rows.into_iter().map(|(event, _)| event).collect(), next_cursor })
     }
+}
+
+/// The event in the first column.
+fn event_of_row(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let body = row.get_ref(0)?.as_str()?;
+    Event::parse_kept(body.as_bytes()).map_err(|error| unreadable(0, error))
 }
 
 /// What the cursors of the list of events are called.
