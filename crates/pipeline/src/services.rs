@@ -153,18 +153,19 @@ impl Follower {
         if let Err(error) = self.settle_settings(configured, &replay, events).await {
             tracing::warn!(%error, "what the settings changed among the watched services was not recorded");
         }
-        for service in configured {
-            let (id, definition) = (service.name.clone(), Arc::new(service.definition.clone()));
-            self.apply(Command::Define { id, definition, origin: Origin::Settings }).await;
-        }
-        for command in replay.commands() {
-            // The settings' word counts, also about what came through the API before.
-            let taken_over = matches!(command, Command::Define { .. })
-                && configured.iter().any(|service| service.name == *command.service());
-            if !taken_over {
-                self.apply(command).await;
-            }
-        }
+        let defined = configured.iter().map(|service| Command::Define {
+            id: service.name.clone(),
+            definition: Arc::new(service.definition.clone()),
+            origin: Origin::Settings,
+        });
+        // The settings' word counts, also about what came through the API before.
+        let taken_over = |command: &Command| {
+            matches!(command, Command::Define { .. })
+                && configured.iter().any(|service| service.name == *command.service())
+        };
+        let kept = replay.commands().into_iter().filter(|command| !taken_over(command));
+        // When the watch has ended, Farol stops.
+        let _ = self.watch.apply_all(defined.chain(kept).collect()).await;
         self.catalogue.applied(next - 1);
         Ok(next)
     }

@@ -133,6 +133,14 @@ impl Check {
             matches!(definition.target, Target::Heartbeat).then(|| now.saturating_add(definition.interval));
         Self { definition, machine: Machine::new(CheckState::Unknown, now), failure: None, expires }
     }
+
+    /// The same question under another definition: what is known of it stays known.
+    fn go_on_as(self, definition: &CheckDefinition, now: Timestamp) -> Self {
+        if self.definition == *definition {
+            return self;
+        }
+        Self { machine: self.machine, failure: self.failure, ..Self::new(definition.clone(), now) }
+    }
 }
 
 impl Service {
@@ -171,7 +179,8 @@ impl Service {
         self.checks.get(name).map(|check| check.machine.state())
     }
 
-    /// Another definition. Checks that stay as they are keep what they know; of others it is told that nothing is known any more.
+    /// Another definition. Checks that ask the same as before keep what they know, however often and with whatever thresholds they
+    /// ask now; of others it is told that nothing is known any more.
     pub fn redefine(
         &mut self,
         definition: Arc<ServiceDefinition>,
@@ -184,12 +193,12 @@ impl Service {
             .checks
             .iter()
             .map(|check| {
-                let kept = known.remove(&check.name).filter(|kept| {
-                    let same = kept.definition == *check;
-                    if !same {
-                        findings.extend(self.forgotten(kept, now));
+                let kept = known.remove(&check.name).and_then(|kept| {
+                    if kept.definition.target == check.target {
+                        return Some(kept.go_on_as(check, now));
                     }
-                    same
+                    findings.extend(self.forgotten(&kept, now));
+                    None
                 });
                 (check.name.clone(), kept.unwrap_or_else(|| Check::new(check.clone(), now)))
             })
@@ -240,14 +249,16 @@ impl Service {
         self.judge(check, answer.outcome.as_ref().err(), now, findings);
     }
 
-    /// The service says that it lives. `at` is when it said so. Whether it has a check that listens.
+    /// The service says that it lives. `at` is when it said so. Whether it has a check to which that still says something.
     pub fn beat(&mut self, at: Timestamp, now: Timestamp, findings: &mut Vec<Finding>) -> bool {
         let mut listening = Vec::new();
         for (name, check) in &mut self.checks {
             if let Some(expires) = &mut check.expires {
-                // One that comes late, out of a log that is read again, must not end the present time to live.
-                *expires = (*expires).max(at.saturating_add(check.definition.interval));
-                if *expires > now {
+                // One that comes late, out of a log that is read again, must not end the present time to live, and is no sign of
+                // life any more when its own is up: an outage that a restart found goes on.
+                let lasts_until = at.saturating_add(check.definition.interval);
+                *expires = (*expires).max(lasts_until);
+                if lasts_until > now {
                     listening.push(name.clone());
                 }
             }

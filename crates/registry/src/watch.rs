@@ -11,8 +11,8 @@
 //! [`MAX_CALLS`] questions at a time. Whoever receives the findings holds everything up when he is slow: nothing is told out of
 //! order, nothing is dropped.
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -65,8 +65,11 @@ pub struct WatchDeps {
 /// A running watch.
 #[derive(Clone)]
 pub struct Watch {
-    commands: mpsc::Sender<(Command, oneshot::Sender<bool>)>,
+    commands: mpsc::Sender<Commands>,
 }
+
+/// Commands that are carried out together, and who is told how many of them did something.
+type Commands = (Vec<Command>, oneshot::Sender<usize>);
 
 /// The watch has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,8 +108,17 @@ impl Watch {
     /// # Errors
     /// When the watch has ended.
     pub async fn apply(&self, command: Command) -> Result<bool, Ended> {
+        self.apply_all(vec![command]).await.map(|did| did > 0)
+    }
+
+    /// Carries several out, in order and before any check asks because of them: so an outage that a restart found is known before
+    /// the first answer. How many of them did something.
+    ///
+    /// # Errors
+    /// When the watch has ended.
+    pub async fn apply_all(&self, commands: Vec<Command>) -> Result<usize, Ended> {
         let (done, carried_out) = oneshot::channel();
-        self.commands.send((command, done)).await.map_err(|_| Ended)?;
+        self.commands.send((commands, done)).await.map_err(|_| Ended)?;
         carried_out.await.map_err(|_| Ended)
     }
 }
@@ -155,11 +167,7 @@ impl Drop for Registered {
 }
 
 impl Watcher {
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<(Command, oneshot::Sender<bool>)>,
-        mut answers: mpsc::Receiver<Answered>,
-    ) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Commands>, mut answers: mpsc::Receiver<Answered>) {
         let stop = self.stop.clone();
         loop {
             let mut findings = Vec::new();
@@ -168,7 +176,7 @@ impl Watcher {
             tokio::select! {
                 () = stop.cancelled() => return,
                 command = commands.recv() => match command {
-                    Some((command, done)) => carried_out = Some((self.apply(command, &mut findings), done)),
+                    Some((commands, done)) => carried_out = Some((self.apply(commands, &mut findings), done)),
                     None => return,
                 },
                 Some(answered) = answers.recv() => self.take(&answered, &mut findings),
@@ -194,11 +202,18 @@ impl Watcher {
         self.book.next_deadline().map_or(LONGEST_SLEEP, |deadline| deadline.since(now)).min(LONGEST_SLEEP)
     }
 
-    fn apply(&mut self, command: Command, findings: &mut Vec<Finding>) -> bool {
-        let id = command.service().clone();
-        let did = self.book.apply(command, (self.deps.clock)(), findings);
-        self.show(&id);
-        self.ask(&id);
+    /// How many of the commands did something.
+    fn apply(&mut self, commands: Vec<Command>, findings: &mut Vec<Finding>) -> usize {
+        let now = (self.deps.clock)();
+        let touched: BTreeSet<ServiceId> = commands.iter().map(|command| command.service().clone()).collect();
+        let mut did = 0;
+        for command in commands {
+            did += usize::from(self.book.apply(command, now, findings));
+        }
+        for id in &touched {
+            self.show(id);
+            self.ask(id);
+        }
         did
     }
 

@@ -150,7 +150,7 @@ async fn an_outage_is_told_once_and_the_catalogue_shows_what_is_watched() {
 
     assert!(watching.apply(Command::Remove { id: id("shop") }).await);
     assert!(!watching.apply(Command::Remove { id: id("shop") }).await, "it is gone");
-    assert_eq!(watching.catalogue.get(&id("shop")), None);
+    assert!(watching.catalogue.get(&id("shop")).is_none());
     assert!(watching.found().iter().any(|f| matches!(f.kind, FindingKind::Recovered { .. })));
     let asked = watching.asked.lock()[&4].len();
     tokio::time::sleep(seconds(30)).await;
@@ -172,6 +172,21 @@ async fn another_definition_is_asked_instead_and_the_same_one_goes_on() {
     let after = watching.asked.lock().clone();
     assert_eq!(after[&1].len(), asked.len());
     assert!(after[&3].len() >= 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outages_of_before_a_restart_are_known_before_the_first_answer() {
+    let mut watching = start();
+    let check = r#"{"tcp":"a:3","interval":"100ms","down_after":1}"#;
+    let names: Vec<String> = (0..100).map(|number| format!("service-{number}")).collect();
+    let defined = names.iter().map(|name| define(name, check));
+    let outage = farol_registry::Outage { since: Timestamp::EPOCH, check: "tcp".parse().unwrap() };
+    let restored = names.iter().map(|name| Command::Restore { id: id(name), outage: outage.clone() });
+    let commands: Vec<Command> = defined.chain(restored).collect();
+    assert_eq!(watching.watch.apply_all(commands).await.unwrap(), 200);
+    tokio::time::sleep(seconds(5)).await;
+    assert!(watching.asked.lock()[&3].len() >= 100);
+    assert_eq!(watching.found(), [], "they are still out, and that was told");
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,47 @@ async fn registrations_and_outages_survive_a_restart_and_nothing_is_told_twice()
 }
 
 #[tokio::test]
+async fn an_outage_goes_on_over_a_restart_whose_settings_ask_more_or_less_often() {
+    let folder = folder();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = |interval: &str, ttl: &str| {
+        let asked =
+            format!("name = \"asked\"\nchecks = [{{ tcp = \"{free}\", interval = \"{interval}\" }}]\n");
+        let silent = format!("name = \"silent\"\nchecks = [{{ ttl = \"{ttl}\" }}]\n");
+        write(folder.path(), "farol.toml", &format!("[[services]]\n{asked}[[services]]\n{silent}"));
+    };
+    settings("100ms", "1s");
+    let first = Farol::start(folder.path(), &[]).await;
+    assert_eq!(first.post("/api/services/silent/heartbeat", &Value::Null).await.status, 200);
+    until(&first, "asked", "sistema_indisponivel", |_| true).await;
+    // It may have been out before it was heard; what counts is that it falls silent after that.
+    let heard = until(&first, "silent", "verificacao_alterada", |event| event["data"]["to"] == "up").await;
+    until(&first, "silent", "sistema_indisponivel", |event| event["time"].as_str() > heard["time"].as_str())
+        .await;
+    first.kill();
+
+    settings("200ms", "900ms");
+    let now = || farol_event::Timestamp::from_system_time(std::time::SystemTime::now()).to_string();
+    let killed = now();
+    let again = Farol::start(folder.path(), &[]).await;
+    let ready = now();
+    let listener = TcpListener::bind(free).unwrap();
+    assert_eq!(again.post("/api/services/silent/heartbeat", &Value::Null).await.status, 200);
+    for service in ["asked", "silent"] {
+        let since = |event: &Value| event["time"].as_str() > Some(killed.as_str());
+        let recovered = until(&again, service, "sistema_recuperado", since).await;
+        assert!(
+            recovered["time"].as_str() > Some(ready.as_str()),
+            "{service} was said to be back: {recovered}"
+        );
+        let mut told = events(&again, service, "sistema_indisponivel").await;
+        told.retain(|event| since(event) && event["time"].as_str() < recovered["time"].as_str());
+        assert_eq!(told, [] as [Value; 0], "{service}: it was told before");
+    }
+    drop(listener);
+}
+
+#[tokio::test]
 async fn the_demonstration_shows_all_five_and_leaves_nothing_behind() {
     let folder = folder();
     let temporary = folder.path().join("tmp");

@@ -177,6 +177,41 @@ fn an_outage_that_was_told_before_a_restart_is_ended_after_it_and_not_told_again
 }
 
 #[test]
+fn an_outage_for_want_of_heartbeats_goes_on_after_a_restart_that_finds_the_last_one() {
+    let mut shop = Played::new(r#"{"ttl":"3s"}"#);
+    shop.now = 60_000;
+    shop.service =
+        Service::new("shop".parse().unwrap(), shop.service.definition().clone(), Origin::Api, at(60_000));
+    let outage = Outage { since: at(5000), check: "ttl".parse().unwrap() };
+    assert_eq!(shop.step(|service, now, findings| service.restore_outage(outage, now, findings)), [""; 0]);
+    assert_eq!(shop.step(|service, now, findings| assert!(!service.beat(at(1000), now, findings))), [""; 0]);
+    shop.now = 70_000;
+    assert_eq!(shop.step(Service::tick), [""; 0], "it was told before the restart");
+    assert_eq!(
+        shop.step(|service, now, findings| assert!(service.beat(now, now, findings))),
+        ["ttl=up", "recovered"]
+    );
+}
+
+#[test]
+fn a_check_that_asks_the_same_more_or_less_often_keeps_what_it_knows() {
+    let mut shop = Played::new(r#"{"name":"a","tcp":"x:1","down_after":1},{"name":"t","ttl":"3s"}"#);
+    assert_eq!(shop.result("a", false), ["a=down", "unavailable"]);
+    assert_eq!(shop.step(|service, now, findings| assert!(service.beat(now, now, findings))), ["t=up"]);
+    let other =
+        r#"{"checks":[{"name":"a","tcp":"x:1","interval":"1s","up_after":1},{"name":"t","ttl":"5s"}]}"#;
+    let other = Arc::new(serde_json::from_str(other).unwrap());
+    let told = shop.step(|service, now, findings| service.redefine(other, Origin::Api, now, findings));
+    assert_eq!(told, [""; 0]);
+    assert_eq!(
+        shop.service.next_deadline(),
+        Some(at(shop.now + 5000)),
+        "heartbeats have the new time to come"
+    );
+    assert_eq!(shop.result("a", true), ["a=up", "recovered"], "by the new threshold");
+}
+
+#[test]
 fn removing_a_service_or_its_last_check_ends_its_outage() {
     let mut shop = Played::new(TWO);
     shop.result("b", false);
