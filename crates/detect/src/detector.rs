@@ -458,7 +458,8 @@ impl PartitionState {
     }
 
     /// Takes back the state of one series, in place of what is known of it. `now` is from when on rules that the saved
-    /// state doesn't know count absence. When all are restored, call [`PartitionState::settle`].
+    /// state doesn't know count absence. When all are restored, call [`PartitionState::settle`]. What was saved is taken back
+    /// also beyond [`MAX_SERIES_PER_SERVICE`]: its alerts would never end otherwise.
     ///
     /// # Errors
     /// The bytes are of an unknown version, damaged, of another partition, or there are [`MAX_SERIES`] series already.
@@ -478,9 +479,11 @@ impl PartitionState {
                 slot
             }
             None => {
-                let sensor_id = series.id.to_string();
+                if self.partition_is_full(is_availability_of(&series)) {
+                    let sensor_id = series.id.to_string();
+                    return Err(crate::RestoreError::SeriesLimit { sensor_id });
+                }
                 self.insert(series)
-                    .map_err(|SeriesLimit { .. }| crate::RestoreError::SeriesLimit { sensor_id })?
             }
         };
         let Some(series) = series_at(&mut self.series, slot) else { return Ok(()) };
@@ -525,7 +528,7 @@ impl PartitionState {
         self.per_service.clear();
         for series in kept {
             let dirty = series.dirty;
-            let Ok(slot) = self.insert(Series { armed: None, ..series }) else { continue };
+            let slot = self.insert(Series { armed: None, ..series });
             if dirty {
                 self.dirty.push_back(slot);
             }
@@ -600,35 +603,39 @@ impl PartitionState {
         };
         let selects = |_, rule: &Rule, series: &Series| rule.selects(&series.labels.of(&series.id));
         series.rematch(&self.rules, &mut self.shared, InForce { since: arrival }, |_| None, selects);
-        let slot = self.insert(series)?;
+        let slot = self.insert(series);
         Ok((slot, self.series.len() - 1))
     }
 
     /// Whether there is room for another series.
     fn room(&mut self, labels: &SeriesLabels<'_>) -> Result<(), SeriesLimit> {
-        let others = self.series.len().saturating_sub(self.availabilities);
-        let partition = |count: usize| (count >= MAX_SERIES).then_some((None, MAX_SERIES));
         let full = match labels.service {
-            Some(service) if is_availability(service) => partition(self.availabilities),
-            Some(service) => partition(others).or_else(|| {
+            Some(service) if is_availability(service) => self.partition_is_full(true).then_some(None),
+            _ if self.partition_is_full(false) => Some(None),
+            Some(service) => {
                 let has = self.per_service.get(service.service.as_str()).copied().unwrap_or(0);
-                (has >= MAX_SERIES_PER_SERVICE).then_some((Some(&service.service), MAX_SERIES_PER_SERVICE))
-            }),
-            None => partition(others),
+                (has >= MAX_SERIES_PER_SERVICE).then_some(Some(&service.service))
+            }
+            None => None,
         };
-        let Some((service, most)) = full else { return Ok(()) };
+        let Some(service) = full else { return Ok(()) };
         self.counters.over_limit += 1;
-        let whose = match service {
-            Some(service) => format!("service `{service}`"),
-            None => format!("partition {}", self.place.partition),
+        let (whose, most) = match service {
+            Some(service) => (format!("service `{service}`"), MAX_SERIES_PER_SERVICE),
+            None => (format!("partition {}", self.place.partition), MAX_SERIES),
         };
         Err(SeriesLimit { whose, most, sensor_id: labels.sensor_id.to_owned() })
     }
 
-    /// Puts a series that isn't there yet.
-    fn insert(&mut self, series: Series) -> Result<u32, SeriesLimit> {
+    /// Whether the partition has as many series as it may: of those that tell if a service is available, or of all others.
+    fn partition_is_full(&self, of_availability: bool) -> bool {
+        let others = self.series.len().saturating_sub(self.availabilities);
+        (if of_availability { self.availabilities } else { others }) >= MAX_SERIES
+    }
+
+    /// Puts a series that isn't there yet, whether or not there is room.
+    fn insert(&mut self, series: Series) -> u32 {
         let labels = series.labels.of(&series.id);
-        self.room(&labels)?;
         match labels.service {
             Some(service) if is_availability(service) => self.availabilities += 1,
             Some(service) => match self.per_service.get_mut(service.service.as_str()) {
@@ -644,13 +651,17 @@ impl PartitionState {
         let rehash =
             |slot: &u32| slot_index(*slot).and_then(|at| all.get(at)).map_or(0, |s| hasher.hash_one(&*s.id));
         self.index.insert_unique(hash, slot, rehash);
-        Ok(slot)
+        slot
     }
 }
 
 /// Whether the series tells if the service is available, and nothing else.
 fn is_availability(service: &ServiceLabels) -> bool {
     service.metric == AVAILABLE && service.tags.is_empty()
+}
+
+fn is_availability_of(series: &Series) -> bool {
+    series.labels.of(&series.id).service.is_some_and(is_availability)
 }
 
 fn slot_index(slot: u32) -> Option<usize> {

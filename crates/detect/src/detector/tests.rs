@@ -462,3 +462,38 @@ fn a_service_with_too_many_metrics_takes_room_from_nobody_and_its_outages_are_st
     state.forget(&BTreeSet::from(["calls{service=\"talker\",request=\"3\"}".to_owned()]));
     tell(&mut state, collected, "talker", metric(MAX_SERIES_PER_SERVICE)).unwrap();
 }
+
+#[test]
+fn what_was_saved_of_a_service_beyond_its_bound_is_taken_back_and_its_alerts_end() {
+    let text = "[[rule]]\nname = \"many\"\nselect = '{metric=\"calls\"}'\nabove = 5\n";
+    let fresh = || PartitionState::new("system-events".into(), 0, rules(text));
+    let tell = |state: &mut PartitionState, request: usize, value: u32, offset: i64| {
+        let data = serde_json::json!({"nome": "calls", "valor": value, "tags": {"request": request}});
+        let collected = farol_event::EventType::METRIC_COLLECTED;
+        let event = farol_event::Event::new(uuid::Uuid::nil(), at(offset), collected, "talker", &data);
+        let crate::ServiceNews::Sample(sample) = crate::ServiceNews::of(&event).unwrap().unwrap() else {
+            panic!("{event:?} is no sample")
+        };
+        state.apply(&sample.measurement(), offset, at(offset))
+    };
+    // As if saved when the bound was a higher one.
+    let mut saved = Vec::new();
+    let mut many = fresh();
+    for request in 0..MAX_SERIES_PER_SERVICE {
+        tell(&mut many, request, 1, 1).unwrap();
+    }
+    saved.extend(many.take_dirty(usize::MAX));
+    let mut firing = fresh();
+    assert_eq!(told(&tell(&mut firing, MAX_SERIES_PER_SERVICE, 9, 1).unwrap()), ["fired@1"]);
+    saved.extend(firing.take_dirty(usize::MAX));
+
+    let mut state = fresh();
+    for series in &saved {
+        state.restore(&series.bytes, at(2)).unwrap();
+    }
+    assert_eq!(state.series_count(), MAX_SERIES_PER_SERVICE + 1);
+    state.forget(&BTreeSet::from(["calls{service=\"talker\",request=\"3\"}".to_owned()]));
+    assert_eq!(state.series_count(), MAX_SERIES_PER_SERVICE, "nothing else is forgotten with it");
+    assert_eq!(told(&tell(&mut state, MAX_SERIES_PER_SERVICE, 1, 3).unwrap()), ["resolved@3"]);
+    assert!(tell(&mut state, MAX_SERIES_PER_SERVICE + 1, 1, 4).is_err(), "new ones still find no room");
+}
