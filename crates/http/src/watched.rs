@@ -8,6 +8,11 @@
 //! only ([`farol_registry::Reach`]), whatever a name or a redirect says, and nothing of what was answered is shown but the status;
 //! the operator can open that (`checks.api_targets`), and defines further services in the settings file.
 
+#![expect(
+    unused_qualifications,
+    reason = "the macro of utoipa writes a path out for each `params(WatchedPath)`"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +28,7 @@ use farol_event::{DurationText, Event, EventType, Timestamp};
 use farol_registry::record::{Content, KEPT, TOPIC};
 use farol_registry::{Maintenance, Origin, Record, Refusal, ServiceDefinition, ServiceId};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -47,6 +52,16 @@ pub struct Watched {
     pub definition: ServiceDefinition,
     /// Ties together what belongs to this command; see `GET /status/{correlation_id}`.
     pub correlation_id: Uuid,
+}
+
+/// Which service, for the API's description; it is parsed as a [`ServiceId`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used; whoever writes another name is told what a name is")]
+struct WatchedPath {
+    /// The service's name.
+    #[param(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    id: String,
 }
 
 /// Planned work.
@@ -79,7 +94,7 @@ pub struct MaintenanceRequest {
     put,
     path = "/api/services/{id}",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     request_body = ServiceDefinition,
     responses(
         (status = 200, description = "It is watched", body = Watched),
@@ -114,7 +129,7 @@ pub async fn put_service(
     delete,
     path = "/api/services/{id}",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     responses(
         (status = 200, description = "It is not watched any more", body = CommandAccepted),
         (status = 202, description = "Durable, not in force yet", body = CommandAccepted),
@@ -135,7 +150,7 @@ pub async fn delete_service(State(app): State<App>, Path(id): Path<String>) -> R
     post,
     path = "/api/services/{id}/heartbeat",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     responses(
         (status = 200, description = "Heard", body = CommandAccepted),
         (status = 202, description = "Durable, not heard yet", body = CommandAccepted),
@@ -157,7 +172,7 @@ pub async fn service_heartbeat(State(app): State<App>, Path(id): Path<String>) -
     post,
     path = "/api/services/{id}/maintenance",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     request_body = MaintenanceRequest,
     responses(
         (status = 200, description = "It is in maintenance", body = CommandAccepted),
@@ -207,7 +222,7 @@ pub async fn begin_maintenance(
     delete,
     path = "/api/services/{id}/maintenance",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     responses(
         (status = 200, description = "Its maintenance is over", body = CommandAccepted),
         (status = 202, description = "Durable, not in force yet", body = CommandAccepted),
@@ -235,7 +250,7 @@ pub async fn end_maintenance(State(app): State<App>, Path(id): Path<String>) -> 
     patch,
     path = "/api/services/{id}/simulation",
     tag = "services",
-    params(("id" = String, Path, description = "The service's name", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+    params(WatchedPath),
     request_body = SimulationChanged,
     responses(
         (status = 202, description = "Durable; the simulator is told", body = CommandAccepted),
@@ -283,9 +298,6 @@ async fn command(
     let correlation_id = Uuid::now_v7();
     let mut event = Event::new(Uuid::now_v7(), app.now(), event_type, id.as_str(), &data);
     event.correlationid = Some(correlation_id);
-    if !contents.is_empty() {
-        event.extensions.insert(KEPT.to_owned(), true.into());
-    }
     let carried_out = tokio::spawn(carry_out(app.clone(), id.clone(), contents, event));
     let in_force =
         carried_out.await.map_err(|error| Problem::internal("carrying the command out", &error))??;
@@ -305,6 +317,7 @@ async fn carry_out(
     if !records.is_empty() {
         last = app.producer().send(TOPIC, records).await?.last().map(|stored| stored.offset);
     }
+    event.extensions.extend(last.map(|offset| (KEPT.to_owned(), offset.into())));
     let in_force = match last {
         Some(offset) => {
             app.control().catalogue().wait_applied(offset, app.limits().acknowledge_timeout).await
@@ -337,5 +350,21 @@ impl From<Refusal> for Problem {
             | Refusal::NoHeartbeat(_) => Problem::conflict(detail),
             Refusal::Unknown(_) => Problem::not_found(detail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farol_registry::id::{MAX_SERVICE_ID_BYTES, NAME_PATTERN};
+    use utoipa::openapi::path::ParameterIn;
+
+    use super::*;
+
+    #[test]
+    fn the_description_says_of_names_what_the_registry_takes() {
+        let described = WatchedPath::into_params(|| Some(ParameterIn::Path));
+        let described = serde_json::to_value(described).unwrap();
+        assert_eq!(described[0]["schema"]["pattern"], NAME_PATTERN);
+        assert_eq!(described[0]["schema"]["maxLength"], MAX_SERVICE_ID_BYTES);
     }
 }

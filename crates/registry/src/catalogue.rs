@@ -197,6 +197,11 @@ impl Catalogue {
         self.applied.send_modify(|applied| *applied = position.max(*applied));
     }
 
+    /// Whether everything up to this position has been carried out.
+    pub fn has_applied(&self, position: i64) -> bool {
+        *self.applied.borrow() >= position
+    }
+
     /// Waits until everything up to this position has been carried out; whether that was in time.
     pub async fn wait_applied(&self, position: i64, limit: Duration) -> bool {
         let mut applied = self.applied.subscribe();
@@ -297,5 +302,6 @@ mod tests {
         catalogue.applied(4);
         catalogue.applied(2);
         assert!(catalogue.wait_applied(3, Duration::from_secs(1)).await);
+        assert!(catalogue.has_applied(4) && !catalogue.has_applied(5));
     }
 }

@@ -23,7 +23,7 @@ use crate::service::{Maintenance, Origin, Outage};
 /// The topic. Compacted, one partition.
 pub const TOPIC: &str = "services";
 
-/// The extension attribute of an event that tells what stands in a record already.
+/// The extension attribute of an event that tells what stands in a record already: the record's offset, if the API wrote it.
 pub const KEPT: &str = "kept";
 
 const VERSION: u32 = 1;

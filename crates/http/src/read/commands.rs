@@ -12,6 +12,8 @@ use bytes::Bytes;
 use farol_alert::AcknowledgeRefused;
 use farol_bus::ProducerRecord;
 use farol_event::{Alert, AlertId, AlertTransition, Event, EventType, Timestamp};
+use farol_registry::Catalogue;
+use farol_registry::record::KEPT;
 use farol_view::query::events::EventFilter;
 use farol_view::{Queries, ViewError, ViewName};
 use serde::{Deserialize, Serialize};
@@ -164,7 +166,10 @@ pub struct CommandStatus {
 /// Ask what became of a command.
 ///
 /// A command is known by its events: an acknowledgement by `alerta_reconhecido`, a transaction by `transacao_iniciada`,
-/// `transacao_completada` and `transacao_falhada`. One that has been appended a moment ago may not be known yet.
+/// `transacao_completada` and `transacao_falhada`, one about a watched service by what was told of it (`servico_registrado`,
+/// `servico_removido`, `servico_pulsou`, `servico_em_manutencao`, `servico_em_operacao`), and a change of a simulated service, which is
+/// completed when its simulator says so, by `simulacao_alterada` and `simulacao_aplicada`. One that has been appended a moment ago may
+/// not be known yet.
 #[utoipa::path(
     get,
     path = "/status/{correlation_id}",
@@ -176,6 +181,7 @@ pub async fn command_status(
     State(app): State<App>,
     Path(correlation_id): Path<Uuid>,
 ) -> Result<Response, Problem> {
+    let catalogue = app.control().catalogue();
     let found = read::ask_for(&app, move |queries| {
         let filter = EventFilter {
             correlation_id: Some(correlation_id),
@@ -186,7 +192,7 @@ pub async fn command_status(
         if events.is_empty() {
             return Ok(None);
         }
-        status_of(queries, correlation_id, &events).map(Some)
+        status_of(queries, &catalogue, correlation_id, &events).map(Some)
     });
     found.await?.ok_or_else(|| {
         Problem::not_found(format!("no command with correlation id {correlation_id} is known"))
@@ -196,6 +202,7 @@ pub async fn command_status(
 /// Reads a command's state off its events.
 fn status_of(
     queries: &Queries<'_>,
+    catalogue: &Catalogue,
     correlation_id: Uuid,
     events: &[Event],
 ) -> Result<CommandStatus, ViewError> {
@@ -226,5 +233,36 @@ fn status_of(
         let error = event.data.get("error").and_then(Value::as_str).unwrap_or("the transaction failed");
         return Ok(status(CommandState::Failed, Some(event.data.clone()), Some(error.to_owned())));
     }
-    Ok(status(CommandState::Pending, None, None))
+    Ok(match about_service(catalogue, events) {
+        Some((state, told)) => {
+            let told = serde_json::to_value(told).unwrap_or_default();
+            status(state, Some(Map::from_iter([("event".to_owned(), told)])), None)
+        }
+        None => status(CommandState::Pending, None, None),
+    })
 }
+
+/// Where a command about a watched service stands, and what was told of it last.
+fn about_service<'a>(catalogue: &Catalogue, events: &'a [Event]) -> Option<(CommandState, &'a Event)> {
+    let of = |types: &[EventType]| events.iter().find(|event| types.contains(&event.event_type));
+    if let Some(told) = of(&SERVICE_COMMANDS) {
+        // Told when it is durable; in force when the watch has come to its record.
+        let in_force = told
+            .extensions
+            .get(KEPT)
+            .and_then(Value::as_i64)
+            .is_none_or(|offset| catalogue.has_applied(offset));
+        return Some((if in_force { CommandState::Completed } else { CommandState::Pending }, told));
+    }
+    let applied = of(&[EventType::SIMULATION_APPLIED]).map(|told| (CommandState::Completed, told));
+    applied.or_else(|| of(&[EventType::SIMULATION_CHANGED]).map(|told| (CommandState::Pending, told)))
+}
+
+/// What is told of a watched service because of a command.
+const SERVICE_COMMANDS: [EventType; 5] = [
+    EventType::SERVICE_REGISTERED,
+    EventType::SERVICE_REMOVED,
+    EventType::SERVICE_HEARTBEAT,
+    EventType::MAINTENANCE_STARTED,
+    EventType::MAINTENANCE_ENDED,
+];

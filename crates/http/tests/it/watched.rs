@@ -84,6 +84,43 @@ async fn a_registered_service_is_checked_and_its_outage_is_told_once() {
 }
 
 #[tokio::test]
+async fn what_became_of_a_command_about_a_service_can_be_asked() {
+    let farol = Farol::start().await;
+    let completed = async |command: &Answer, event_type: &str| {
+        assert_eq!(command.status, 200, "{command:?}");
+        let id = command.json()["correlation_id"].as_str().unwrap().to_owned();
+        let status = farol.get_until(&format!("/status/{id}"), |json| json["status"] == "completed").await;
+        let told = &status["result"]["event"];
+        assert_eq!((&told["type"], &told["source"]), (&json!(event_type), &json!("job")), "{status}");
+        assert_eq!(told["correlationid"].as_str(), Some(id.as_str()));
+    };
+    let simulated = json!({"labels": {"simulated": "true"}, "checks": [{"ttl": "1m"}]});
+    completed(&put(&farol, "job", &simulated).await, "servico_registrado").await;
+    completed(&farol.post_json("/api/services/job/heartbeat", "").await, "servico_pulsou").await;
+    let work = farol.post_json("/api/services/job/maintenance", r#"{"by":"ana"}"#).await;
+    completed(&work, "servico_em_manutencao").await;
+    completed(&delete(&farol, "/api/services/job/maintenance").await, "servico_em_operacao").await;
+
+    // A change of a simulated service is done when its simulator says so.
+    let json_body = [("content-type", "application/json")];
+    let change =
+        farol.request(Method::PATCH, "/api/services/job/simulation", &json_body, r#"{"down":true}"#).await;
+    assert_eq!(change.status, 202, "{change:?}");
+    let id = change.json()["correlation_id"].as_str().unwrap().to_owned();
+    let status = farol.get_until(&format!("/status/{id}"), |json| json["status"].is_string()).await;
+    assert_eq!(
+        (&status["status"], &status["result"]["event"]["data"]),
+        (&json!("pending"), &json!({"down": true}))
+    );
+    let applied = json!({"specversion": "1.0", "id": "1", "type": "simulacao_aplicada", "source": "job", "correlationid": id,
+        "data": {"failure_rate": 0, "latency_ms": 1, "down": true}});
+    assert_eq!(farol.post_json("/api/events", applied.to_string()).await.status, 202);
+    let status = farol.get_until(&format!("/status/{id}"), |json| json["status"] == "completed").await;
+    assert_eq!(status["result"]["event"]["type"], "simulacao_aplicada");
+    completed(&delete(&farol, "/api/services/job").await, "servico_removido").await;
+}
+
+#[tokio::test]
 async fn heartbeats_are_heard_and_missed() {
     let farol = Farol::start().await;
     assert_eq!(put(&farol, "job", &json!({"checks": [{"ttl": "600ms"}]})).await.status, 200);
