@@ -1,7 +1,8 @@
 //! Prometheus metrics: what this crate counts itself, and what other parts give by [`MetricsSource`].
 //!
 //! The text is OpenMetrics 1.0. Label values come from fixed lists (routes as they are written in the router, methods,
-//! statuses, reasons), so that no client can grow the number of series.
+//! statuses, reasons) or from what is watched (`services`), so that no client can grow the number of series beyond a
+//! bound.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +22,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::ingest::body::BodyBudget;
 use crate::ingest::rejection::Reason;
 use crate::process;
+
+pub(crate) mod services;
 
 /// The media type of the text.
 pub(crate) const METRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -163,10 +166,15 @@ impl Metrics {
         );
     }
 
-    /// The text of a scrape.
-    pub(crate) fn text(&self) -> String {
+    /// The text of a scrape, with `services` at its end.
+    pub(crate) fn text(&self, services: Vec<Sample>) -> String {
         let mut text = String::with_capacity(16 * 1024);
-        match encode(&mut text, &self.registry) {
+        let mut at_the_end = Registry::default();
+        at_the_end.register_collector(Box::new(Given(services)));
+        let written = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &at_the_end))
+            .and_then(|()| encode_eof(&mut text));
+        match written {
             Ok(()) => text,
             Err(fmt::Error) => "# a metric could not be written\n# EOF\n".to_owned(),
         }
@@ -300,6 +308,16 @@ impl Collector for SourceCollector {
     }
 }
 
+/// Samples that were asked for before.
+#[derive(Debug)]
+struct Given(Vec<Sample>);
+
+impl Collector for Given {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        write(&self.0, &mut encoder)
+    }
+}
+
 /// Writes samples, one description for each run of the same name.
 fn write(samples: &[Sample], encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     for family in samples.chunk_by(|a, b| a.name == b.name) {
@@ -366,7 +384,7 @@ mod tests {
         metrics.request(&Method::POST, "/api/readings", StatusCode::ACCEPTED, Duration::from_millis(2));
         metrics.readings_accepted(5);
         metrics.readings_rejected(Reason::Timestamp, 2);
-        let text = metrics.text();
+        let text = metrics.text(Vec::new());
         for line in [
             "farol_http_requests_total{method=\"POST\",route=\"/api/readings\",status=\"202\"} 1",
             "farol_http_request_duration_seconds_count{route=\"/api/readings\"} 1",

@@ -10,13 +10,14 @@ use tokio::sync::watch;
 
 use crate::book::MAX_SERVICES;
 use crate::definition::ServiceDefinition;
-use crate::id::ServiceId;
+use crate::id::{CheckName, ServiceId};
+use crate::machine::Results;
 use crate::probe::Reach;
 use crate::service::{Maintenance, Origin};
 use crate::target::Target;
 
 /// A service as it is watched.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// How it is watched.
     pub definition: Arc<ServiceDefinition>,
@@ -26,6 +27,8 @@ pub struct Entry {
     pub maintenance: Option<Maintenance>,
     /// Whether it has a check that waits for heartbeats.
     pub listens: bool,
+    /// What its checks have counted.
+    pub results: BTreeMap<CheckName, Arc<Results>>,
 }
 
 /// Why something is not done.
@@ -248,7 +251,7 @@ mod tests {
     fn entry(origin: Origin, checks: &str) -> Entry {
         let definition = Arc::new(definition(checks));
         let listens = definition.checks.iter().any(|check| check.target == Target::Heartbeat);
-        Entry { definition, origin, maintenance: None, listens }
+        Entry { definition, origin, maintenance: None, listens, results: BTreeMap::new() }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use book::{Book, Command, MAX_SERVICES};
 pub use catalogue::{Catalogue, Refusal};
 pub use definition::{CheckDefinition, DefinitionError, ServiceDefinition};
 pub use id::{CheckName, ServiceId};
-pub use machine::{CheckState, Machine, Thresholds};
+pub use machine::{CheckState, Machine, Results, Thresholds};
 pub use probe::{Failure, NetworkProber, ProbeAnswer, Prober, Reach};
 pub use record::Record;
 pub use service::{Finding, FindingKind, Maintenance, Origin, Outage};

@@ -14,6 +14,7 @@
 //! *unknown* one success is enough: there is nothing that it would have to outweigh.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use farol_event::Timestamp;
 pub use farol_event::service::CheckState;
@@ -25,6 +26,31 @@ pub struct Thresholds {
     pub down_after: NonZeroU32,
     /// Successes in a row after which it is up again.
     pub up_after: NonZeroU32,
+}
+
+/// How often a check passed and failed since this process began to ask. Counted where results are judged, read from anywhere.
+#[derive(Debug, Default)]
+pub struct Results {
+    passed: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Results {
+    /// Takes note of a result.
+    pub(crate) fn count(&self, passed: bool) {
+        let counter = if passed { &self.passed } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it passed.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// How often it failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
 }
 
 /// A change of state.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::{CheckDefinition, ServiceDefinition};
 use crate::id::{CheckName, ServiceId};
-use crate::machine::{CheckState, Machine};
+use crate::machine::{CheckState, Machine, Results};
 use crate::probe::{Failure, ProbeAnswer};
 use crate::target::Target;
 
@@ -125,13 +125,15 @@ struct Check {
     failure: Option<String>,
     /// Of a heartbeat: when the next one is missed.
     expires: Option<Timestamp>,
+    results: Arc<Results>,
 }
 
 impl Check {
     fn new(definition: CheckDefinition, now: Timestamp) -> Self {
         let expires =
             matches!(definition.target, Target::Heartbeat).then(|| now.saturating_add(definition.interval));
-        Self { definition, machine: Machine::new(CheckState::Unknown, now), failure: None, expires }
+        let machine = Machine::new(CheckState::Unknown, now);
+        Self { definition, machine, failure: None, expires, results: Arc::default() }
     }
 
     /// The same question under another definition: what is known of it stays known.
@@ -139,7 +141,8 @@ impl Check {
         if self.definition == *definition {
             return self;
         }
-        Self { machine: self.machine, failure: self.failure, ..Self::new(definition.clone(), now) }
+        let Self { machine, failure, results, .. } = self;
+        Self { machine, failure, results, ..Self::new(definition.clone(), now) }
     }
 }
 
@@ -177,6 +180,11 @@ impl Service {
     /// A check's state.
     pub fn check(&self, name: &CheckName) -> Option<CheckState> {
         self.checks.get(name).map(|check| check.machine.state())
+    }
+
+    /// What its checks have counted, by name.
+    pub fn results(&self) -> BTreeMap<CheckName, Arc<Results>> {
+        self.checks.iter().map(|(name, check)| (name.clone(), Arc::clone(&check.results))).collect()
     }
 
     /// Another definition. Checks that ask the same as before keep what they know, however often and with whatever thresholds they
@@ -319,6 +327,7 @@ impl Service {
         findings: &mut Vec<Finding>,
     ) {
         let Some(check) = self.checks.get_mut(name) else { return };
+        check.results.count(failure.is_none());
         check.failure = failure.map(ToString::to_string);
         let change = check.machine.observe(failure.is_none(), check.definition.thresholds, now);
         let reason = check.failure.clone();

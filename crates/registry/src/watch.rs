@@ -305,6 +305,7 @@ fn entry(service: &Service) -> Entry {
         origin: service.origin(),
         maintenance: service.maintenance().cloned(),
         listens: service.listens(),
+        results: service.results(),
     }
 }
 

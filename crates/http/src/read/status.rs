@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::control::{LogReport, ViewReport, WorkerState};
-use crate::metrics::METRICS_TEXT;
+use crate::metrics::{METRICS_TEXT, services};
 use crate::openapi::GetProblems;
 use crate::problem::Problem;
 use crate::process::{self, ProcessUsage};
@@ -212,5 +212,15 @@ pub async fn real_time_metrics(State(app): State<App>) -> Json<RealTimeMetrics> 
     )
 )]
 pub async fn metrics(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, METRICS_TEXT)], app.metrics().text()).into_response()
+    let watched = app.control().catalogue().list();
+    let now = app.now();
+    let names: Vec<String> = watched.iter().map(|(id, _)| id.to_string()).collect();
+    let told = app.store().query(move |queries| queries.service_numbers(&names, now)).await.unwrap_or_else(
+        |error| {
+            tracing::warn!(%error, "this scrape says nothing of the state of services");
+            Vec::new()
+        },
+    );
+    let services = services::samples(&watched, &told);
+    ([(CONTENT_TYPE, METRICS_TEXT)], app.metrics().text(services)).into_response()
 }

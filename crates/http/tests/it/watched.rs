@@ -121,6 +121,51 @@ async fn what_became_of_a_command_about_a_service_can_be_asked() {
 }
 
 #[tokio::test]
+async fn metrics_say_how_watched_services_stand_and_nothing_of_others() {
+    let farol = Farol::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let check = json!({"tcp": listener.local_addr().unwrap().to_string(), "interval": "100ms"});
+    let closed = json!({"name": "closed", "tcp": "127.0.0.1:9", "interval": "100ms", "critical": false});
+    assert_eq!(put(&farol, "shop", &json!({"checks": [check, closed]})).await.status, 200);
+    let told = ["shop", "stranger"].map(|source| {
+        json!({"specversion": "1.0", "id": source, "type": "metrica_coletada", "source": source,
+            "data": {"nome": "error_rate_percent", "valor": 2.5}})
+    });
+    assert_eq!(farol.post_json("/api/events", json!(told).to_string()).await.status, 202);
+    let value = |text: &str, line: &str| {
+        let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        found.map(|value| value.parse::<f64>().unwrap())
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let text = loop {
+        let text = farol.get("/metrics").await.text().to_owned();
+        let degraded = value(&text, r#"farol_service_state{service="shop",state="degraded"}"#) == Some(1.0);
+        if degraded && value(&text, r#"farol_service_error_ratio{service="shop"}"#).is_some() {
+            break text;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{text}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let of = |line: &str| value(&text, line).unwrap_or_else(|| panic!("`{line}` is missing in\n{text}"));
+    assert_eq!(of(r#"farol_service_state{service="shop",state="up"}"#), 0.0);
+    assert_eq!(of(r#"farol_service_error_ratio{service="shop"}"#), 0.025);
+    let response = of(r#"farol_service_response_time_seconds{service="shop"}"#);
+    assert!(response > 0.0 && response < 5.0, "{response} s");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let checked = of(r#"farol_service_last_check_timestamp_seconds{service="shop"}"#);
+    assert!((now - 60.0..=now + 1.0).contains(&checked), "{checked}, and it is {now}");
+    let results = |check: &str, outcome: &str| {
+        of(&format!(
+            r#"farol_service_check_results_total{{service="shop",check="{check}",outcome="{outcome}"}}"#
+        ))
+    };
+    assert!(results("tcp", "passed") >= 1.0 && results("closed", "failed") >= 3.0);
+    assert_eq!((results("tcp", "failed"), results("closed", "passed")), (0.0, 0.0));
+    assert!(!text.contains("stranger"), "nobody has it watched: {text}");
+    assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+}
+
+#[tokio::test]
 async fn heartbeats_are_heard_and_missed() {
     let farol = Farol::start().await;
     assert_eq!(put(&farol, "job", &json!({"checks": [{"ttl": "600ms"}]})).await.status, 200);

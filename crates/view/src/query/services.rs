@@ -4,7 +4,7 @@ use farol_event::service::{CheckKind, CheckState, SimulationApplied};
 use farol_event::{Alert, Event, Timestamp};
 use rusqlite::Row;
 use rusqlite::types::Value;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ViewError;
 use crate::fold::services::DEFINED_CHECKS;
@@ -42,7 +42,7 @@ pub struct ServiceFilter {
 }
 
 /// A service as it stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Service {
     /// Its name: the `source` of its events.
@@ -99,6 +99,21 @@ pub struct Service {
     pub simulation: Option<SimulationApplied>,
 }
 
+/// As much of a service as metrics say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceNumbers {
+    /// Its name.
+    pub service: String,
+    /// What state it is in.
+    pub state: ServiceState,
+    /// When it was last checked, or sent a heartbeat.
+    pub last_check_at: Option<Timestamp>,
+    /// Its newest `response_time_ms`.
+    pub response_time_ms: Option<f64>,
+    /// Its newest `error_rate_percent`.
+    pub error_rate_percent: Option<f64>,
+}
+
 /// A page of services, by name.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -132,7 +147,7 @@ pub struct ServiceStateCounts {
 }
 
 /// An active check of a service.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceCheck {
     /// Its name.
@@ -249,6 +264,32 @@ impl Queries<'_> {
             } = number;
         }
         Ok(counts)
+    }
+
+    /// What metrics say of those of these services that are known, by name, as it is at `now`.
+    ///
+    /// # Errors
+    /// [`ViewError::Query`], [`ViewError::TimedOut`].
+    pub fn service_numbers(
+        &self,
+        services: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<ServiceNumbers>, ViewError> {
+        let sql = format!(
+            "{STANDING} SELECT service, standing, last_check_at, response_time_ms, error_rate_percent FROM standing
+             WHERE service IN (SELECT value FROM json_each(?)) AND NOT removed ORDER BY service"
+        );
+        let names = serde_json::Value::from(services).to_string();
+        self.rows(&sql, vec![Value::Integer(now.as_micros()), Value::Text(names)], |row| {
+            Ok(ServiceNumbers {
+                service: row.get(0)?,
+                state: word(row, 1)?,
+                last_check_at: instant_if_any(row, 2)?,
+                response_time_ms: row.get(3)?,
+                error_rate_percent: row.get(4)?,
+            })
+        })
+        .map_err(self.failed("services"))
     }
 
     /// Whether there is a service of that name.
