@@ -194,6 +194,36 @@ async fn the_story_of_a_breaker_begins_before_its_first_move_and_follows_a_progr
     assert_eq!(told.json(), &expected);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_shows_the_event_that_it_comes_of_and_leads_to_a_service_of_any_name() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &[]).await;
+    let browser = Browser::start().await;
+    let name = "shop/eu?#1 %2e é";
+    tell(
+        &server,
+        "1",
+        "metrica_coletada",
+        name,
+        json!({ "nome": "cpu_percent", "valor": 97.5, "unidade": "%" }),
+    )
+    .await;
+    server.caught_up().await;
+    let alerts = server.alerts("status=firing").await;
+    open(&browser, &server, &format!("alerts/{}", alerts[0]["id"].as_str().unwrap())).await;
+    let shown = "const row = document.querySelector('[data-testid=evidence-row]');\
+        return row?.dataset.position.startsWith('system-events') && row.textContent.includes('97.5')";
+    browser.until(SOON, "the event is there with its value", shown).await;
+    browser
+        .driver
+        .execute("document.querySelector('.headline a[href*=services]').click()", Vec::new())
+        .await
+        .unwrap();
+    let its_page = "return document.querySelector('[data-testid=service-detail] h1')?.textContent === 'shop/eu?#1 %2e é'";
+    browser.until(SOON, "its service's page", its_page).await;
+    was_not_loaded_anew(&browser).await;
+}
+
 /// A `farol simulate services`. Killed when dropped.
 struct Simulator(Child);
 

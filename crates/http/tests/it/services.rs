@@ -48,7 +48,13 @@ async fn a_service_is_shown_with_its_metrics_policies_events_and_alerts() {
     assert_eq!(detail["events"].as_array().unwrap().len(), 2, "metrics are not among them: {detail}");
     let id = detail["alerts"][0]["id"].as_str().unwrap();
     let alert = farol.get(&format!("/api/alerts/{id}")).await.json();
-    assert_eq!(alert["evidence_readings"][0]["position"]["topic"], "system-events");
+    assert_eq!(alert["evidence_readings"], json!([]));
+    let evidence = &alert["evidence_events"][0];
+    assert_eq!(evidence["position"], alert["transitions"][0]["evidence"]["positions"][0]);
+    assert_eq!(
+        (&evidence["event"]["source"], &evidence["event"]["data"]["valor"]),
+        (&json!("shop/eu"), &json!(97.5))
+    );
     let of_service = farol.get("/api/alerts?service=shop%2Feu").await.json();
     assert_eq!(of_service["total"], 1);
 

@@ -24,6 +24,7 @@ CREATE TABLE events (
 CREATE INDEX events_by_time ON events (time, topic, partition, offset);
 CREATE INDEX events_by_source ON events (source, time, topic, partition, offset);
 CREATE INDEX events_by_type ON events (type, time, topic, partition, offset);
+CREATE INDEX events_by_position ON events (topic, partition, offset);
 CREATE INDEX events_by_correlation ON events (correlation_id, time, topic, partition, offset)
     WHERE correlation_id IS NOT NULL;
 ";

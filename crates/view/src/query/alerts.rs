@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 pub use farol_alert::DeliveryOutcome;
 use farol_event::{
-    Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Evidence, Position, Severity, Timestamp,
-    TransitionKind,
+    Acknowledgement, Alert, AlertId, AlertStatus, AlertTransition, Event, Evidence, Position, Severity,
+    Timestamp, TransitionKind,
 };
 use rusqlite::Row;
 use rusqlite::types::Value;
@@ -26,8 +26,8 @@ pub const DEFAULT_LIMIT: usize = 100;
 /// The largest number of alerts on a page.
 pub const MAX_LIMIT: usize = 1000;
 
-/// How many readings of the evidence are shown with an alert.
-pub const MAX_EVIDENCE_READINGS: usize = 100;
+/// How many readings or events of the evidence are shown with an alert.
+pub const MAX_EVIDENCE: usize = 100;
 
 /// The columns that [`alert_of_row`] reads.
 pub(crate) const ALERT_COLUMNS: &str = "alert_id, rule, sensor_id, severity, status, summary, value, began_at, fired_at, \
@@ -86,8 +86,10 @@ pub struct AlertDetail {
     pub transitions: Vec<AlertTransitionRow>,
     /// Attempts to tell somebody, in the order of the log.
     pub deliveries: Vec<Delivery>,
-    /// The readings that the evidence names.
+    /// The readings that the evidence names, if the alert is about a sensor.
     pub evidence_readings: Vec<EvidenceReading>,
+    /// The events that the evidence names, if it is about a service.
+    pub evidence_events: Vec<EvidenceEvent>,
 }
 
 /// One transition of an alert.
@@ -142,6 +144,16 @@ pub struct EvidenceReading {
     pub position: Position,
     /// The reading, if the view still has it.
     pub reading: Option<ReadingRow>,
+}
+
+/// An event that evidence names.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EvidenceEvent {
+    /// Where it stands in the log.
+    pub position: Position,
+    /// The event, if the view still has it.
+    pub event: Option<Event>,
 }
 
 /// How many alerts there are.
@@ -217,7 +229,7 @@ impl Queries<'_> {
         Ok(found.pop())
     }
 
-    /// The alert of that id with its transitions, deliveries and the readings of its evidence.
+    /// The alert of that id with its transitions, deliveries and the readings or events of its evidence.
     ///
     /// # Errors
     /// [`ViewError::Query`], [`ViewError::TimedOut`].
@@ -234,17 +246,17 @@ impl Queries<'_> {
             .map_err(self.failed("deliveries"))?;
         let named: BTreeSet<&Position> =
             transitions.iter().filter_map(|row| row.evidence.as_ref()).flat_map(|e| &e.positions).collect();
-        let evidence_readings = named
-            .into_iter()
-            .take(MAX_EVIDENCE_READINGS)
-            .map(|position| {
-                // An event about a service is found among the events.
-                let of_sensor = position.topic == self.topics.sensor_data;
-                let reading = if of_sensor { self.reading_at(&alert.series, position)? } else { None };
-                Ok(EvidenceReading { position: position.clone(), reading })
-            })
-            .collect::<Result<_, ViewError>>()?;
-        Ok(Some(AlertDetail { alert, transitions, deliveries, evidence_readings }))
+        let (mut evidence_readings, mut evidence_events) = (Vec::new(), Vec::new());
+        for position in named.into_iter().take(MAX_EVIDENCE).cloned() {
+            if position.topic == self.topics.sensor_data {
+                let reading = self.reading_at(&alert.series, &position)?;
+                evidence_readings.push(EvidenceReading { position, reading });
+            } else {
+                let event = self.event_at(&position)?;
+                evidence_events.push(EvidenceEvent { position, event });
+            }
+        }
+        Ok(Some(AlertDetail { alert, transitions, deliveries, evidence_readings, evidence_events }))
     }
 
     /// How many alerts fire, are pending, wait for an acknowledgement.

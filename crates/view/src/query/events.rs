@@ -1,6 +1,6 @@
 //! Events of topics `system-events` and `alerts` by time, source, type and correlation id.
 
-use farol_event::{Event, EventType, Timestamp};
+use farol_event::{Event, EventType, Position, Timestamp};
 use rusqlite::Row;
 use rusqlite::types::Value;
 use serde::Serialize;
@@ -66,6 +66,17 @@ impl Queries<'_> {
         conditions.and("type NOT IN (?, ?)", metrics);
         let filter = EventFilter { limit: Some(limit), ..filter.clone() };
         Ok(self.events_where(&filter, conditions)?.events)
+    }
+
+    /// The event at one place of the log, if the view still has it.
+    pub(crate) fn event_at(&self, position: &Position) -> Result<Option<Event>, ViewError> {
+        let place = vec![
+            Value::Text(position.topic.to_string()),
+            Value::Integer(position.partition.into()),
+            Value::Integer(position.offset),
+        ];
+        let sql = "SELECT body FROM events WHERE topic = ? AND partition = ? AND offset = ?";
+        self.rows(sql, place, event_of_row).map(|mut found| found.pop()).map_err(self.failed("events"))
     }
 
     fn events_where(&self, filter: &EventFilter, mut conditions: Conditions) -> Result<EventPage, ViewError> {

@@ -460,7 +460,7 @@ export default {
   "alert.logged": "logged at",
   "alert.because": "because of",
   "alert.evidence": "Evidence",
-  "alert.noEvidence": "No reading caused this: time alone did.",
+  "alert.noEvidence": "No reading or event caused this: time alone did.",
   "alert.readingGone": "no longer kept in the view",
   "alert.deliveries": "Notifications",
   "alert.noDeliveries": "Nobody was notified.",

@@ -460,7 +460,7 @@ export default {
   "alert.logged": "registrado em",
   "alert.because": "por causa de",
   "alert.evidence": "Evidências",
-  "alert.noEvidence": "Nenhuma leitura causou isto: só a passagem do tempo.",
+  "alert.noEvidence": "Nenhuma leitura nem evento causou isto: só a passagem do tempo.",
   "alert.readingGone": "não está mais na visão",
   "alert.deliveries": "Notificações",
   "alert.noDeliveries": "Ninguém foi notificado.",

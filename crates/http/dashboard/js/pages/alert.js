@@ -8,6 +8,7 @@ import { AcknowledgeButton, given } from "../parts/acknowledge.js";
 import { subjectOf } from "../parts/alert-rows.js";
 import { AlertStatus, Level, Mark } from "../parts/icons.js";
 import { because, summaryOf } from "../parts/sentences.js";
+import { factOf } from "../parts/service-values.js";
 import { PageHead } from "../parts/shell.js";
 import { HeldBackBanner, SilenceButton, useSilences } from "../parts/silences.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
@@ -37,7 +38,7 @@ export function AlertPage({ id }) {
       ${resource.error?.status === 404 ? html`<p class="banner info" data-testid="not-found">${t("alert.unknown")}</p>` : html`<${Failure} resource=${resource} />`}
       ${resource.loading && html`<${Waiting} />`}</div>`;
   }
-  const { alert, transitions, deliveries, evidence_readings: readings, silenced_by: silenced, inhibited_by: inhibited } = resource.data;
+  const { alert, transitions, deliveries, evidence_readings: readings, evidence_events: events, silenced_by: silenced, inhibited_by: inhibited } = resource.data;
   return html`<div class="page alert" data-testid="alert-detail" data-alert-id=${alert.id} data-status=${alert.status} data-acknowledged=${Boolean(alert.acknowledgement)}>
     <${PageHead} title=${summaryOf(alert)} before=${back} />
     <${Failure} resource=${resource} />
@@ -54,7 +55,7 @@ export function AlertPage({ id }) {
         <${Deliveries} deliveries=${deliveries} />
       </div>
       <div class="stack">
-        <${Evidence} readings=${readings} />
+        <${Evidence} readings=${readings} events=${events} />
         <${Panel} title=${t("alert.rule")} testid="alert-rule"><p class="note-line muted">${t("alert.ruleAsItStood")}</p><${RuleText} rule=${alert.rule_definition} /><//>
       </div>
     </div>
@@ -89,15 +90,18 @@ function Timeline({ transitions, alert }) {
   </ol>`;
 }
 
-function Evidence({ readings }) {
+function Evidence({ readings, events }) {
+  const rows = [...readings, ...events];
+  const at = ({ reading, event }) => reading?.timestamp ?? event?.time;
   const columns = [
-    { key: "time", label: t("sensor.time"), className: "lead nowrap", render: ({ reading }) => (reading ? html`<${Moment} at=${reading.timestamp} />` : html`<span class="muted">${t("alert.readingGone")}</span>`) },
-    { key: "value", label: t("sensors.col.value"), num: true, render: ({ reading }) => reading && format.quantity(reading.value, reading.unit) },
+    { key: "time", label: t("sensor.time"), className: "lead nowrap", render: (row) => (at(row) ? html`<${Moment} at=${at(row)} />` : html`<span class="muted">${t("alert.readingGone")}</span>`) },
+    events.length > 0 && { key: "event", label: t("events.col.type"), render: ({ event }) => event && html`<span class="break">${word("event", event.type)} <span class="muted small">${factOf(event.data)}</span></span>` },
+    readings.length > 0 && { key: "value", label: t("sensors.col.value"), num: true, render: ({ reading }) => reading && format.quantity(reading.value, reading.unit) },
     { key: "position", label: t("sensor.position"), num: true, render: ({ position }) => html`<code class="small">${format.position(position)}</code>` },
-  ];
+  ].filter(Boolean);
   return html`<${Panel} title=${t("alert.evidence")} flush testid="evidence">
-    ${readings.length === 0 && html`<${Nothing}>${t("alert.noEvidence")}<//>`}
-    ${readings.length > 0 && html`<${Table} caption=${t("alert.evidence")} columns=${columns} rows=${readings} rowKey=${({ position }) => format.position(position)} rowProps=${({ position }) => ({ "data-testid": "evidence-row", "data-position": format.position(position) })} />`}
+    ${rows.length === 0 && html`<${Nothing}>${t("alert.noEvidence")}<//>`}
+    ${rows.length > 0 && html`<${Table} caption=${t("alert.evidence")} columns=${columns} rows=${rows} rowKey=${({ position }) => format.position(position)} rowProps=${({ position }) => ({ "data-testid": "evidence-row", "data-position": format.position(position) })} />`}
   <//>`;
 }
 

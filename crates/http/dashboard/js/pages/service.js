@@ -14,7 +14,7 @@ import { Policies } from "../parts/policies.js";
 import { CustomRange, RangeButtons, useRange } from "../parts/range.js";
 import { MaintenanceControl, SimulationPanel } from "../parts/service-controls.js";
 import { reasonOf, said } from "../parts/sentences.js";
-import { memoryText, metricText, metricTitle } from "../parts/service-values.js";
+import { factOf, memoryText, metricText, metricTitle } from "../parts/service-values.js";
 import { PageHead } from "../parts/shell.js";
 import { FactRow, Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
@@ -219,12 +219,6 @@ function Events({ id, events }) {
     <ul class="lines">${events.map((event) => html`<li key=${event.id} data-testid="service-event" data-type=${event.type}><span class="nowrap muted"><${Moment} at=${event.time} /></span>
       <span class="break">${known(`event.${event.type}`) ? t(`event.${event.type}`) : event.type} <span class="muted small">${factOf(event.data)}</span></span></li>`)}</ul>
   <//>`;
-}
-
-/** What stands beside an event's name in one line. */
-function factOf(data) {
-  const { check, reason, motivo, by, cause, name, from, to } = data ?? {};
-  return [check ?? name, from && to && `${from} → ${to}`, said(reason ?? motivo ?? cause), by].filter(Boolean).join(" · ");
 }
 
 function Metrics({ metrics }) {

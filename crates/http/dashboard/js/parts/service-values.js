@@ -1,6 +1,7 @@
 // How values of services are written: those whose meaning is known by their name, and any other by its unit.
 import * as format from "../format.js";
 import { known, t } from "../i18n.js";
+import { said } from "./sentences.js";
 
 export const metricTitle = (name) => (known(`metric.${name}`) ? t(`metric.${name}`) : name);
 
@@ -23,3 +24,10 @@ export function memoryText({ memory_percent: percent, memory_bytes: bytes }) {
 
 /** How near a service is to this page: the machine, Farol's own process, any other. */
 export const distance = ({ kind, service }) => (kind === "host" ? 0 : service === "farol" ? 1 : 2);
+
+/** What stands beside an event's name in one line. */
+export function factOf(data) {
+  const { check, reason, motivo, by, cause, name, nome = name, value, valor = value, unit, unidade = unit, from, to } = data ?? {};
+  if (typeof nome === "string" && typeof valor === "number") return `${metricTitle(nome)} ${metricText(nome, valor, unidade)}`;
+  return [check ?? name, from && to && `${from} → ${to}`, said(reason ?? motivo ?? cause), by].filter(Boolean).join(" · ");
+}
