@@ -209,6 +209,15 @@ fn check_batch(batch: &Batch, config: &TopicConfig) -> Result<(), Refused> {
     if i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1 {
         return invalid("the batch counts other records than its offsets say");
     }
+    // What is older than other records is a late record; what claims to be of the future would be the newest for as long.
+    let ahead_ms = header.base_timestamp_ms.max(header.max_timestamp_ms).saturating_sub(now_ms());
+    if !config.log_append_time && ahead_ms > config.timestamp_ahead_ms {
+        let message = format!(
+            "the timestamp is {ahead_ms} ms ahead of the broker's clock; message.timestamp.after.max.ms is {}",
+            config.timestamp_ahead_ms
+        );
+        return Err(Failure::new(ResponseError::InvalidTimestamp, message).into());
+    }
     if config.is_compacted() {
         let records = batch.records_without_key().map_err(|error| invalid_batch(&error))?;
         if !records.is_empty() {

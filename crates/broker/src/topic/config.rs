@@ -12,6 +12,7 @@
 //! | `delete.retention.ms` | how long a tombstone stays | 86400000 |
 //! | `compression.type` | `uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`; `producer` means what the producer sends: uncompressed | `producer` |
 //! | `max.message.bytes` | largest batch, 1 KiB to 8 MiB | 1048588 |
+//! | `message.timestamp.after.max.ms` | how far ahead of the broker's clock a sender's timestamp may be | 3600000, as with Kafka since 4.0 (KIP-1030) |
 //! | `message.timestamp.type` | `CreateTime`; `LogAppendTime` puts the time of the append in place of the sender's | `CreateTime` |
 //! | `farol.sync` | `always`, `never`, or an interval (`50ms`, `2s`) | the broker's |
 
@@ -29,6 +30,8 @@ use farol_log::{Compaction, Compression, PartitionOptions, Retention, SyncPolicy
 const MAX_LIMIT: u64 = i64::MAX as u64;
 /// Kafka's default.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+/// Kafka's default, an hour.
+const DEFAULT_TIMESTAMP_AHEAD_MS: i64 = 3_600_000;
 /// A segment that is written for too long keeps old records alive; with a retention of R, they live up to 1.25 R.
 const SEGMENTS_PER_RETENTION: u32 = 4;
 /// The longest interval of `farol.sync`: more is `never` in disguise.
@@ -67,6 +70,8 @@ pub struct TopicConfig {
     pub compression: Compression,
     /// Bytes of the largest batch, before compression.
     pub max_message_bytes: usize,
+    /// How far ahead of the broker's clock a sender's timestamp may be, in milliseconds.
+    pub timestamp_ahead_ms: i64,
     /// Whether records get the time of their append in place of the sender's.
     pub log_append_time: bool,
     /// When an append is acknowledged.
@@ -94,6 +99,7 @@ impl TopicConfig {
             tombstone_grace: Compaction::default().tombstone_grace,
             compression: Compression::None,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            timestamp_ahead_ms: DEFAULT_TIMESTAMP_AHEAD_MS,
             log_append_time: false,
             sync: default_sync,
         };
@@ -147,6 +153,9 @@ impl TopicConfig {
                 };
             }
             "max.message.bytes" => self.max_message_bytes = number(key, value, 1024, 8 * 1024 * 1024)?,
+            "message.timestamp.after.max.ms" => {
+                self.timestamp_ahead_ms = number(key, value, 0, i64::MAX)?;
+            }
             "message.timestamp.type" => {
                 self.log_append_time = match value {
                     "CreateTime" => false,
@@ -264,6 +273,7 @@ mod tests {
             ("delete.retention.ms", "5"),
             ("compression.type", "lz4"),
             ("max.message.bytes", "2048"),
+            ("message.timestamp.after.max.ms", "1000"),
             ("message.timestamp.type", "LogAppendTime"),
             ("farol.sync", "50ms"),
         ])
@@ -272,6 +282,7 @@ mod tests {
         assert_eq!(config.compression, Compression::Lz4);
         assert_eq!(config.max_message_bytes, 2048);
         assert!(config.log_append_time);
+        assert_eq!(config.timestamp_ahead_ms, 1000);
         let options = config.partition_options();
         assert_eq!(options.sync, SyncPolicy::Interval(Duration::from_millis(50)));
         assert_eq!(options.retention.max_age, Some(Duration::from_secs(60)));

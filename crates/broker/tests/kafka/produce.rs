@@ -51,11 +51,36 @@ fn damaged(at: usize) -> Bytes {
 
 /// A good batch but for its attributes.
 fn with_attributes(attributes: i16) -> Bytes {
+    changed(21, &attributes.to_be_bytes())
+}
+
+/// A good batch but for the bytes from `at` on.
+fn changed(at: usize, to: &[u8]) -> Bytes {
     let mut bytes = BytesMut::from(&batch(Compression::None, &["value"])[..]);
-    bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
+    bytes[at..at + to.len()].copy_from_slice(to);
     let crc = crc32c::crc32c(&bytes[21..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     bytes.freeze()
+}
+
+#[tokio::test]
+async fn timestamps_of_the_future_are_refused_but_for_clocks_that_run_ahead_a_little() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let now = i64::try_from(now).unwrap();
+    let minute = 60_000;
+    // Where the batch has its first and its largest timestamp.
+    let stamped = |ms: i64| changed(27, &[ms.to_be_bytes(), ms.to_be_bytes()].concat());
+    for ms in [now + 70 * minute, 4_070_908_800_000, i64::MAX] {
+        let answer = client.produce("t", 0, stamped(ms)).await;
+        assert_eq!(answer.error_code, ResponseError::InvalidTimestamp.code(), "{ms}");
+        let said = answer.error_message.unwrap();
+        assert!(said.contains("message.timestamp.after.max.ms is 3600000"), "{said:?}");
+    }
+    for ms in [now + 50 * minute, now, 0, -1] {
+        assert_eq!(client.produce("t", 0, stamped(ms)).await.error_code, 0, "{ms}");
+    }
 }
 
 fn with_magic(magic: u8) -> Bytes {

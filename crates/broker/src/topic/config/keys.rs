@@ -47,7 +47,7 @@ pub enum Effect {
 }
 
 /// Every key that can be set, in alphabetical order.
-pub const CONFIG_KEYS: [ConfigKey; 25] = [
+pub const CONFIG_KEYS: [ConfigKey; 26] = [
     honoured(
         "cleanup.policy",
         "delete",
@@ -92,6 +92,12 @@ pub const CONFIG_KEYS: [ConfigKey; 25] = [
     honoured("max.message.bytes", "1048588", ConfigKind::Int, "Largest batch, 1 KiB to 8 MiB."),
     kept("message.downconversion.enable", "false", ConfigKind::Boolean, "Batches leave as they came."),
     kept("message.format.version", "3.0-IV1", ConfigKind::Text, "There is one format, v2."),
+    honoured(
+        "message.timestamp.after.max.ms",
+        "3600000",
+        ConfigKind::Long,
+        "How far ahead of the broker's clock a sender's timestamp may be; further ahead is refused.",
+    ),
     honoured(
         "message.timestamp.type",
         "CreateTime",
