@@ -177,6 +177,21 @@ impl Bus for EmbeddedBus {
         off_thread(move || Ok(broker.configure_topic(&topic, config)?)).await
     }
 
+    async fn grow_topic(&self, topic: &str, partitions: i32) -> Result<(), BusError> {
+        let (broker, name) = (self.broker.clone(), topic.to_owned());
+        off_thread(move || {
+            if broker.topic(&name)?.partition_count() >= partitions {
+                return Ok(());
+            }
+            match broker.add_partitions(&name, partitions) {
+                // Somebody else was faster.
+                Err(_) if broker.topic(&name)?.partition_count() >= partitions => Ok(()),
+                other => Ok(other?),
+            }
+        })
+        .await
+    }
+
     async fn topics(&self) -> Result<Vec<TopicDescription>, BusError> {
         self.broker.check_open()?;
         let topics = self.broker.topics();

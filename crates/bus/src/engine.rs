@@ -295,6 +295,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Gives a topic another configuration, in place of all that it had. Returns when it is in force.
     async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError>;
 
+    /// Gives a topic so many partitions, if it has fewer. Returns when they can be used.
+    async fn grow_topic(&self, topic: &str, partitions: i32) -> Result<(), BusError>;
+
     /// Every topic, by name.
     async fn topics(&self) -> Result<Vec<TopicDescription>, BusError>;
 

@@ -263,6 +263,10 @@ impl Bus for KafkaBus {
         admin::configure_topic(&self.admin, &self.client, topic, &config).await
     }
 
+    async fn grow_topic(&self, topic: &str, partitions: i32) -> Result<(), BusError> {
+        admin::grow_topic(&self.admin, &self.client, topic, partitions).await
+    }
+
     async fn topics(&self) -> Result<Vec<TopicDescription>, BusError> {
         admin::topics(&self.admin, &self.client).await
     }

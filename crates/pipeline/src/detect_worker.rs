@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use farol_bus::{
     Assignment, Bus, BusError, ConsumedBatch, Consumer, ConsumerSettings, OffsetReset, OffsetSpec, Polled,
-    ProducerRecord, TopicPartition, TransactionalProducer,
+    ProducerRecord, TopicDescription, TopicPartition, TransactionalProducer,
 };
 use farol_event::Timestamp;
 use serde::Serialize;
@@ -270,7 +270,7 @@ impl DetectWorker {
 
     async fn take_over(&mut self, assignment: Assignment) -> Result<(), BusError> {
         let mut gained = Vec::with_capacity(assignment.partitions.len());
-        let partitions = self.count_partitions().await?;
+        let partitions = self.follow_partitions().await?;
         // A topic that gets more partitions makes its group rebalance: those that are held hear of it, too.
         self.partitions.values_mut().for_each(|held| held.partitions_are(partitions));
         for (partition, offset) in assignment.partitions {
@@ -286,14 +286,25 @@ impl DetectWorker {
         Ok(())
     }
 
+    /// Sees to it that the topic of the state has as many partitions as the topic, which somebody may have given more. How many
+    /// those are, as [`Self::count_partitions`] says it.
+    async fn follow_partitions(&self) -> Result<i32, BusError> {
+        let topics = self.deps.bus.topics().await?;
+        let (topic, state) = (self.intake.topic(&self.deps.settings), self.intake.state_topic());
+        let partitions = count_of(&topics, topic);
+        if count_of(&topics, state) < partitions {
+            self.deps.bus.grow_topic(state, partitions).await?;
+            tracing::info!(worker = %self.name, topic, state, partitions, "the state follows a topic that has grown");
+        }
+        Ok(if self.intake == Intake::Readings { 0 } else { partitions })
+    }
+
     /// How many partitions the topic has now; 0 if it doesn't matter, because readings are judged wherever they stand.
     async fn count_partitions(&self) -> Result<i32, BusError> {
         if self.intake == Intake::Readings {
             return Ok(0);
         }
-        let topic = self.intake.topic(&self.deps.settings);
-        let topics = self.deps.bus.topics().await?;
-        Ok(topics.iter().find(|found| *found.name == *topic).map_or(0, |found| found.partitions))
+        Ok(count_of(&self.deps.bus.topics().await?, self.intake.topic(&self.deps.settings)))
     }
 
     fn forget(&mut self, partition: i32) {
@@ -545,3 +556,8 @@ pub(crate) struct DeadLetter<'a> {
 
 /// Records of one topic, to be sent.
 pub(crate) type Records = Vec<ProducerRecord>;
+
+/// How many partitions a topic has; 0 if it isn't there.
+fn count_of(topics: &[TopicDescription], name: &str) -> i32 {
+    topics.iter().find(|topic| *topic.name == *name).map_or(0, |topic| topic.partitions)
+}

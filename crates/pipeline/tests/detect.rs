@@ -3,7 +3,7 @@
 
 mod plant;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -163,6 +163,50 @@ async fn what_services_send_raises_alerts_and_an_outage_that_goes_on_survives_a_
     assert_eq!(all.len(), 3);
     let ended = all.iter().find(|t| t.kind == TransitionKind::Resolved).unwrap();
     assert_eq!(ended.alert.id, down.alert.id);
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_get_more_partitions_are_judged_in_all_of_them_by_workers_that_run() {
+    const SERIES: usize = 24;
+    let rule = "[[rule]]\nname = \"hot\"\nselect = '{sensor_type=\"kiln\"}'\nabove = 10\n";
+    let mut plant = Plant::with_rules(2, rule).await;
+    // They own the old ones and have judged something before there are others.
+    plant.send("kiln-before", "kiln", &[20.0, 5.0]).await;
+    plant.tell(EventType::SYSTEM_UNAVAILABLE, "before", &json!({})).await;
+    plant.tell(EventType::SYSTEM_RECOVERED, "before", &json!({})).await;
+    eventually(LIMIT, async || (plant.transitions().await.len() == 4).then_some(())).await;
+    plant.grow("sensor-data", 6).await;
+    plant.grow("system-events", 6).await;
+    for number in 0..SERIES {
+        plant.send(&format!("kiln-{number}"), "kiln", &[20.0]).await;
+        plant.tell(EventType::SYSTEM_UNAVAILABLE, &format!("service-{number}"), &json!({})).await;
+    }
+    let fired = eventually(LIMIT * 3, async || {
+        let transitions = plant.transitions().await;
+        (transitions.len() == 4 + 2 * SERIES).then_some(transitions)
+    })
+    .await;
+    for topic in ["sensor-data", "system-events"] {
+        let positions = fired.iter().filter_map(|t| t.evidence.as_ref()).flat_map(|e| &e.positions);
+        let of_topic = positions.filter(|position| *position.topic == *topic);
+        let used: BTreeSet<i32> = of_topic.map(|position| position.partition).collect();
+        assert!(used.range(3..).next().is_some(), "{topic}: nothing was in a new one: {used:?}");
+    }
+
+    // What the rules remember of the new partitions is there again after a restart.
+    plant = plant.restart().await;
+    for number in 0..SERIES {
+        plant.send(&format!("kiln-{number}"), "kiln", &[5.0]).await;
+        plant.tell(EventType::SYSTEM_RECOVERED, &format!("service-{number}"), &json!({})).await;
+    }
+    eventually(LIMIT * 3, async || {
+        let transitions = plant.transitions().await;
+        assert!(transitions.len() <= 4 + 4 * SERIES, "each alert fires once and ends once");
+        (transitions.len() == 4 + 4 * SERIES).then_some(())
+    })
+    .await;
+    assert_eq!(plant.dead_letters_in_view().await, Vec::<String>::new());
     plant.stop().await;
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
-    ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewPartitions, NewTopic,
+    OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
@@ -82,6 +82,34 @@ pub(super) async fn configure_topic(
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     Ok(())
+}
+
+pub(super) async fn grow_topic(
+    admin: &AdminClient<Logging>,
+    client: &Arc<BaseConsumer<Logging>>,
+    topic: &str,
+    partitions: i32,
+) -> Result<(), BusError> {
+    check_name(topic)?;
+    let wanted = usize::try_from(partitions).unwrap_or(0);
+    let has = || {
+        let (asking, name) = (Arc::clone(client), topic.to_owned());
+        async move {
+            let counts = blocking(move || partition_counts(&asking)).await?;
+            counts.get(&name).copied().ok_or(BusError::UnknownTopicOrPartition(name))
+        }
+    };
+    if has().await? >= partitions {
+        return Ok(());
+    }
+    let grown =
+        each(admin.create_partitions([&NewPartitions::new(topic, wanted)], &request_options()).await, topic);
+    if let Err(error) = grown {
+        // Somebody else may have been faster.
+        return if has().await? >= partitions { Ok(()) } else { Err(error) };
+    }
+    let (client, name) = (Arc::clone(client), topic.to_owned());
+    blocking(move || wait_until_ready(&client, &name, partitions)).await
 }
 
 /// The configuration of one topic where it differs from the defaults.

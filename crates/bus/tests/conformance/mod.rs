@@ -82,6 +82,7 @@ macro_rules! conformance_suite {
             $start, $attributes:
             a_topic_is_listed_and_refuses_to_be_made_twice,
             a_topic_takes_another_configuration_and_keeps_its_records_and_it_over_a_restart,
+            a_topic_gets_more_partitions_that_can_be_used_at_once_and_never_fewer,
             unusable_topics_are_refused_with_the_reason,
             a_record_comes_back_with_everything_it_carried,
             records_of_a_key_keep_their_order_and_their_partition,

@@ -48,6 +48,24 @@ pub async fn a_topic_takes_another_configuration_and_keeps_its_records_and_it_ov
     assert_eq!(read(&mut reader(&bus, &name).await, 1).await.len(), 1);
 }
 
+pub async fn a_topic_gets_more_partitions_that_can_be_used_at_once_and_never_fewer(engine: &mut impl Engine) {
+    let bus = engine.bus();
+    let name = topic(&bus, "grown", 1, &[]).await;
+    let count =
+        async || bus.topics().await.unwrap().into_iter().find(|t| *t.name == *name).unwrap().partitions;
+    let producer = bus.producer("p").await.unwrap();
+    producer.send(&name, vec![numbered(1)]).await.unwrap();
+    for (wanted, has) in [(4, 4), (4, 4), (2, 4)] {
+        bus.grow_topic(&name, wanted).await.unwrap();
+        assert_eq!(count().await, has, "{wanted} were wanted");
+    }
+    let last = ProducerRecord { partitioning: Partitioning::Explicit(3), ..numbered(2) };
+    let written = producer.send(&name, vec![last]).await.unwrap();
+    assert_eq!(written[0].partition, 3);
+    let absent = bus.grow_topic("absent", 2).await;
+    assert!(matches!(absent, Err(BusError::UnknownTopicOrPartition(_))), "{absent:?}");
+}
+
 pub async fn unusable_topics_are_refused_with_the_reason(engine: &mut impl Engine) {
     let bus = engine.bus();
     let refused = |name: &str, partitions, config: &[(&str, &str)]| {

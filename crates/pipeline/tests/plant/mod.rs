@@ -222,6 +222,11 @@ impl Plant {
         self.producer.send("system-events", vec![record]).await.unwrap();
     }
 
+    /// Gives a topic more partitions while everything runs.
+    pub async fn grow(&self, topic: &str, partitions: i32) {
+        self.bus.grow_topic(topic, partitions).await.unwrap();
+    }
+
     /// Whether the workers have committed every reading that was sent.
     pub async fn processed(&self) -> bool {
         let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new("sensor-data", p)).collect();
