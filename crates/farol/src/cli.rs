@@ -8,10 +8,12 @@ use clap_complete::Shell;
 use farol_simulate::Speed;
 use farol_simulate::load::Rate;
 
+pub mod alerts;
 mod events;
 pub mod kafka;
 pub mod service;
 
+pub use alerts::{Alerts, Silence};
 pub use events::Events;
 pub use kafka::{Brokers, Consume, Groups, Produce, Topics, Worker};
 pub use service::{Demo, Service, SimulateWhat};
@@ -86,8 +88,26 @@ pub enum Command {
     )]
     Simulate(Simulate),
 
-    /// Steer simulated services, and say what is known of watched ones
+    /// Look at services, say what is known of watched ones, and steer simulated ones
+    #[command(after_help = "Examples:\n  \
+        farol service list\n  \
+        farol service show shop\n  \
+        farol service maintenance shop --by ana --for 30m")]
     Service(Service),
+
+    /// List the alerts of a running Farol: those that fire or are pending
+    #[command(after_help = "Examples:\n  \
+        farol alerts\n  \
+        farol alerts --severity critical --service shop\n  \
+        farol alerts --all --json | jq '.[].summary'")]
+    Alerts(Alerts),
+
+    /// Silence alerts, list silences and end them
+    #[command(after_help = "Examples:\n  \
+        farol silence add service=shop --by ana --comment \"new disk\" --for 2h\n  \
+        farol silence list\n  \
+        farol silence expire 0190b0b5-7c2e-7000-8000-000000000001 --by ana")]
+    Silence(Silence),
 
     /// Play a demonstration, on the terminal and on the dashboard
     #[command(subcommand)]

@@ -6,6 +6,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.
 
+mod alerts;
+mod api;
 mod cli;
 mod client;
 mod data_folder;
@@ -81,6 +83,8 @@ fn with_settings(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(arguments) => client::simulate(&arguments, &settings),
         Command::Events(arguments) => events::run(&arguments, &settings),
         Command::Service(arguments) => services::command(arguments, &settings),
+        Command::Alerts(arguments) => alerts::list(&arguments, &settings),
+        Command::Silence(arguments) => alerts::silence(arguments, &settings),
         Command::Demo(Demo::Resilience(arguments)) => demo::run(&arguments, &settings),
         Command::Topics(arguments) => kafka::topics::run(arguments, &settings),
         Command::Groups(arguments) => kafka::groups::run(arguments, &settings),

@@ -1,18 +1,22 @@
 //! `farol simulate services` and `farol service`: simulated and watched services, over the API like any other client.
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use farol_event::service::SimulationApplied;
 use farol_event::{DurationText, Timestamp};
 use farol_simulate::services::Method;
-use farol_simulate::{ServerUrl, ServiceOptions, ServiceSimulators, service_names, services};
-use serde_json::{Map, Value, json};
+use farol_simulate::{ServerUrl, ServiceOptions, ServiceSimulators, service_names};
+use serde_json::{Map, Value};
 
+use crate::api;
 use crate::cli::service::{Outages, Service, ServiceCommand, SimulateServices};
 use crate::client::{server, until_interrupted};
 use crate::settings::Settings;
 use crate::terminal::{harmless, say};
+
+mod shown;
 
 /// Simulates services until Ctrl-C.
 pub fn simulate(arguments: &SimulateServices, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -55,8 +59,13 @@ pub fn simulate(arguments: &SimulateServices, settings: &Settings) -> anyhow::Re
 /// A command about one service.
 pub fn command(arguments: Service, settings: &Settings) -> anyhow::Result<ExitCode> {
     let server = server(arguments.url.as_deref(), settings)?;
+    let json = arguments.form.json;
     until_interrupted(|_| async move {
         match arguments.command {
+            ServiceCommand::List { state, search } => {
+                shown::list(&server, state.as_deref(), search.as_deref(), json).await?;
+            }
+            ServiceCommand::Show { name } => shown::show(&server, &name, json).await?,
             ServiceCommand::Set { name, failure_rate, latency, latency_variation, down, up, lasts } => {
                 let mut change = Map::new();
                 let mut set = |key: &str, value: Option<Value>| {
@@ -71,37 +80,42 @@ pub fn command(arguments: Service, settings: &Settings) -> anyhow::Result<ExitCo
                 if change.is_empty() {
                     bail!("nothing is to be set; see farol service set --help");
                 }
-                ask(&server, Method::PATCH, &name, "/simulation", &change.into()).await?;
-                say(format_args!("{} is told", harmless(&name)));
+                let done = ask(&server, Method::PATCH, &name, "/simulation", &change.into()).await?;
+                tell(json, &done, format_args!("{} is told", harmless(&name)));
             }
             ServiceCommand::Heartbeat { name } => {
-                ask(&server, Method::POST, &name, "/heartbeat", &Value::Null).await?;
-                say(format_args!("{} lives", harmless(&name)));
+                let done = ask(&server, Method::POST, &name, "/heartbeat", &Value::Null).await?;
+                tell(json, &done, format_args!("{} lives", harmless(&name)));
             }
             ServiceCommand::Maintenance { name, end: true, .. } => {
-                ask(&server, Method::DELETE, &name, "/maintenance", &Value::Null).await?;
-                say(format_args!("the maintenance of {} is over", harmless(&name)));
+                let done = ask(&server, Method::DELETE, &name, "/maintenance", &Value::Null).await?;
+                tell(json, &done, format_args!("the maintenance of {} is over", harmless(&name)));
             }
             ServiceCommand::Maintenance { name, by, reason, lasts, .. } => {
                 let lasts = lasts.map(DurationText::new);
-                let body = json!({ "by": by, "reason": reason, "for": lasts });
-                ask(&server, Method::POST, &name, "/maintenance", &body).await?;
-                say(format_args!("{} is in maintenance", harmless(&name)));
+                let body = serde_json::json!({ "by": by, "reason": reason, "for": lasts });
+                let done = ask(&server, Method::POST, &name, "/maintenance", &body).await?;
+                tell(json, &done, format_args!("{} is in maintenance", harmless(&name)));
             }
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-async fn ask(server: &ServerUrl, method: Method, name: &str, rest: &str, body: &Value) -> anyhow::Result<()> {
+async fn ask(
+    server: &ServerUrl,
+    method: Method,
+    name: &str,
+    rest: &str,
+    body: &Value,
+) -> anyhow::Result<Value> {
     let id: farol_registry::ServiceId = name.parse()?;
-    let path = format!("/api/services/{id}{rest}");
-    let answer =
-        services::call(server, method, &path, body).await.with_context(|| format!("asking {server}"))?;
-    if answer.status.is_success() {
-        return Ok(());
-    }
-    bail!("{}", harmless(&services::problem_of(&answer)))
+    api::ask(server, method, &format!("/api/services/{id}{rest}"), body).await
+}
+
+/// What was done, as the server says it or in a sentence.
+fn tell(json: bool, answer: &Value, sentence: impl Display) {
+    if json { say(answer) } else { say(sentence) }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -11,6 +11,12 @@ pub fn say(line: impl Display) {
     let _ = out.flush();
 }
 
+/// Writes rows under a header, in columns.
+pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    let rows: Vec<_> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
+    columns(&rows).into_iter().for_each(say);
+}
+
 /// Rows of cells in columns, as wide as they need to be, without spaces at the ends of lines.
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let mut widths = [0; N];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand, ValueHint};
 
 use super::Target;
+use super::kafka::Form;
 
 /// What else is simulated.
 #[derive(Debug, Subcommand)]
@@ -88,12 +89,36 @@ pub struct Service {
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub url: Option<String>,
 
+    #[command(flatten)]
+    pub form: Form,
+
     #[command(subcommand)]
     pub command: ServiceCommand,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
+    /// Every service: state, last check, response time, errors, load, uptime, active alerts, open breakers
+    #[command(after_help = "Examples:\n  \
+        farol service list\n  \
+        farol service list --state down,degraded\n  \
+        farol service list --json | jq '.[].service'")]
+    List {
+        /// Only in one of these states, with commas between: starting, up, degraded, down, unknown, maintenance
+        #[arg(long, value_name = "STATES")]
+        state: Option<String>,
+
+        /// Only with this text in name, kind, address or description
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+    },
+
+    /// One service: the same, and its checks, active alerts and breakers; with --json its whole story
+    Show {
+        /// The service
+        name: String,
+    },
+
     /// Have a simulated service behave otherwise
     #[command(after_help = "Examples:\n  \
         farol service set payments --failure-rate 0.5 --latency 200ms\n  \

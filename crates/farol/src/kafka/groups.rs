@@ -21,7 +21,7 @@ use super::{confirm, connect, extents, partitions_of};
 use crate::cli::{self, kafka::GroupsCommand};
 use crate::client::until_interrupted;
 use crate::settings::Settings;
-use crate::terminal::{columns, say};
+use crate::terminal::{say, table};
 
 /// How long the look for the oldest unread records may take; where it finds none, the age isn't shown.
 const AGE_LIMIT: Duration = Duration::from_secs(3);
@@ -97,7 +97,7 @@ async fn progress(
 }
 
 async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
-    let mut rows = vec![["GROUP", "STATE", "MEMBERS", "PARTITIONS", "LAG"].map(str::to_owned)];
+    let mut rows = Vec::new();
     let mut listed = Vec::new();
     let (groups, topics) = (bus.groups().await?, bus.topics().await?);
     let mut all = Vec::with_capacity(groups.len());
@@ -121,7 +121,7 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
     if json {
         say(serde_json::to_string_pretty(&listed)?);
     } else {
-        columns(&rows).into_iter().for_each(say);
+        table(["GROUP", "STATE", "MEMBERS", "PARTITIONS", "LAG"], rows);
     }
     Ok(())
 }
@@ -170,9 +170,7 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
         return Ok(());
     }
     say(format_args!("{}: {}, {} members", group.group, group.state, group.members.len()));
-    let mut rows =
-        vec![["PARTITION", "OWNER", "COMMITTED", "END", "LAG", "LAG IN SECONDS"].map(str::to_owned)];
-    rows.extend(progress.iter().map(|(partition, progress)| {
+    let rows = progress.iter().map(|(partition, progress)| {
         [
             partition.to_string(),
             progress.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
@@ -181,8 +179,8 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
             progress.lag.to_string(),
             age(partition, progress).map_or_else(|| "?".to_owned(), |age| format!("{age:.1}")),
         ]
-    }));
-    columns(&rows).into_iter().for_each(say);
+    });
+    table(["PARTITION", "OWNER", "COMMITTED", "END", "LAG", "LAG IN SECONDS"], rows);
     for member in group.members.iter().filter(|member| member.assignment.is_empty()) {
         say(format_args!("{} owns no partition", member.client_id));
     }

@@ -11,7 +11,7 @@ use super::{confirm, connect, extents, partitions_of, topic};
 use crate::cli::{self, kafka::TopicsCommand};
 use crate::client::until_interrupted;
 use crate::settings::Settings;
-use crate::terminal::{columns, say};
+use crate::terminal::{say, table};
 
 /// Runs the command.
 pub fn run(arguments: cli::Topics, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -59,11 +59,10 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
         say(serde_json::to_string_pretty(&topics.iter().map(listed).collect::<Vec<_>>())?);
         return Ok(());
     }
-    let mut rows = vec![["TOPIC", "PARTITIONS", "OFFSETS", "CONFIGURATION"].map(str::to_owned)];
-    rows.extend(topics.iter().map(|topic| {
+    let row = |topic: &TopicDescription| {
         [topic.name.to_string(), topic.partitions.to_string(), records(topic).to_string(), config(topic)]
-    }));
-    columns(&rows).into_iter().for_each(say);
+    };
+    table(["TOPIC", "PARTITIONS", "OFFSETS", "CONFIGURATION"], topics.iter().map(row));
     Ok(())
 }
 
@@ -81,11 +80,10 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
         say(serde_json::to_string_pretty(&described)?);
         return Ok(());
     }
-    let mut rows = vec![["PARTITION", "FIRST", "END", "OFFSETS"].map(str::to_owned)];
-    rows.extend(extents.iter().map(|(partition, Extent { first, end, .. })| {
+    let rows = extents.iter().map(|(partition, Extent { first, end, .. })| {
         [partition.partition.to_string(), first.to_string(), end.to_string(), (end - first).to_string()]
-    }));
-    columns(&rows).into_iter().for_each(say);
+    });
+    table(["PARTITION", "FIRST", "END", "OFFSETS"], rows);
     for (partition, Extent { stable, .. }) in extents.iter().filter(|(_, extent)| extent.stable < extent.end)
     {
         say(format_args!(

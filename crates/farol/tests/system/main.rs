@@ -5,6 +5,7 @@
 
 mod amtool;
 mod certificate;
+mod client_commands;
 mod command_line;
 mod crash;
 mod crowd;

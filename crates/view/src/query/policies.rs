@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use farol_event::Timestamp;
 use farol_event::service::BreakerState;
 use rusqlite::types::Value;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::error::ViewError;
@@ -33,7 +33,7 @@ pub struct PolicyFilter {
 }
 
 /// A policy as it stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Policy {
     /// Who makes the calls that it guards.
