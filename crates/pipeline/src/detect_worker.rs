@@ -28,6 +28,7 @@ use farol_bus::{
     ProducerRecord, TopicDescription, TopicPartition, TransactionalProducer,
 };
 use farol_event::Timestamp;
+use farol_resilience::Retry;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,8 @@ pub(crate) struct WorkerDeps {
     pub(crate) settings: WorkerSettings,
     /// When this process began to take readings.
     pub(crate) started_at: Timestamp,
+    /// When a worker that failed is started again.
+    pub(crate) retry: Retry,
     /// Who is told what happens to workers.
     pub(crate) observer: Observer,
 }

@@ -60,7 +60,7 @@ pub use system_events::SystemEvents;
 pub use topics::{TopicNames, TopicOverride, create_missing_topics, default_topics, ensure_topics};
 pub use view_runner::{ViewProgress, ViewsProgress};
 pub use webhook::WebhookSettings;
-pub use workers::{LoneWorker, Stopped, WorkerError, WorkerState, WorkerStatus, Workers};
+pub use workers::{LoneWorker, Stopped, WorkerError, WorkerState, WorkerStatus, Workers, bus_retry};
 
 /// How the pipeline runs.
 #[derive(Debug, Clone)]
@@ -150,12 +150,17 @@ impl Pipeline {
         let notifier_deps = NotifierDeps { bus: &bus, names: &names, events: &events, outgoing: &outgoing };
         notifier::start(settings.notifier, &notifier_deps, &tasks, &followers)?;
         tasks.spawn(housekeeping::prune(store, settings.retention, followers.child_token()));
+        let retry = bus_retry();
+        if let Err(error) = outgoing.register(retry.clone()) {
+            tracing::warn!(%error, "how often workers are started again is not shown");
+        }
         let deps = detect_worker::WorkerDeps {
             bus,
             rules,
             events: events.clone(),
             settings: settings.worker,
             started_at: system_events::now(),
+            retry,
             observer: Arc::new(|member, news| {
                 if let WorkerNews::Failed { error, retry_in } = news {
                     tracing::error!(worker = member.worker, group = member.group, %error, ?retry_in, "worker failed; it will be started again");

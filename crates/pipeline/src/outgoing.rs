@@ -1,8 +1,8 @@
-//! Farol's own calls to others (checks, webhooks, e-mail) and the policies that guard them, told as events.
+//! Farol's own calls to others (checks, webhooks, e-mail, the bus where it is elsewhere) and the policies that guard them, told as events.
 //!
 //! Every part that calls out registers its policies in one [`farol_resilience::Registry`]. From there breaker moves become events as
 //! they happen, and every [`SNAPSHOT_INTERVAL`] each policy that has changed since is told as it stands. `caller` is
-//! [`CALLER`]; the source is the service that is called, where the policy's name says one (`check:SERVICE/…`), else the caller.
+//! [`CALLER`], of a worker process its name; the source is the service that is called, where the policy's name says one (`check:SERVICE/…`), else the caller.
 //!
 //! Limits: [`MAX_POLICIES`] policies; of moves that come faster than the log takes them the oldest are missed, which is
 //! logged (the next snapshot shows where the breaker stands). Failures: what the log refuses is logged and told with the next
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::system_events::{self, SystemEvents};
 
-/// Who calls.
+/// Who calls, where `farol run` does.
 pub const CALLER: &str = "farol";
 /// How many policies Farol's own calls can have: one for each of 1000 watched services and of the 8 checks that each may have, four for
 /// each receiver, and some.
@@ -118,23 +118,25 @@ impl Told {
     }
 }
 
-/// Tells of the registry's policies until `stop`.
-pub async fn publish(policies: Registry, events: SystemEvents, stop: CancellationToken) {
-    // Each in a task of its own: moves don't wait for a round of snapshots.
-    let telling = tokio::spawn(publish_moves(policies.subscribe(), events.clone(), stop.clone()));
-    publish_snapshots(&policies, &events, &stop).await;
-    if let Err(error) = telling.await {
-        tracing::error!(%error, "breakers' moves were not told any more");
-    }
+/// Tells of the policies of a caller's registry until `stop`.
+pub async fn publish(caller: &str, policies: Registry, events: SystemEvents, stop: CancellationToken) {
+    // At once: moves don't wait for a round of snapshots.
+    let moves = publish_moves(caller, policies.subscribe(), &events, &stop);
+    tokio::join!(moves, publish_snapshots(caller, &policies, &events, &stop));
 }
 
-async fn publish_moves(mut changes: Receiver<StateChange>, events: SystemEvents, stop: CancellationToken) {
+async fn publish_moves(
+    caller: &str,
+    mut changes: Receiver<StateChange>,
+    events: &SystemEvents,
+    stop: &CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             change = changes.recv() => match change {
                 Ok(change) => {
-                    if let Some(event) = moved(CALLER, service_of(&change.name), &change)
+                    if let Some(event) = moved(caller, service_of(&change.name), &change)
                         && let Err(error) = events.publish(&event).await
                     {
                         tracing::warn!(%error, policy = %change.name, "a breaker's move was not recorded");
@@ -149,26 +151,31 @@ async fn publish_moves(mut changes: Receiver<StateChange>, events: SystemEvents,
     }
 }
 
-async fn publish_snapshots(policies: &Registry, events: &SystemEvents, stop: &CancellationToken) {
+async fn publish_snapshots(
+    caller: &str,
+    policies: &Registry,
+    events: &SystemEvents,
+    stop: &CancellationToken,
+) {
     let mut told = Told::default();
     let mut ticks = tokio::time::interval(SNAPSHOT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => tell_changed(policies, &mut told, events).await,
+            _ = ticks.tick() => tell_changed(caller, policies, &mut told, events).await,
         }
     }
 }
 
 /// All that have changed go to the log in one append: one wait for the disk, however many there are.
-async fn tell_changed(policies: &Registry, told: &mut Told, events: &SystemEvents) {
+async fn tell_changed(caller: &str, policies: &Registry, told: &mut Told, events: &SystemEvents) {
     let now = system_events::now();
     let changed = told.changed(policies.snapshots());
     for round in changed.chunks(MAX_APPEND) {
         let measured: Vec<_> = round
             .iter()
-            .map(|snapshot| measured(CALLER, service_of(&snapshot.name), snapshot, now))
+            .map(|snapshot| measured(caller, service_of(&snapshot.name), snapshot, now))
             .collect();
         if let Err(error) = events.publish_all(&measured).await {
             tracing::warn!(%error, policies = round.len(), "how policies stand was not recorded");

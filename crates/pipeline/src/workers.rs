@@ -2,12 +2,14 @@
 //!
 //! Each worker is a thread of its own that drives its consumers on the shared runtime: evaluating a poll's readings takes
 //! milliseconds, which would hold up an async thread. A worker that fails (the bus refuses, a partition is poisoned) is
-//! started again after a pause that doubles up to [`MAX_PAUSE`]; the error is logged and counted in its heartbeat.
+//! started again after a growing pause ([`bus_retry`]); the error is logged and counted in its heartbeat.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use farol_bus::{Bus, BusError};
+use farol_resilience::retry::{Decision, Jitter};
+use farol_resilience::{Registry, Retry};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -15,14 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::detect_worker::{DetectWorker, Member, Observer, WorkerDeps, WorkerNews, WorkerSettings};
 use crate::intake::Intake;
+use crate::outgoing;
 use crate::rules::RulesHandle;
 use crate::supervision::caught;
 use crate::system_events::{SystemEvents, now};
 
-/// The longest pause before a failed worker is started again.
-pub const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// The first pause.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause before a failed worker is started again. A run that lasted longer was healthy.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// How often a worker may be told that another one has its name before it gives up, unless it was left alone for [`UNDISTURBED`] in
 /// between.
 const MAX_FENCED: u32 = 3;
@@ -31,6 +32,17 @@ const UNDISTURBED: Duration = Duration::from_secs(300);
 /// How often a running worker looks whether the bus answers, and how long the bus may take. Single calls wait for longer, each for what it
 /// is about; a worker whose bus is away should say so, and soon.
 const CHECK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+
+/// When somebody who lost the bus tries again: after half a second, doubling to ten seconds, half of that by chance so that workers don't
+/// come back together, without end.
+pub fn bus_retry() -> Retry {
+    Retry::idempotent("bus")
+        .max_tries(u32::MAX)
+        .initial_delay(Duration::from_millis(500))
+        .max_delay(MAX_PAUSE)
+        .jitter(Jitter::Equal)
+        .build()
+}
 
 /// Whether a worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -219,25 +231,40 @@ pub struct LoneWorker {
     pub rules: Arc<RulesHandle>,
     /// How it behaves.
     pub settings: WorkerSettings,
+    /// When it tries again after it lost the bus.
+    pub retry: Retry,
     /// Who is told what happens to it.
     pub observer: Observer,
 }
 
 impl LoneWorker {
-    /// Runs until told to stop, then commits and leaves its group. Whatever fails is tried again.
+    /// Runs until told to stop, then commits and leaves its group. Whatever fails is tried again; how often, it tells as events, as the
+    /// caller of its name.
     ///
     /// # Errors
     /// [`BusError::Fenced`] when somebody else uses its name; or that the bus gives no producer.
     pub async fn run(self, stop: &CancellationToken) -> Result<Stopped, BusError> {
+        let events = SystemEvents::new(self.bus.as_ref()).await?;
+        let policies = Registry::new();
+        if let Err(error) = policies.register(self.retry.clone()) {
+            tracing::warn!(%error, "how often the bus is tried again is not told");
+        }
         let deps = WorkerDeps {
-            events: SystemEvents::new(self.bus.as_ref()).await?,
+            events: events.clone(),
             bus: self.bus,
             rules: self.rules,
             settings: self.settings,
             started_at: now(),
+            retry: self.retry,
             observer: self.observer,
         };
-        Box::pin(run_until_stopped(&Arc::new(deps), &self.name, stop)).await
+        let (caller, stop_telling) = (self.name.clone(), stop.child_token());
+        let telling =
+            tokio::spawn(async move { outgoing::publish(&caller, policies, events, stop_telling).await });
+        let outcome = Box::pin(run_until_stopped(&Arc::new(deps), &self.name, stop)).await;
+        // It may wait for a bus that is away.
+        telling.abort();
+        outcome
     }
 }
 
@@ -263,20 +290,20 @@ async fn run_member(
     name: &str,
     stop: &CancellationToken,
 ) -> Result<Stopped, BusError> {
-    let mut pause = FIRST_PAUSE;
+    let mut tries = deps.retry.tries();
     let (mut errors, mut fenced) = (0, 0);
     let mut stopped = Stopped::InOrder;
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
         let worker = DetectWorker::new(Arc::clone(deps), intake, name, errors);
-        match run_while_answered(deps.bus.as_ref(), worker, stop).await {
+        let pause = match run_while_answered(deps.bus.as_ref(), worker, stop).await {
             Ok(()) => return Ok(Stopped::InOrder),
             Err(BusError::Closed) if stop.is_cancelled() => return Ok(stopped),
             Err(error) => {
                 (errors, stopped) = (errors + 1, Stopped::Failing);
                 // A run that lasted was healthy: its failure is a new story.
                 if began.elapsed() > MAX_PAUSE {
-                    pause = FIRST_PAUSE;
+                    tries = deps.retry.tries();
                 }
                 if began.elapsed() > UNDISTURBED {
                     fenced = 0;
@@ -286,13 +313,15 @@ async fn run_member(
                 if fenced >= MAX_FENCED {
                     return Err(error);
                 }
+                let Some(pause) = tries.decided(Decision::Retry, false) else { return Err(error) };
                 let member = Member { worker: name, group: intake.group(&deps.settings) };
                 (deps.observer)(member, WorkerNews::Failed { error: &error, retry_in: pause });
+                pause
             }
-        }
+        };
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_PAUSE),
+            () = tokio::time::sleep(pause) => {}
         }
     }
     Ok(stopped)

@@ -264,13 +264,14 @@ async fn alerts_of_a_route_are_told_in_one_notification_and_their_end_in_another
         names,
         [
             ("circuit_breaker", "notify-ops"),
+            ("retry", "bus"),
             ("retry", "notify-ops:retry"),
             ("bulkhead", "notify-ops:bulkhead"),
             ("timeout", "notify-ops:timeout")
         ]
     );
-    assert!(policies[1].count("successful_without_retry").unwrap() > 0, "{policies:?}");
-    assert_eq!(policies[1].count("successful_with_retry"), Some(1), "the 503");
+    assert!(policies[2].count("successful_without_retry").unwrap() > 0, "{policies:?}");
+    assert_eq!(policies[2].count("successful_with_retry"), Some(1), "the 503");
     plant.stop().await;
 }
 

@@ -14,7 +14,7 @@ use farol_detect::RuleSet;
 use farol_event::Timestamp;
 use farol_pipeline::{
     LoneWorker, Observer, RuleSources, RulesFollower, RulesHandle, Stopped, TopicNames, WorkerNews,
-    WorkerSettings, create_missing_topics, default_topics,
+    WorkerSettings, bus_retry, create_missing_topics, default_topics,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ use crate::{cli, client};
 
 /// How long a broker may take to answer the first question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// The pauses between tries: the first, and the longest that they double to.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How often it is looked whether topics can be made and rules are published by now.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A commit that takes longer than this is given up, if the session is no shorter.
 const SLOW_COMMIT: Duration = Duration::from_secs(3);
@@ -48,8 +48,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
         };
         let observer: Observer = Arc::new(move |member, news| terminal.tell(member.group, &news));
         let source = if arguments.rules.is_empty() { Source::Published } else { Source::Files };
-        let following =
-            tokio::spawn(follow(Arc::clone(&bus), name.clone(), Arc::clone(&rules), source, stop.clone()));
+        let following = tokio::spawn(follow(Arc::clone(&bus), name.clone(), Arc::clone(&rules), source));
         let worker = LoneWorker {
             name: name.clone(),
             bus,
@@ -61,6 +60,7 @@ pub fn run(arguments: &cli::Worker, settings: &Settings, given: &Given) -> anyho
                 session_timeout: settings.pipeline.session_timeout,
                 ..WorkerSettings::default()
             },
+            retry: bus_retry(),
             observer,
         };
         let ended = worker.run(&stop).await;
@@ -160,7 +160,7 @@ async fn prepared(
             Err(error) if error.is_retriable() => {
                 tracing::debug!(%error, "the topics are not made yet");
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSES.0) => {}
+                    () = tokio::time::sleep(LOOK_INTERVAL) => {}
                     () = stop.cancelled() => return Ok(None),
                 }
             }
@@ -180,24 +180,25 @@ async fn connected(
     terminal: &Terminal,
     stop: &CancellationToken,
 ) -> anyhow::Result<bool> {
-    let mut pause = PAUSES.0;
+    let mut tries = bus_retry().tries();
     loop {
         let answered = tokio::select! {
             answered = bus.check(ANSWER_LIMIT) => answered,
             () = stop.cancelled() => return Ok(false),
         };
+        let Some(pause) = tries.after(&answered) else {
+            terminal.answered();
+            return Ok(answered.is_ok());
+        };
         match answered {
-            Ok(()) => {
-                terminal.answered();
-                return Ok(true);
-            }
+            Ok(()) => {}
             Err(error @ BusError::NoAccess { obstacle, .. }) if obstacle.is_certain() => {
                 return Err(super::no_access(bus.brokers(), error));
             }
             Err(error) => terminal.failed(&error, pause),
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return Ok(false),
         }
     }
@@ -239,7 +240,7 @@ async fn published(
             ));
         }
         tokio::select! {
-            () = tokio::time::sleep(PAUSES.0) => {}
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = stop.cancelled() => return Ok(None),
         }
     }
@@ -249,20 +250,20 @@ async fn first_published(bus: &KafkaBus, name: &str) -> Result<RuleSet, BusError
     RulesFollower::open(bus, &format!("{name}-rules")).await?.next().await
 }
 
-/// Follows what is published: puts it in force, or says that it is something else.
-async fn follow(
-    bus: Arc<KafkaBus>,
-    name: String,
-    rules: Arc<RulesHandle>,
-    source: Source,
-    stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
+/// Follows what is published: puts it in force, or says that it is something else. Never ends.
+async fn follow(bus: Arc<KafkaBus>, name: String, rules: Arc<RulesHandle>, source: Source) {
+    let retry = bus_retry();
+    let mut tries = retry.tries();
+    loop {
+        let began = tokio::time::Instant::now();
         // Without a topic nobody publishes rules, and without a broker the worker says so.
-        if let Err(error) = follow_once(bus.as_ref(), &name, &rules, source).await {
-            tracing::debug!(%error, "published rules are not followed at present");
+        let followed = follow_once(bus.as_ref(), &name, &rules, source).await;
+        tracing::debug!(?followed, "published rules are not followed at present");
+        if began.elapsed() > retry.schedule().backoff.max {
+            tries = retry.tries();
         }
-        tokio::time::sleep(PAUSES.1).await;
+        let Some(pause) = tries.after(&followed) else { return };
+        tokio::time::sleep(pause).await;
     }
 }
 

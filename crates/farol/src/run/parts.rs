@@ -249,7 +249,8 @@ async fn announce(events: &SystemEvents, stops: &mut Stops) {
 /// From now on the policies of Farol's own calls are told as events.
 fn publish_policies(policies: &Registry, events: &SystemEvents, stops: &mut Stops) {
     let stop = CancellationToken::new();
-    let publishing = tokio::spawn(outgoing::publish(policies.clone(), events.clone(), stop.clone()));
+    let publishing =
+        tokio::spawn(outgoing::publish(outgoing::CALLER, policies.clone(), events.clone(), stop.clone()));
     stops.push("policies of outgoing calls", async move {
         stop.cancel();
         publishing.await.err().map(|error| error.to_string()).into_iter().collect()
