@@ -179,6 +179,39 @@ pub(crate) fn positive(value: &Expr) -> Result<TokenStream> {
     Ok(quote!(#value))
 }
 
+/// A duration that isn't zero, as far as that can be seen.
+pub(crate) fn some_time(value: &Expr) -> Result<TokenStream> {
+    let zero = match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(seconds), .. }) => seconds.base10_parse::<u64>()? == 0,
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+            parse_duration(&text.value()).is_some_and(|duration| duration.is_zero())
+        }
+        _ => false,
+    };
+    if zero { Err(Error::new(value.span(), "must be longer than nothing")) } else { duration(value) }
+}
+
+/// A share of calls, more than 0 and at most 1, as far as that can be seen.
+pub(crate) fn share(value: &Expr) -> Result<TokenStream> {
+    let written = match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(whole), .. }) => Some(whole.base10_parse::<f64>()?),
+        Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => Some(number.base10_parse::<f64>()?),
+        _ => None,
+    };
+    if written.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+        return Err(Error::new(value.span(), "must be more than 0 and at most 1: half of the calls is 0.5"));
+    }
+    number(value)
+}
+
+/// The whole number that is written there, if one is.
+pub(crate) fn written_number(value: &Expr) -> Option<u64> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse().ok(),
+        _ => None,
+    }
+}
+
 /// A number with or without a point, as `f64`.
 pub(crate) fn number(value: &Expr) -> Result<TokenStream> {
     match value {

@@ -119,9 +119,9 @@ fn accessors(function: &ItemFn, policies: &[Policy]) -> TokenStream {
             #(#conditions)*
             #[doc = #doc]
             #visibility fn #name() -> &'static #type_name {
-                // A name that the construction, which is written outside, doesn't mean by chance.
-                static __FAROL_RESILIENCE_POLICY: ::std::sync::LazyLock<#type_name> = ::std::sync::LazyLock::new(|| #construction);
-                &__FAROL_RESILIENCE_POLICY
+                // A name that the construction, which is written outside, doesn't mean by chance. Should it panic, each call tells why.
+                static __FAROL_RESILIENCE_POLICY: ::std::sync::OnceLock<#type_name> = ::std::sync::OnceLock::new();
+                __FAROL_RESILIENCE_POLICY.get_or_init(|| #construction)
             }
         })
     });
@@ -151,7 +151,9 @@ fn under_policies(
                 }
             }
         };
-        quote!(async move { #pin #block })
+        // Its statements, not the block: braces around a single expression would be warned about.
+        let statements = &block.stmts;
+        quote!(async move { #pin #(#statements)* })
     } else if has_impl(whole.clone()) {
         quote!((move || #block)())
     } else {
@@ -306,6 +308,15 @@ mod tests {
         assert!(refused(Kind::Bulkhead, "max_wait = \"2 parsecs\"", CALL).starts_with("a duration is"));
         let both = refused(Kind::CircuitBreaker, "recovery_timeout = 60, open_for = 60", CALL);
         assert_eq!(both, "`open_for` is another name of `recovery_timeout`");
+        for (arguments, message) in [
+            ("recovery_timeout = 0", "must be longer than nothing"),
+            ("open_for = \"0ms\"", "must be longer than nothing"),
+            ("failure_rate = 50", "must be more than 0 and at most 1: half of the calls is 0.5"),
+            ("failure_rate = 0.0", "must be more than 0 and at most 1: half of the calls is 0.5"),
+            ("failure_rate = 0.5, window_calls = 5, minimum_calls = 6", "must be at most `window_calls`"),
+        ] {
+            assert_eq!(refused(Kind::CircuitBreaker, arguments, CALL), message, "{arguments}");
+        }
         let jitter = refused(Kind::Retry, "idempotent, jitter = \"some\"", CALL);
         assert_eq!(jitter, "must be one of \"full\", \"equal\", \"decorrelated\", \"none\"");
     }

@@ -5,7 +5,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Path, Result};
 
-use crate::arguments::{Arguments, duration, number, one_of, positive};
+use crate::arguments::{Arguments, duration, number, one_of, positive, share, some_time, written_number};
 
 /// What an attribute makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,17 +135,20 @@ fn circuit_breaker(
     let window_time = arguments.value("window_time")?;
     let mut builder = quote!(::farol_resilience::CircuitBreaker::builder(#name));
     builder.extend(set("consecutive_failures", failures.as_ref().map(positive).transpose()?));
-    builder.extend(set("open_for", open_for.as_ref().map(duration).transpose()?));
+    builder.extend(set("open_for", open_for.as_ref().map(some_time).transpose()?));
     builder.extend(set("window_of_calls", window_calls.as_ref().map(positive).transpose()?));
-    builder.extend(set("window_of_time", window_time.as_ref().map(duration).transpose()?));
+    builder.extend(set("window_of_time", window_time.as_ref().map(some_time).transpose()?));
+    let minimum = arguments.value("minimum_calls")?;
+    builder.extend(set("minimum_calls", minimum.as_ref().map(positive).transpose()?));
+    if let (Some(minimum), Some(window)) = (&minimum, &window_calls)
+        && written_number(minimum) > written_number(window)
+        && written_number(window).is_some()
+    {
+        return Err(syn::Error::new(minimum.span(), "must be at most `window_calls`"));
+    }
     builder.extend(settings(
         arguments,
-        &[
-            ("failure_rate", number),
-            ("minimum_calls", positive),
-            ("probes", positive),
-            ("successes_to_close", positive),
-        ],
+        &[("failure_rate", share), ("probes", positive), ("successes_to_close", positive)],
     )?);
     let breaker = quote!(#builder.build().expect("the arguments of #[circuit_breaker] make sense together"));
     let Some(predicate) = arguments.value("failure_if")? else {

@@ -234,3 +234,31 @@ async fn methods_of_traits_are_under_policies_that_are_made_elsewhere_and_may_be
     assert_eq!(DATABASE.snapshot().count("permitted"), Some(1));
     assert_eq!(common_retry().snapshot().count("retries"), Some(2));
 }
+
+#[deny(warnings)]
+mod of_one_line {
+    use farol_resilience::{Error, circuit_breaker, retry};
+
+    #[circuit_breaker(failure_rate = 0.5, window_calls = 5)]
+    pub(super) async fn answer(value: u32) -> Result<u32, String> {
+        Ok(value)
+    }
+
+    #[retry(idempotent)]
+    pub(super) async fn twice(value: u32) -> Result<u32, Error<String>> {
+        answer(value).await
+    }
+
+    #[circuit_breaker]
+    pub(super) fn at_once(value: u32) -> Result<u32, String> {
+        Ok(value)
+    }
+}
+
+#[tokio::test]
+async fn functions_of_one_line_bring_no_warning_and_a_small_window_is_enough() {
+    assert_eq!(of_one_line::twice(3).await.unwrap(), 3);
+    assert_eq!(of_one_line::at_once(4).unwrap(), 4);
+    let settings = of_one_line::answer_circuit_breaker().snapshot().settings;
+    assert_eq!(settings.get("minimum_calls").map(String::as_str), Some("5"));
+}

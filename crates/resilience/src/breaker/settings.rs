@@ -74,7 +74,7 @@ pub struct CircuitBreakerBuilder {
     failure_rate: Option<f64>,
     slow_calls: Option<(Duration, f64)>,
     window: WindowSize,
-    minimum_calls: u32,
+    minimum_calls: Option<u32>,
     open_for: Duration,
     open_growth: f64,
     open_longest: Duration,
@@ -95,7 +95,7 @@ impl CircuitBreakerBuilder {
             failure_rate: None,
             slow_calls: None,
             window: WindowSize::Calls(DEFAULT_WINDOW_CALLS),
-            minimum_calls: DEFAULT_MINIMUM_CALLS,
+            minimum_calls: None,
             open_for: super::DEFAULT_OPEN_FOR,
             open_growth: 1.0,
             open_longest: Duration::from_secs(3600),
@@ -146,9 +146,9 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Rates of fewer calls say nothing.
+    /// Rates of fewer calls say nothing. Without it, ten, or as many as the window has if those are fewer.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
-        self.minimum_calls = calls;
+        self.minimum_calls = Some(calls);
         self
     }
 
@@ -230,7 +230,7 @@ impl CircuitBreakerBuilder {
             cancelled_fails: self.cancelled_fails,
         };
         let limits = Limits {
-            minimum_calls: u64::from(self.minimum_calls),
+            minimum_calls: u64::from(self.calls_needed()),
             failure_rate: self.failure_rate,
             slow_rate: self.slow_calls.map(|(_, rate)| rate),
         };
@@ -256,7 +256,7 @@ impl CircuitBreakerBuilder {
     fn check(&self) -> Result<(), InvalidSettings> {
         let zeros = [
             ("consecutive_failures", self.consecutive_failures == Some(0)),
-            ("minimum_calls", self.minimum_calls == 0),
+            ("minimum_calls", self.minimum_calls == Some(0)),
             ("open_for", self.open_for.is_zero()),
             ("probes", self.probes == 0),
             ("successes_to_close", self.successes_to_close == 0),
@@ -279,8 +279,8 @@ impl CircuitBreakerBuilder {
             WindowSize::Calls(calls) if calls == 0 || calls > MAX_WINDOW_CALLS => {
                 return out_of_bounds("window_of_calls", calls.to_string(), "1 to 65536");
             }
-            WindowSize::Calls(calls) if calls < self.minimum_calls as usize && self.window_is_used() => {
-                return out_of_bounds("minimum_calls", self.minimum_calls.to_string(), "at most the window");
+            WindowSize::Calls(calls) if calls < self.calls_needed() as usize && self.window_is_used() => {
+                return out_of_bounds("minimum_calls", self.calls_needed().to_string(), "at most the window");
             }
             WindowSize::Time(time) if time < MIN_WINDOW_TIME => {
                 return out_of_bounds("window_of_time", format!("{time:?}"), "10ms or longer");
@@ -294,6 +294,13 @@ impl CircuitBreakerBuilder {
             return out_of_bounds("open_jitter", self.open_jitter.to_string(), "0 to 1");
         }
         Ok(())
+    }
+
+    fn calls_needed(&self) -> u32 {
+        self.minimum_calls.unwrap_or(match self.window {
+            WindowSize::Calls(calls) => u32::try_from(calls).unwrap_or(u32::MAX).min(DEFAULT_MINIMUM_CALLS),
+            WindowSize::Time(_) => DEFAULT_MINIMUM_CALLS,
+        })
     }
 
     fn window_is_used(&self) -> bool {
@@ -319,7 +326,7 @@ impl CircuitBreakerBuilder {
                 WindowSize::Time(time) => format!("{time:?}"),
             };
             settings.push(("window", window));
-            settings.push(("minimum_calls", self.minimum_calls.to_string()));
+            settings.push(("minimum_calls", self.calls_needed().to_string()));
         }
         settings.push(("open_for", format!("{:?}", self.open_for)));
         if self.open_growth > 1.0 {
@@ -377,7 +384,7 @@ mod tests {
                 "circuit breaker: window_of_calls is 100000, but must be 1 to 65536",
             ),
             (
-                builder().failure_rate(0.5).window_of_calls(5),
+                builder().failure_rate(0.5).window_of_calls(5).minimum_calls(10),
                 "circuit breaker: minimum_calls is 10, but must be at most the window",
             ),
             (
@@ -402,6 +409,8 @@ mod tests {
         let rate = settings(CircuitBreaker::builder("a").failure_rate(0.5));
         assert_eq!(rate.get("consecutive_failures"), None);
         assert_eq!(rate.get("window").map(String::as_str), Some("100 calls"));
+        let few = settings(CircuitBreaker::builder("a").failure_rate(0.5).window_of_calls(5));
+        assert_eq!(few.get("minimum_calls").map(String::as_str), Some("5"));
         let both = settings(CircuitBreaker::builder("a").failure_rate(0.5).consecutive_failures(7));
         assert_eq!(both.get("consecutive_failures").map(String::as_str), Some("7"));
     }
