@@ -26,7 +26,7 @@ pub struct SimulateServices {
     pub count: usize,
 
     /// Their names, with commas between
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = watchable)]
     pub name: Vec<String>,
 
     /// Share of requests to /work that fail, from 0 to 1
@@ -76,6 +76,11 @@ fn outages(text: &str) -> Result<Outages, String> {
             .map_err(|_| "the seed must be a whole number".into()),
         _ => Err("it must be none, random or random:SEED".into()),
     }
+}
+
+/// A name under which Farol can watch a service.
+fn watchable(text: &str) -> Result<String, String> {
+    text.parse::<farol_registry::ServiceId>().map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -314,8 +314,13 @@ fn policies(policies: &Registry) -> Vec<Sample> {
         let of = |sample: Sample| sample.with("kind", policy.kind.as_str()).with("policy", &policy.name);
         for counter in &policy.counters {
             let value = SampleValue::Counter(counter.value);
-            let help = "What the policies of Farol's own calls have counted";
-            samples.push(of(sample("farol_outgoing_calls", help, value)).with("outcome", counter.name()));
+            samples.push(if counter.metric == "calls" {
+                let help = "Calls under the policies of Farol's own calls, by how each policy saw them end";
+                of(sample("farol_outgoing_calls", help, value)).with("outcome", counter.name())
+            } else {
+                let help = "What else the policies of Farol's own calls have counted; a call may count several times";
+                of(sample("farol_outgoing_counts", help, value)).with("of", counter.name())
+            });
         }
         for gauge in &policy.gauges {
             let help = "How the policies of Farol's own calls stand";

@@ -113,6 +113,8 @@ fn help_has_examples_and_wrong_arguments_exit_with_2() {
     }
     assert_eq!(output(farol(folder.path()).args(["run", "--demos"])).status.code(), Some(2));
     assert_eq!(output(&mut farol(folder.path())).status.code(), Some(2));
+    let unwatchable = output(farol(folder.path()).args(["simulate", "services", "--name", "shop,a b"]));
+    assert_eq!(unwatchable.status.code(), Some(2), "{}", text(&unwatchable.stderr));
     let version = text(&output(farol(folder.path()).arg("version")).stdout);
     assert_eq!(version.trim(), concat!("farol ", env!("CARGO_PKG_VERSION")));
 }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use farol_bus::ProducerRecord;
 use farol_event::envelope::MAX_EVENT_BYTES;
 use farol_event::{Event, EventError, EventType, ServiceFact, Timestamp};
+use farol_registry::record::KEPT;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -131,6 +132,10 @@ const FAROL: &str = "farol";
 
 /// What is wrong with an event that tells of a service, if it is one.
 fn refused_of_service(event: &Event) -> Option<(Reason, String)> {
+    if event.extensions.contains_key(KEPT) {
+        let error = format!("attribute `{KEPT}`: only Farol itself says that it keeps what an event tells");
+        return ServiceFact::is_told_by(&event.event_type).then_some((Reason::Reserved, error));
+    }
     let fact = match ServiceFact::of(event)? {
         Ok(fact) => fact,
         Err(error) => return Some((Reason::InvalidField, error.to_string())),

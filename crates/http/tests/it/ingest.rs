@@ -277,6 +277,11 @@ async fn bad_events_are_refused_with_their_reason() {
             r#"{"specversion":"1.0","id":"1","type":"servico_pulsou","source":".."}"#,
             "source is `..`",
         ),
+        (
+            "application/json",
+            r#"{"specversion":"1.0","id":"1","type":"servico_em_manutencao","source":"s","kept":true}"#,
+            "attribute `kept`: only Farol itself",
+        ),
     ] {
         let detail = farol.post("/api/events", content_type, body).await.problem(400);
         assert!(detail.contains(reason), "{body}: {detail}");
