@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use failsafe::CircuitBreaker as _;
 use tower::{Layer, Service, service_fn};
@@ -22,10 +23,42 @@ const FAILING_CALLS: u32 = 300;
 #[derive(Debug, Clone, Copy)]
 pub struct Failed;
 
+/// Failing calls that a breaker let through.
+static FAILED: AtomicU64 = AtomicU64::new(0);
+
 /// The call that is protected: nothing, in a way that the compiler can't see through.
 #[inline(never)]
 fn callee(fails: bool) -> Result<u64, Failed> {
-    if black_box(fails) { Err(Failed) } else { Ok(black_box(7)) }
+    if black_box(fails) {
+        FAILED.fetch_add(1, Ordering::Relaxed);
+        Err(Failed)
+    } else {
+        Ok(black_box(7))
+    }
+}
+
+/// How a breaker notices that nothing works any more.
+pub struct Detection {
+    /// Calls that failed before the first one was rejected.
+    pub failed: u64,
+    /// From the beginning of the first of them to the first rejection.
+    pub took: Duration,
+}
+
+/// Lets every call of a new subject fail until one is rejected. Nothing if none is.
+pub fn detect(subject: &dyn Subject) -> Option<Detection> {
+    // Whatever is made at the first call is made.
+    subject.run(1, false);
+    let before = FAILED.load(Ordering::Relaxed);
+    let begin = Instant::now();
+    for made in 0..u64::from(FAILING_CALLS) {
+        subject.run(1, true);
+        let failed = FAILED.load(Ordering::Relaxed) - before;
+        if failed == made {
+            return Some(Detection { failed, took: begin.elapsed() });
+        }
+    }
+    None
 }
 
 fn bare(fails: bool) {

@@ -5,7 +5,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use farol_resilience_bench::{Subject, policies, subjects};
+use farol_resilience_bench::{Subject, detect, policies, subjects};
 
 const BATCH: u32 = 1000;
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -103,7 +103,25 @@ fn main() {
         "\nMedian and p99 of batches of {BATCH} calls, the call itself (first row) included. 16 threads: processor time per \
          call\non one breaker. Allocations per call: closed / open. Python: one interpreter lock, so its 16 threads take turns."
     );
+    measure_detection();
     measure_policies(&allocations, &python_policies);
+}
+
+/// From the first failing call on, with no call that goes well in between.
+fn measure_detection() {
+    println!("\n{:<46} {:>14} {:>22}", "an outage begins", "failed calls", "us to first rejection");
+    for named in subjects() {
+        let row = match detect(&*named.subject) {
+            Some(found) => {
+                (found.failed.to_string(), format!("{:.1}", found.took.as_nanos() as f64 / 1000.0))
+            }
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        println!("{:<46} {:>14} {:>22}", named.name, row.0, row.1);
+    }
+    println!(
+        "\nCalls that failed before the first was rejected, one after the other, and the time of all of them."
+    );
 }
 
 fn measure_policies(allocations: &[Vec<String>], python: &[Vec<String>]) {
