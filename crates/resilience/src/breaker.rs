@@ -60,7 +60,6 @@ use shared::Shared;
 use state::Command;
 
 pub use permit::Permit;
-#[cfg_attr(not(feature = "tower"), expect(unused_imports, reason = "for layers"))]
 pub(crate) use permit::Rejection;
 pub use settings::{
     CircuitBreakerBuilder, DEFAULT_MINIMUM_CALLS, DEFAULT_WINDOW_CALLS, InvalidSettings, MAX_WINDOW_CALLS,

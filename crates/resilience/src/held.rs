@@ -29,6 +29,7 @@ pin_project! {
     }
 }
 
+#[cfg(feature = "tower")]
 impl<F, H: Held> Holding<F, H> {
     #[inline]
     pub(crate) fn new(held: H, call: F) -> Self {

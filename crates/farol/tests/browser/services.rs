@@ -136,7 +136,8 @@ async fn a_breaker_that_opens_and_closes_is_a_picture_on_both_pages() {
     };
 
     open(&browser, &server, "resilience").await;
-    browser.element("no-policies").await;
+    let own = "return !!document.querySelector('[data-testid=policy-row][data-name=bus]')";
+    browser.until(SOON, "Farol's own calls are there", own).await;
     tell(&server, "0", "servico_iniciado", "payments", json!({ "kind": "api" })).await;
     tell(&server, "1", "disjuntor_aberto", "payments", moved("closed", "open")).await;
     browser.until(SOON, "it was closed and is open", &lane_is("open", "closed open")).await;
