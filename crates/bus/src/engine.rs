@@ -295,7 +295,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Gives a topic another configuration, in place of all that it had. Returns when it is in force.
     async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError>;
 
-    /// Gives a topic so many partitions, if it has fewer. Returns when they can be used.
+    /// Gives a topic so many partitions, if it has fewer. Returns when they can be used; over Kafka, a producer that was made before may
+    /// take a while to know of them.
     async fn grow_topic(&self, topic: &str, partitions: i32) -> Result<(), BusError>;
 
     /// Every topic, by name.

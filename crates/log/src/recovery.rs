@@ -282,9 +282,13 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     // From here on the journal's old frames count no more: the segments are synced and the epoch is new.
     match shared.write_checkpoint(Kind::Forced) {
         Ok(()) => {
-            // What is left is for whoever makes room.
-            if let Err(error) = shared.keep_reserve() {
-                shared.wait_for_checkpoint_space(&format!("making the reserve for a full disk: {error}"));
+            match shared.keep_reserve() {
+                Ok(()) => {}
+                // What is left is for whoever makes room.
+                Err(error) if space::is_full_disk(&error) => {
+                    shared.wait_for_checkpoint_space(&format!("making the reserve for a full disk: {error}"));
+                }
+                Err(error) => tracing::warn!(%error, "nothing is kept in reserve for a full disk"),
             }
         }
         // Everything can be read, and stays in the journal too. A sync that failed is another matter: it poisons.

@@ -331,11 +331,12 @@ impl World {
         // A planned failure or crash may hit the opening itself; the next one must find everything all the same.
         let (log, report) = loop {
             match Log::open(options(&self.file_system)) {
-                Ok(opened) => break opened,
-                Err(error) if self.file_system.has_crashed() => {
-                    drop(error);
+                // The moment may also come with what an opening can do without.
+                opened if self.file_system.has_crashed() => {
+                    drop(opened);
                     power_cut |= self.begin_again();
                 }
+                Ok(opened) => break opened,
                 Err(error) => {
                     assert!(error.to_string().contains("made to fail"), "{error}");
                 }

@@ -60,6 +60,7 @@ pub async fn a_topic_gets_more_partitions_that_can_be_used_at_once_and_never_few
         assert_eq!(count().await, has, "{wanted} were wanted");
     }
     let last = ProducerRecord { partitioning: Partitioning::Explicit(3), ..numbered(2) };
+    let producer = bus.producer("later").await.unwrap();
     let written = producer.send(&name, vec![last]).await.unwrap();
     assert_eq!(written[0].partition, 3);
     let absent = bus.grow_topic("absent", 2).await;

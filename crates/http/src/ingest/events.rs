@@ -296,7 +296,7 @@ mod tests {
         r#"{"specversion":"1.0","id":"1","type":"bomba_medida","source":"pump","data":{"x":1}}"#;
 
     fn arrival() -> Timestamp {
-        Timestamp::from_millis_clamped(1_700_000_000_000)
+        Timestamp::from_millis_clamped(1_760_000_000_000)
     }
 
     fn binary(more: &[(&'static str, &str)], body: &[u8]) -> Result<Event, EventError> {
