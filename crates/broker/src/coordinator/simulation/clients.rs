@@ -375,7 +375,7 @@ fn applications_at_random_never_share_a_partition_and_end_balanced() {
         records += simulation.records.len();
     }
     // The checks saw something.
-    assert!(moves > 100 && records > 200, "{moves} moves, {records} rebalances");
+    assert!(moves > 100 && records > 100, "{moves} moves, {records} rebalances");
 }
 
 #[test]
