@@ -1,6 +1,7 @@
 //! A real Chromium, driven through chromedriver.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub struct Browser {
     pub driver: WebDriver,
     chromedriver: Child,
+    port: u16,
     _profile: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -63,7 +65,7 @@ impl Browser {
             .client(Hyper::default())
             .await
             .expect("Chromium starts");
-        Self { driver, chromedriver, _profile: profile, _turn: turn }
+        Self { driver, chromedriver, port, _profile: profile, _turn: turn }
     }
 
     /// The element with a `data-testid`, as soon as it is there.
@@ -92,7 +94,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium too, which is chromedriver's child.
+        // Asked to end, it ends its Chromium first; killed, it would leave that behind.
+        if let Ok(mut asking) = TcpStream::connect(("127.0.0.1", self.port)) {
+            let _ = asking.set_read_timeout(Some(Duration::from_secs(10)));
+            let _ = asking.write_all(b"GET /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+            let _ = asking.read_to_end(&mut Vec::new());
+        }
         let _ = self.chromedriver.kill();
         let _ = self.chromedriver.wait();
     }
