@@ -25,6 +25,7 @@ use crate::error::{BrokerError, OpenError};
 use crate::groups::{
     GroupOptions, GroupSnapshot, Groups, InFlightCommit, OffsetChange, ProducerEpoch, expire_offsets,
 };
+use crate::last_alive::{self, LastAlive};
 use crate::member::{Member, MemberSettings};
 use crate::offsets;
 use crate::partition::TopicPartition;
@@ -82,6 +83,8 @@ pub(crate) struct Inner {
     clock: Clock,
     producers: Arc<Registry>,
     snapshots: JoinHandle<()>,
+    /// The file that says until when the broker ran, and the task that writes it.
+    last_alive: Option<(Arc<LastAlive>, JoinHandle<()>)>,
     transactions: Arc<Transactions>,
     expiry: OnceLock<JoinHandle<()>>,
 }
@@ -120,7 +123,7 @@ impl Broker {
         // The queue then always has room for what the semaphore lets through.
         let max_in_flight = options.max_in_flight_bytes.clamp(1, options.log.queue_bytes.max(1));
         let (log, report) = Log::open(options.log)?;
-        let mut catalog = Catalog::read(file_system, &dir)?;
+        let mut catalog = Catalog::read(Arc::clone(&file_system), &dir)?;
         topics::end_deletions(&log, &mut catalog);
 
         let mut topics = BTreeMap::new();
@@ -151,7 +154,13 @@ impl Broker {
             producers.open(partition, &transactions).map_err(OpenError::Producers)?;
         }
         let snapshots = runtime.spawn(Arc::clone(&producers).maintain());
-        let groups = Arc::new(Groups::new(clock, options.groups, committed));
+        let alive_until = last_alive::read(&*file_system, &dir);
+        let last_alive = LastAlive::open(&*file_system, &dir, clock).map(|last_alive| {
+            let last_alive = Arc::new(last_alive);
+            let keeping = runtime.spawn(Arc::clone(&last_alive).keep());
+            (last_alive, keeping)
+        });
+        let groups = Arc::new(Groups::new(clock, options.groups, committed, alive_until));
         for held in &held {
             groups
                 .add_pending(held.producer_id, &held.commit)
@@ -180,6 +189,7 @@ impl Broker {
             clock,
             producers,
             snapshots,
+            last_alive,
             transactions: Arc::new(transactions),
             expiry: OnceLock::new(),
         };
@@ -205,7 +215,12 @@ impl Broker {
             self.inner.in_flight.close();
         }
         let (log, producers) = (self.inner.log.clone(), Arc::clone(&self.inner.producers));
+        let last_alive = self.inner.last_alive.as_ref().map(|(last_alive, keeping)| {
+            keeping.abort();
+            Arc::clone(last_alive)
+        });
         let closing = move || {
+            last_alive.inspect(|last_alive| last_alive.write());
             // Snapshots never speak of what isn't durable. A log that can't checkpoint says so when it is closed.
             if log.checkpoint().is_ok() {
                 producers.save_all();
@@ -527,6 +542,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.deadlines.abort();
         self.snapshots.abort();
+        self.last_alive.as_ref().inspect(|(_, keeping)| keeping.abort());
         self.expiry.get().inspect(|expiry| expiry.abort());
     }
 }

@@ -156,9 +156,15 @@ impl Group {
         }
     }
 
-    /// Somebody read these partitions until the broker was stopped: whoever comes back soon goes on after a pause from now on.
-    pub fn resume_from(&mut self, partitions: impl Iterator<Item = TopicPartition>, now: Timestamp) {
-        self.ownership.resume_from(partitions, now);
+    /// Somebody read these partitions until the broker was stopped, which was at `stopped_at` or later: whoever comes back soon goes on
+    /// after a pause from then on.
+    pub fn resume_from(
+        &mut self,
+        partitions: impl Iterator<Item = TopicPartition>,
+        stopped_at: Timestamp,
+        now: Timestamp,
+    ) {
+        self.ownership.resume_from(partitions, stopped_at, now);
     }
 
     /// Takes one input at `now`, which never goes back.

@@ -55,6 +55,7 @@ use crate::coordinator::{
     Answer, Effect, Group, GroupError, GroupLimits, GroupState, Input, MemberDescription, Reader, Ticket,
 };
 use crate::error::BrokerError;
+use crate::offsets::CommittedOffsets;
 use crate::partition::TopicPartition;
 
 /// Rebalances that a slow receiver may fall behind before it misses the oldest.
@@ -157,16 +158,20 @@ pub(crate) struct Waiting {
 }
 
 impl Groups {
+    /// The groups that had offsets when the broker was last stopped, of which `alive_until` is a sign; the newest offset is another.
     pub(crate) fn new(
         clock: Clock,
         options: GroupOptions,
-        committed: BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>,
+        committed: CommittedOffsets,
+        alive_until: Option<Timestamp>,
     ) -> Self {
         let mut state = State::default();
         let limits = GroupLimits { max_members: options.max_size };
+        let now = clock.now();
+        let stopped_at = last_known_alive(&committed, alive_until, now);
         for (group, offsets) in committed {
-            let mut members = Group::new(group.as_str(), limits, clock.now());
-            members.resume_from(offsets.keys().cloned(), clock.now());
+            let mut members = Group::new(group.as_str(), limits, now);
+            members.resume_from(offsets.keys().cloned(), stopped_at, now);
             state.groups.insert(group, Entry::new(members, Ledger::new(offsets)));
         }
         Self {
@@ -325,7 +330,7 @@ impl Groups {
         }
     }
 
-    /// Somebody asked from which offsets to read these partitions, and was told (`true`) or has to wait.
+    /// Somebody goes on with these partitions (`true`), or has yet to: waits to be told from which offsets, or takes them over.
     pub(crate) fn goes_on<'a>(
         &self,
         group: &str,
@@ -674,6 +679,22 @@ impl Drop for Waiting {
     }
 }
 
+/// Until when it is known that the broker ran before it was stopped; `now` if nothing is known. A clock that was set back since counts
+/// as nothing.
+fn last_known_alive(
+    committed: &CommittedOffsets,
+    alive_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Timestamp {
+    let Some(alive_until) = alive_until else { return now };
+    let newest_commit = committed
+        .values()
+        .flat_map(BTreeMap::values)
+        .map(|offset| Timestamp::from_millis_clamped(offset.committed_at_ms))
+        .max();
+    newest_commit.map_or(alive_until, |at| at.max(alive_until)).min(now)
+}
+
 /// Whether a group may make the coordinator keep `more` bytes.
 fn check_held(by_all: usize, by_group: usize, more: usize) -> Result<(), GroupError> {
     if more == 0 {
@@ -696,6 +717,21 @@ fn check_held(by_all: usize, by_group: usize, more: usize) -> Result<(), GroupEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_sign_of_life_before_the_stop_counts_and_none_from_the_future() {
+        let at = |second: i64| Timestamp::from_millis_clamped(second * 1000);
+        let committed = |second: i64| {
+            let offset = CommittedOffset { committed_at_ms: second * 1000, ..CommittedOffset::new(5) };
+            CommittedOffsets::from([("g".to_owned(), BTreeMap::from([(TopicPartition::new("t", 0), offset)]))])
+        };
+        let now = at(100);
+        assert_eq!(last_known_alive(&committed(50), Some(at(90)), now), at(90), "an idle group");
+        assert_eq!(last_known_alive(&committed(95), Some(at(90)), now), at(95), "a power cut took newer ones");
+        assert_eq!(last_known_alive(&committed(50), None, now), now, "the folder of an older version");
+        assert_eq!(last_known_alive(&committed(50), Some(at(200)), now), now, "the clock was set back");
+        assert_eq!(last_known_alive(&CommittedOffsets::new(), Some(at(90)), now), at(90));
+    }
 
     #[test]
     fn a_group_and_all_groups_have_a_bound_and_small_tellers_one_that_is_twice_as_high() {

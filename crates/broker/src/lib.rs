@@ -44,6 +44,7 @@ mod error;
 mod fetch;
 mod groups;
 pub mod kafka;
+mod last_alive;
 mod member;
 mod offsets;
 mod partition;

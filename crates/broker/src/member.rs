@@ -81,6 +81,8 @@ struct State {
     client: Client,
     /// The newest join, to be taken back by a member that leaves before it has an id.
     join: Option<Ticket>,
+    /// What the last poll gave it: it goes on with these when it polls again, and not while it restores what it needs for them.
+    taking_over: Vec<TopicPartition>,
 }
 
 impl Member {
@@ -107,7 +109,7 @@ impl Member {
             topics: broker.weak_topics(),
             settings,
             mailbox: Arc::default(),
-            state: Mutex::new(State { client, join: None }),
+            state: Mutex::new(State { client, join: None, taking_over: Vec::new() }),
             waker,
         });
         shared.carry_on(&mut shared.state.lock());
@@ -134,6 +136,7 @@ impl Member {
     pub fn poll(&mut self) -> Result<MemberNews, BrokerError> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
+        shared.has_taken_over(&mut state);
         shared.carry_on(&mut state);
         let news = state.client.poll(shared.groups.now());
         shared.carry_on(&mut state);
@@ -146,8 +149,7 @@ impl Member {
                 let settled = shared.groups.settled_offsets(&shared.settings.group, state.client.gained());
                 let partitions: Vec<_> = settled.iter().map(|(partition, _)| partition.clone()).collect();
                 state.client.hand_over(&partitions);
-                let reader = Reader::Member(state.client.member_id());
-                shared.groups.goes_on(&shared.settings.group, reader, &partitions.iter().map(|p| (p, true)));
+                state.taking_over = partitions;
                 Ok(if settled.is_empty() { MemberNews::Nothing } else { MemberNews::Assigned(settled) })
             }
         }
@@ -214,7 +216,23 @@ impl Shared {
         }
     }
 
+    /// The member polls again: it goes on with what the last poll gave it.
+    fn has_taken_over(&self, state: &mut State) {
+        let taken_over = std::mem::take(&mut state.taking_over);
+        if !taken_over.is_empty() {
+            self.tell_coordinator(state, &taken_over, true);
+        }
+    }
+
+    /// Tells whether the member goes on with partitions, or is still taking them over.
+    fn tell_coordinator(&self, state: &State, partitions: &[TopicPartition], goes_on: bool) {
+        let reader = Reader::Member(state.client.member_id());
+        let told = partitions.iter().map(|partition| (partition, goes_on));
+        self.groups.goes_on(&self.settings.group, reader, &told);
+    }
+
     fn heartbeat(&self, state: &mut State) {
+        self.tell_coordinator(state, &state.taking_over, false);
         let topics = self.topics.upgrade();
         state.client.heartbeat(&|topic| {
             topics.as_ref().and_then(|topics| topics.read().get(topic).map(|topic| topic.partition_count()))

@@ -27,7 +27,7 @@ struct Place {
     since: i32,
     /// When it gave it up; it stays its last owner until somebody else gets it.
     given_up: Option<Timestamp>,
-    /// Since when it has stood still, if it was given to this owner, who doesn't go on with it yet.
+    /// Since when it has stood still, if its last owner never went on with it, or the broker was stopped.
     standing: Option<Timestamp>,
 }
 
@@ -55,11 +55,17 @@ impl Ownership {
         }
     }
 
-    /// Partitions that others had when the broker was last stopped. Who, and until when, nobody knows any more.
-    pub(super) fn resume_from(&mut self, partitions: impl Iterator<Item = TopicPartition>, now: Timestamp) {
+    /// Partitions that others had when the broker was last stopped: they have stood still since then. Who had them, nobody knows any
+    /// more; that they come back for them is waited for from `now` on.
+    pub(super) fn resume_from(
+        &mut self,
+        partitions: impl Iterator<Item = TopicPartition>,
+        stopped_at: Timestamp,
+        now: Timestamp,
+    ) {
         for partition in partitions.take(MAX_FOLLOWED) {
-            let place = Place { member_id: String::new(), since: 0, given_up: Some(now), standing: None };
-            self.places.insert(partition, place);
+            let (given_up, standing) = (Some(now), Some(stopped_at));
+            self.places.insert(partition, Place { member_id: String::new(), since: 0, given_up, standing });
         }
     }
 

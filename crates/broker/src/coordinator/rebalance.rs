@@ -63,10 +63,16 @@ pub struct RebalanceRecord {
     pub before: BTreeMap<String, Vec<TopicPartition>>,
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<TopicPartition>>,
-    /// How long each partition that changed hands stood still: from when its last owner gave it up (joined again without
-    /// it, or left) or, if it was expelled, was last heard of, or else from the start of the broker, until the next owner went on: was
-    /// told from which offset to read, which waits for transactions that hold it, or committed one. Where an owner asks for none and
-    /// commits none within a session timeout, until the assignment that gave it the partition.
+    /// How long each partition that changed hands stood still.
+    ///
+    /// It begins when the last owner gave the partition up (joined again without it, or left) or, if it was expelled, was last heard of.
+    /// If the broker was stopped, in order or not, it begins when the broker was last known to run, a second before at most; an owner
+    /// that was silent even before counts as if it had not been.
+    ///
+    /// It ends when the next owner goes on: a member of this process polls again after it was given the partition, so it has restored
+    /// what it needs; any other was told from which offset to read, which waits for transactions that hold it. What that one restores
+    /// afterwards isn't seen, so its pause is at least as long. A commit ends it, too. Where nothing of this is seen within a session
+    /// timeout, it ends with the assignment that gave the owner the partition.
     pub paused: BTreeMap<TopicPartition, Duration>,
 }
 

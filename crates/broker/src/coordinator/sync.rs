@@ -130,7 +130,7 @@ impl Group {
         self.close_rebalance(now, effects);
     }
 
-    /// Somebody goes on with partitions: was told from where to read them, or commits. The pause of those that it owns is over.
+    /// Somebody goes on with partitions: polls with them, was told from where to read them, or commits. The pause of those that it owns is over.
     pub fn goes_on<'a>(
         &mut self,
         reader: Reader<'_>,
@@ -155,7 +155,7 @@ impl Group {
         effects
     }
 
-    /// Somebody asks from where to read partitions and is told to wait: their pauses go on for as long as their owner asks.
+    /// Somebody has yet to go on with partitions: is told to wait for offsets, or takes them over. Their pauses go on for as long.
     pub fn waits<'a>(
         &mut self,
         reader: Reader<'_>,

@@ -366,11 +366,14 @@ fn whoever_is_never_seen_to_go_on_has_gone_on_with_the_assignment() {
 
 #[test]
 fn after_a_restart_of_the_broker_partitions_stand_still_until_somebody_goes_on() {
-    for (back_at, expected) in
-        [(5_000, BTreeMap::from([(tp(0), Duration::from_millis(5_200))])), (61_000, BTreeMap::new())]
+    // The broker was down for ten minutes.
+    let (stopped_at, started_at) = (at(0), 600_000);
+    for (back_after, expected) in
+        [(5_000, BTreeMap::from([(tp(0), Duration::from_millis(605_200))])), (61_000, BTreeMap::new())]
     {
         let mut case = Case::new();
-        case.group.resume_from([tp(0)].into_iter(), at(0));
+        let back_at = started_at + back_after;
+        case.group.resume_from([tp(0)].into_iter(), stopped_at, at(started_at));
         case.join("a", at(back_at));
         case.sync("m1", &[("m1", &[0, 1])], at(back_at + 100));
         case.goes_on("m1", 0, at(back_at + 200));

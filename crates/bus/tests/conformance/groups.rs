@@ -130,6 +130,8 @@ pub async fn rebalances_tell_what_set_them_off_and_what_they_cost(engine: &mut i
     first.poll(Duration::ZERO).await.unwrap();
     let gained = assigned(&mut second).await;
     assert!(gained.generation > joined.generation);
+    assert!(rebalances.try_recv().is_err(), "second may have something to restore before it goes on");
+    second.poll(Duration::ZERO).await.unwrap();
     let moved = rebalances.recv().await.unwrap();
     assert_eq!((&moved.group, moved.generation), (&group, gained.generation));
     assert_eq!(moved.before["first"].len(), 2);
@@ -137,6 +139,7 @@ pub async fn rebalances_tell_what_set_them_off_and_what_they_cost(engine: &mut i
     assert!(moved.paused.contains_key(&revoked[0]));
     second.close().await.unwrap();
     assigned(&mut first).await;
+    first.poll(Duration::ZERO).await.unwrap();
     let left = rebalances.recv().await.unwrap();
     assert!(matches!(
         &left.causes[..],

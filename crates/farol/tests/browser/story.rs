@@ -27,8 +27,8 @@ async fn the_picture_shows_owners_pauses_and_what_nobody_knows() {
     browser.driver.goto(&server.address).await.unwrap();
     // Newest first, as the API gives them.
     let rebalances = [
-        // The log was down: who owned what before is not what was told last.
-        rebalance(1, 200, 200, &json!({}), &json!({"c": ["t/0", "t/1"]}), &json!({})),
+        // The log was down: who owned what before is not what was told last, and only of one partition it is known for how long.
+        rebalance(1, 200, 200, &json!({}), &json!({"c": ["t/0", "t/1"]}), &json!({"t/0": 8000})),
         // One was expelled; what it had stood still since it was last heard of, long before anybody knew.
         rebalance(
             4,
@@ -57,7 +57,7 @@ async fn the_picture_shows_owners_pauses_and_what_nobody_knows() {
     let current = json!([{ "name": "t/0", "owner": "c" }, { "name": "t/1", "owner": null }]);
     let told = browser.driver.execute(script, vec![json!(rebalances), current]).await.unwrap();
     let expected = json!([
-        ["t/0", [["a", "before", 200], ["c", 200, 310]]],
+        ["t/0", [["a", "before", 192], [null, 192, 200], ["c", 200, 310]]],
         [
             "t/1",
             // The 3 ms are in the list; the last owner is gone, and no rebalance has told yet to whom its partition goes.

@@ -21,6 +21,7 @@ mod kafka_transactions;
 mod lifecycle;
 mod mail;
 mod mail_server;
+mod pauses;
 mod plant;
 mod readings;
 mod rules;

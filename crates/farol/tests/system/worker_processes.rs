@@ -14,7 +14,8 @@ use crate::workers::{expected, owners};
 /// A short session, so that a killed worker is missed soon.
 const SETTINGS: &str = "rules.defaults = false\n[pipeline]\nworkers = 0\nsession_timeout = \"3s\"\n";
 
-fn worker(folder: &Path, brokers: &str, name: &str) -> Running {
+/// A worker as a process of its own.
+pub fn worker(folder: &Path, brokers: &str, name: &str) -> Running {
     Running::start(folder, &["worker", "--brokers", brokers, "--consumer-id", name])
 }
 

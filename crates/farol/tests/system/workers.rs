@@ -8,20 +8,21 @@ use serde_json::{Value, json};
 
 use crate::farol::{Farol, PLAIN_RULE, SOON, eventually, farol, folder, write};
 
-/// Who owns which partition of the readings.
-pub async fn owners(server: &Farol) -> BTreeMap<i64, String> {
+/// How far the workers are in each partition of the readings.
+pub async fn progress(server: &Farol) -> Vec<Value> {
     let groups = server.get("/api/partition-assignment").await;
     let groups = groups["groups"].as_array().unwrap();
     let group = groups.iter().find(|group| group["group"] == "sensor-processors");
-    let partitions: Vec<Value> =
+    let mut partitions: Vec<Value> =
         group.and_then(|group| group["partitions"].as_array().cloned()).unwrap_or_default();
+    partitions.retain(|partition| partition["topic"] == "sensor-data");
     partitions
-        .iter()
-        .filter(|partition| partition["topic"] == "sensor-data")
-        .filter_map(|partition| {
-            Some((partition["partition"].as_i64()?, partition["owner"].as_str()?.to_owned()))
-        })
-        .collect()
+}
+
+/// Who owns which partition of the readings.
+pub async fn owners(server: &Farol) -> BTreeMap<i64, String> {
+    let owner = |each: &Value| Some((each["partition"].as_i64()?, each["owner"].as_str()?.to_owned()));
+    progress(server).await.iter().filter_map(owner).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

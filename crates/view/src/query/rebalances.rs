@@ -39,8 +39,8 @@ pub struct Rebalance {
     pub before: BTreeMap<String, Vec<String>>,
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<String>>,
-    /// How long each partition that changed hands stood still, in milliseconds: from when its last owner was last known to work until the
-    /// next one could go on.
+    /// How long each partition that changed hands stood still, in milliseconds: from when its last owner (or, over a stop
+    /// of the broker, the broker) was last known to work until the next one could go on.
     pub paused_ms: BTreeMap<String, u64>,
     /// What it cost.
     #[serde(default)]
@@ -100,7 +100,7 @@ pub struct RebalanceCost {
     pub took_ms: u64,
     /// Partitions whose owner is another one now, or none any more, or one for the first time.
     pub partitions_moved: u64,
-    /// The longest time that a partition had no owner, in milliseconds.
+    /// The longest time that a partition stood still, in milliseconds.
     pub longest_pause_ms: u64,
 }
 

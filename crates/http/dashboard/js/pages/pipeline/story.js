@@ -51,15 +51,17 @@ function tell({ before, after, began_at, completed_at, paused_ms: paused }, lane
     const [from, to] = [had.get(name) ?? null, has.get(name) ?? null];
     // Of what was before the first rebalance that is known here, only the owner is known, not since when.
     if (each.open === null && from !== null) each.open = { owner: from, from: 0 };
-    // Somebody else, or nobody, has it than was told last: the log was down in between, and nobody knows how long.
-    if (each.open !== null && each.open.owner !== from) close(each, began);
-    if (from === to && paused?.[name] === undefined) {
+    const pause = paused?.[name];
+    // Somebody else, or nobody, has it than was told last: the log was down in between. How long it stood still, only a pause tells.
+    const down = each.open !== null && each.open.owner !== from;
+    if (down) close(each, pause === undefined ? began : completed - pause);
+    if (from === to && pause === undefined) {
       each.open ??= { owner: to, from: began };
       continue;
     }
-    const gap = paused?.[name] ?? (to === null ? completed - began : 0);
+    const gap = pause ?? (to === null ? completed - began : 0);
     close(each, completed - gap);
-    if (gap >= GAP_MS && (from !== null || to === null)) each.segments.push({ owner: null, from: completed - gap, to: completed, paused: gap });
+    if (gap >= GAP_MS && (down || from !== null || to === null)) each.segments.push({ owner: null, from: completed - gap, to: completed, paused: gap });
     each.open = to === null ? null : { owner: to, from: completed };
   }
 }
