@@ -24,25 +24,31 @@
 //! without members go when they are older than [`GroupOptions::offsets_retention`] (`expiry`).
 
 mod commit;
+mod epochs;
 mod expiry;
 mod ledger;
+mod reading;
+mod reply;
 mod requests;
 mod settings;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use farol_event::Timestamp;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast};
 
 pub(crate) use commit::{InFlightCommit, OffsetChange};
 pub use commit::{Membership, OffsetCommit};
+use epochs::Producer;
+pub(crate) use epochs::ProducerEpoch;
 pub(crate) use expiry::expire_offsets;
 use ledger::Ledger;
 pub use ledger::{CommittedOffset, FetchedOffset};
+pub(crate) use reply::{Mailbox, Reply, Waiting};
 pub use requests::{DescribedGroup, JoinRequest, SyncRequest};
 pub use settings::{
     GroupOptions, MAX_GROUP_HELD_BYTES, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,
@@ -54,19 +60,11 @@ use crate::coordinator::rebalance::RebalanceRecord;
 use crate::coordinator::{
     Answer, Effect, Group, GroupError, GroupLimits, GroupState, Input, MemberDescription, Reader, Ticket,
 };
-use crate::error::BrokerError;
 use crate::offsets::CommittedOffsets;
 use crate::partition::TopicPartition;
 
 /// Rebalances that a slow receiver may fall behind before it misses the oldest.
 const REBALANCE_BACKLOG: usize = 256;
-
-/// A transactional producer among those of the same id: the newest epoch is the one in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProducerEpoch {
-    pub(crate) transactional_id: String,
-    pub(crate) epoch: u64,
-}
 
 /// A group as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,40 +119,6 @@ struct Entry {
     settled: Arc<Notify>,
     /// A member of this process waits for that.
     mailboxes_wait: bool,
-}
-
-struct Producer {
-    epoch: u64,
-    commits_in_flight: u32,
-    drained: Arc<Notify>,
-}
-
-/// Whom to answer.
-pub(crate) enum Reply {
-    Task(oneshot::Sender<Answer>),
-    Mailbox(Arc<Mailbox>, u64),
-}
-
-/// What the coordinator has to say to a member of this process.
-#[derive(Default)]
-pub(crate) struct Mailbox {
-    content: Mutex<MailboxContent>,
-    bell: Notify,
-}
-
-#[derive(Default)]
-struct MailboxContent {
-    answers: VecDeque<(u64, Answer)>,
-    woken: bool,
-}
-
-/// A request that waits for its answer. Dropping it takes the request back.
-pub(crate) struct Waiting {
-    groups: Arc<Groups>,
-    group: String,
-    ticket: Ticket,
-    answer: oneshot::Receiver<Answer>,
-    answered: bool,
 }
 
 impl Groups {
@@ -258,78 +222,6 @@ impl Groups {
         Ok(())
     }
 
-    /// Gives a group an input whose answer can be waited for.
-    pub(crate) fn ask(
-        self: &Arc<Self>,
-        group: &str,
-        ticket: Ticket,
-        input: Input,
-    ) -> Result<Waiting, GroupError> {
-        let (reply, answer) = oneshot::channel();
-        self.request(group, input, Some((ticket, Reply::Task(reply))))?;
-        Ok(Waiting { groups: Arc::clone(self), group: group.to_owned(), ticket, answer, answered: false })
-    }
-
-    /// The committed offsets of those partitions for which they stand: no change is on its way and no transaction holds
-    /// one. If that leaves any out, the member's bell rings when it may have changed.
-    pub(crate) fn settled_offsets(
-        &self,
-        group: &str,
-        partitions: &BTreeSet<TopicPartition>,
-    ) -> Vec<(TopicPartition, Option<i64>)> {
-        let mut state = self.state.lock();
-        let Some(entry) = state.groups.get_mut(group) else {
-            return partitions.iter().map(|partition| (partition.clone(), None)).collect();
-        };
-        let ledger = &entry.ledger;
-        let stands = |partition: &&TopicPartition| {
-            !ledger.is_in_flight(std::iter::once(*partition)) && !ledger.is_pending(partition)
-        };
-        let settled: Vec<_> = partitions
-            .iter()
-            .filter(stands)
-            .map(|partition| (partition.clone(), ledger.committed().get(partition).map(|found| found.offset)))
-            .collect();
-        if settled.len() < partitions.len() {
-            entry.mailboxes_wait = true;
-        }
-        settled
-    }
-
-    /// Offsets of a group; of all partitions that have one if none are named. Waits until those on their way are decided.
-    pub(crate) async fn fetch_offsets(
-        &self,
-        group: &str,
-        partitions: Option<&[TopicPartition]>,
-        require_stable: bool,
-    ) -> Vec<(TopicPartition, FetchedOffset)> {
-        loop {
-            let settled = {
-                let state = self.state.lock();
-                let Some(entry) = state.groups.get(group) else {
-                    let missing = |partition: &TopicPartition| (partition.clone(), FetchedOffset::Missing);
-                    return partitions.unwrap_or_default().iter().map(missing).collect();
-                };
-                let ledger = &entry.ledger;
-                let on_its_way = match partitions {
-                    Some(partitions) => ledger.is_in_flight(partitions.iter()),
-                    None => ledger.is_in_flight(ledger.committed().keys()),
-                };
-                if !on_its_way {
-                    let fetch = |partition: &TopicPartition| {
-                        (partition.clone(), ledger.fetch(partition, require_stable))
-                    };
-                    return match partitions {
-                        Some(partitions) => partitions.iter().map(fetch).collect(),
-                        None => ledger.committed().keys().map(fetch).collect(),
-                    };
-                }
-                Arc::clone(&entry.settled).notified_owned()
-            };
-            settled.await;
-        }
-    }
-
     /// Somebody goes on with these partitions (`true`), or has yet to: waits to be told from which offsets, or takes them over.
     pub(crate) fn goes_on<'a>(
         &self,
@@ -346,62 +238,6 @@ impl Groups {
         entry.group.waits(reader, of(false), now);
         let effects = entry.group.goes_on(reader, of(true), now);
         self.carry_out(entry, effects);
-    }
-
-    pub(crate) fn committed(&self, group: &str) -> BTreeMap<TopicPartition, i64> {
-        let state = self.state.lock();
-        state.groups.get(group).map(|entry| entry.committed()).unwrap_or_default()
-    }
-
-    /// An open transaction holds these offsets: whoever wants only what stands must wait for its end.
-    ///
-    /// # Errors
-    /// Why the committer may not.
-    pub(crate) fn add_pending(&self, producer_id: i64, commit: &OffsetCommit) -> Result<(), GroupError> {
-        let now = self.clock.now();
-        let mut state = self.state.lock();
-        let entry = self.entry(&mut state, &commit.group, now)?;
-        if let Some(committer) = &commit.committer {
-            entry.group.decide_commit(committer, commit.offsets.keys(), now)?;
-            let reader = Reader::Member(&committer.member.member_id);
-            let effects = entry.group.goes_on(reader, commit.offsets.keys(), now);
-            self.carry_out(entry, effects);
-        }
-        let offsets = commit.offsets.iter().map(|(partition, offset)| (partition.clone(), offset.clone()));
-        entry.ledger.add_pending(producer_id, offsets);
-        Ok(())
-    }
-
-    /// What an open transaction holds of a group's offsets.
-    pub(crate) fn pending(&self, producer_id: i64, group: &str) -> BTreeMap<TopicPartition, CommittedOffset> {
-        let state = self.state.lock();
-        let pending = state.groups.get(group).and_then(|entry| entry.ledger.pending_of(producer_id));
-        pending.cloned().unwrap_or_default()
-    }
-
-    /// What a transaction was to hold could not be written: it holds what it held before.
-    pub(crate) fn restore_pending(
-        &self,
-        producer_id: i64,
-        group: &str,
-        offsets: BTreeMap<TopicPartition, CommittedOffset>,
-    ) {
-        let mut state = self.state.lock();
-        if let Some(entry) = state.groups.get_mut(group) {
-            entry.ledger.restore_pending(producer_id, offsets);
-            entry.offsets_settled();
-            state.remove_if_unused(group);
-        }
-    }
-
-    /// A transaction is over: it holds none of a group's offsets any more.
-    pub(crate) fn end_pending(&self, producer_id: i64, group: &str) {
-        let mut state = self.state.lock();
-        if let Some(entry) = state.groups.get_mut(group) {
-            entry.ledger.take_pending(producer_id);
-            entry.offsets_settled();
-            state.remove_if_unused(group);
-        }
     }
 
     /// Every group that has members or committed offsets, by name.
@@ -447,46 +283,6 @@ impl Groups {
         }
         state.groups.retain(|_, entry| !entry.is_unused());
         state.held_bytes = held_bytes;
-    }
-
-    /// A new epoch for a transactional id; older producers are fenced from here on. Returns when every commit that they
-    /// got in before is decided, so that whoever reads the topics now reads all that they wrote.
-    pub(crate) async fn new_producer(&self, transactional_id: &str) -> ProducerEpoch {
-        let epoch = {
-            let mut state = self.state.lock();
-            state.last_epoch += 1;
-            let epoch = state.last_epoch;
-            state
-                .producers
-                .entry(transactional_id.to_owned())
-                .and_modify(|producer| producer.epoch = epoch)
-                .or_insert_with(|| Producer { epoch, commits_in_flight: 0, drained: Arc::default() });
-            epoch
-        };
-        let producer = ProducerEpoch { transactional_id: transactional_id.to_owned(), epoch };
-        loop {
-            let drained = {
-                let state = self.state.lock();
-                match state.producers.get(transactional_id) {
-                    Some(entry) if entry.commits_in_flight > 0 => Arc::clone(&entry.drained).notified_owned(),
-                    _ => return producer,
-                }
-            };
-            drained.await;
-        }
-    }
-
-    pub(crate) fn check_producer(&self, producer: &ProducerEpoch) -> Result<(), BrokerError> {
-        self.state.lock().check_producer(producer)
-    }
-
-    /// The producer is gone. Epochs never come again, so a forgotten id fences older producers all the same.
-    pub(crate) fn forget_producer(&self, producer: &ProducerEpoch) {
-        let mut state = self.state.lock();
-        let unused = |entry: &Producer| entry.epoch == producer.epoch && entry.commits_in_flight == 0;
-        if state.producers.get(&producer.transactional_id).is_some_and(unused) {
-            state.producers.remove(&producer.transactional_id);
-        }
     }
 
     /// The group's entry, made if it isn't there.
@@ -551,13 +347,6 @@ impl State {
             self.groups.remove(group);
         }
     }
-
-    fn check_producer(&self, producer: &ProducerEpoch) -> Result<(), BrokerError> {
-        match self.producers.get(&producer.transactional_id) {
-            Some(entry) if entry.epoch == producer.epoch => Ok(()),
-            _ => Err(BrokerError::ProducerFenced { transactional_id: producer.transactional_id.clone() }),
-        }
-    }
 }
 
 impl Entry {
@@ -610,7 +399,7 @@ impl Entry {
         self.settled.notify_waiters();
         if std::mem::take(&mut self.mailboxes_wait) {
             for mailbox in self.mailboxes.values() {
-                mailbox.bell.notify_one();
+                mailbox.ring();
             }
         }
     }
@@ -628,53 +417,6 @@ impl Entry {
                 Err(GroupError::Subscribed { group: group(), topic: partition.topic.to_string() })
             }
             None => Ok(()),
-        }
-    }
-}
-
-impl Mailbox {
-    fn put(&self, number: u64, answer: Answer) {
-        self.content.lock().answers.push_back((number, answer));
-        self.bell.notify_one();
-    }
-
-    fn wake(&self) {
-        self.content.lock().woken = true;
-        self.bell.notify_one();
-    }
-
-    pub(crate) fn take_answer(&self) -> Option<(u64, Answer)> {
-        self.content.lock().answers.pop_front()
-    }
-
-    /// Whether a rebalance has begun since the last time that this was asked.
-    pub(crate) fn take_wake(&self) -> bool {
-        std::mem::take(&mut self.content.lock().woken)
-    }
-
-    /// Resolves when there is something to take, or offsets that were held back may stand.
-    pub(crate) async fn rung(&self) {
-        self.bell.notified().await;
-    }
-}
-
-impl Waiting {
-    /// The answer; none if the group was deleted meanwhile.
-    pub(crate) async fn answer(mut self) -> Option<Answer> {
-        let answer = (&mut self.answer).await.ok();
-        self.answered = true;
-        answer
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.answered {
-            return;
-        }
-        // The group is there as long as it has a member that waits; if not, there is nothing to take back.
-        if let Err(error) = self.groups.request(&self.group, Input::Abandon { ticket: self.ticket }, None) {
-            tracing::debug!(%error, "a request could not be taken back");
         }
     }
 }
@@ -723,11 +465,18 @@ mod tests {
         let at = |second: i64| Timestamp::from_millis_clamped(second * 1000);
         let committed = |second: i64| {
             let offset = CommittedOffset { committed_at_ms: second * 1000, ..CommittedOffset::new(5) };
-            CommittedOffsets::from([("g".to_owned(), BTreeMap::from([(TopicPartition::new("t", 0), offset)]))])
+            CommittedOffsets::from([(
+                "g".to_owned(),
+                BTreeMap::from([(TopicPartition::new("t", 0), offset)]),
+            )])
         };
         let now = at(100);
         assert_eq!(last_known_alive(&committed(50), Some(at(90)), now), at(90), "an idle group");
-        assert_eq!(last_known_alive(&committed(95), Some(at(90)), now), at(95), "a power cut took newer ones");
+        assert_eq!(
+            last_known_alive(&committed(95), Some(at(90)), now),
+            at(95),
+            "a power cut took newer ones"
+        );
         assert_eq!(last_known_alive(&committed(50), None, now), now, "the folder of an older version");
         assert_eq!(last_known_alive(&committed(50), Some(at(200)), now), now, "the clock was set back");
         assert_eq!(last_known_alive(&CommittedOffsets::new(), Some(at(90)), now), at(90));

@@ -97,7 +97,9 @@ mod tests {
             LastAlive::open(&file_system, dir, clock).unwrap().write();
             assert!((before..=clock.now()).contains(&read(&file_system, dir).unwrap()));
         }
-        for damaged in ["", "123\n", "0000000000000000000x\n", "99999999999999999999\n", "00000000000000000000 "] {
+        for damaged in
+            ["", "123\n", "0000000000000000000x\n", "99999999999999999999\n", "00000000000000000000 "]
+        {
             std::fs::write(dir.join(FILE_NAME), damaged).unwrap();
             assert_eq!(read(&file_system, dir), None, "{damaged:?}");
         }

@@ -21,7 +21,10 @@ const PARTITIONS: usize = 3;
 /// The committed offset of every partition of the readings that has one.
 async fn committed(server: &Farol) -> BTreeMap<i64, i64> {
     let progress = progress(server).await;
-    progress.iter().filter_map(|each| Some((each["partition"].as_i64()?, each["committed"].as_i64()?))).collect()
+    progress
+        .iter()
+        .filter_map(|each| Some((each["partition"].as_i64()?, each["committed"].as_i64()?)))
+        .collect()
 }
 
 /// Sends readings to every partition. When each of them was seen to be consumed.
@@ -56,8 +59,7 @@ async fn over_a_killed_broker(in_process: usize, processes: &[&str]) {
     write(folder.path(), "farol.toml", &format!("rules.defaults = false\npipeline.workers = {in_process}\n"));
     let server = Farol::start(folder.path(), &[]).await;
     let kafka = server.kafka.clone();
-    let _workers: Vec<Running> =
-        processes.iter().map(|name| worker(folder.path(), &kafka, name)).collect();
+    let _workers: Vec<Running> = processes.iter().map(|name| worker(folder.path(), &kafka, name)).collect();
     let known = eventually(SOON * 2, "each worker has one partition, and that is told", async || {
         let told = rebalances(&server).await;
         let after = told.last()?["after"].as_object()?;
