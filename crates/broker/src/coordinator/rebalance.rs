@@ -63,7 +63,7 @@ pub struct RebalanceRecord {
     pub before: BTreeMap<String, Vec<TopicPartition>>,
     /// Who owns what now.
     pub after: BTreeMap<String, Vec<TopicPartition>>,
-    /// How long each partition that changed hands stood still.
+    /// How long each partition that changed hands stood still, all pauses of the rebalance together.
     ///
     /// It begins when the last owner gave the partition up (joined again without it, or left) or, if it was expelled, was last heard of.
     /// If the broker was stopped, in order or not, it begins when the broker was last known to run, a second before at most; an owner
@@ -110,7 +110,7 @@ pub(super) struct OpenRebalance {
     causes: Vec<RebalanceCause>,
     more_causes: u64,
     before: BTreeMap<String, Vec<TopicPartition>>,
-    pub(super) paused: BTreeMap<TopicPartition, Duration>,
+    paused: BTreeMap<TopicPartition, Duration>,
     /// While a member that was not given a partition any more has yet to give it up, or one that was given it has yet to go on with
     /// it: when that is no longer waited for.
     pub(super) closes_at: Option<Timestamp>,
@@ -143,6 +143,11 @@ impl OpenRebalance {
         } else {
             self.more_causes += u64::from(cause.is_some());
         }
+    }
+
+    /// A pause of a partition is over. One that moves more than once before the rebalance is complete has several.
+    pub(super) fn pauses(&mut self, partition: TopicPartition, paused: Duration) {
+        *self.paused.entry(partition).or_default() += paused;
     }
 
     pub(super) fn close(

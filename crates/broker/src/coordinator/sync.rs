@@ -130,7 +130,8 @@ impl Group {
         self.close_rebalance(now, effects);
     }
 
-    /// Somebody goes on with partitions: polls with them, was told from where to read them, or commits. The pause of those that it owns is over.
+    /// Somebody goes on with partitions: polls with them, was told from where to read them, or commits. The pause of those that it owns
+    /// is over.
     pub fn goes_on<'a>(
         &mut self,
         reader: Reader<'_>,
@@ -145,7 +146,7 @@ impl Group {
                 continue;
             }
             if let Some(paused) = self.ownership.goes_on(partition, now) {
-                open.paused.insert(partition.clone(), paused);
+                open.pauses(partition.clone(), paused);
                 open.moved_at = now;
             }
         }

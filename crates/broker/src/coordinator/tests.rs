@@ -383,6 +383,27 @@ fn after_a_restart_of_the_broker_partitions_stand_still_until_somebody_goes_on()
 }
 
 #[test]
+fn a_partition_that_moves_twice_in_a_rebalance_paused_for_as_long_as_both_times_together() {
+    let mut case = Case::new();
+    case.group.resume_from([tp(0), tp(1)].into_iter(), at(0), at(4_000));
+    case.join("a", at(4_000));
+    case.sync("m1", &[("m1", &[0, 1])], at(4_000));
+    case.goes_on("m1", 0, at(5_000));
+    let (second, _) = case.join("b", at(6_000));
+    let (_, answers) = case.rejoin("m1", &[1], at(6_000));
+    let newcomer = joined(&answers, second).member_id;
+    case.sync("m1", &[("m1", &[1]), (&newcomer, &[0])], at(6_000));
+    case.goes_on(&newcomer, 0, at(6_500));
+    assert!(case.records.is_empty(), "1 still stands still");
+    case.goes_on("m1", 1, at(7_000));
+    let paused = &case.records.last().unwrap().paused;
+    assert_eq!(
+        *paused,
+        BTreeMap::from([(tp(0), Duration::from_millis(5_500)), (tp(1), Duration::from_secs(7))])
+    );
+}
+
+#[test]
 fn static_members_that_are_away_and_allow_no_time_are_not_waited_for_in_a_circle() {
     let mut case = Case::new();
     let named = |join: &mut Join| {
