@@ -10,7 +10,7 @@ use farol_log::fs::fault::FaultFileSystem;
 use farol_log::fs::{FileSystem, OpenMode};
 use farol_log::{
     AppendError, AppendRequest, Background, Log, LogOptions, OpenError, PartitionError, PartitionOptions,
-    ReadError, RecoveryReport, Verify,
+    ReadError, RecoveryReport, Retention, Verify,
 };
 use support::*;
 
@@ -394,4 +394,30 @@ fn a_full_disk_can_be_emptied_by_deleting_also_after_an_opening() {
     let (log, _) = open(reserving());
     assert!(log.partition(&id("other")).is_none());
     assert_eq!(log.partition(&id("p")).unwrap().end_offset(), 201);
+}
+
+#[test]
+fn retention_makes_room_on_a_full_disk() {
+    let file_system = FaultFileSystem::new(8);
+    let (log, _) = open(options(&file_system));
+    let p = partition(&log, "p", segments());
+    let value = "v".repeat(5_000);
+    for _ in 0..200 {
+        append(&log, &p, batch_at(1_000, &[&value]));
+    }
+    log.checkpoint().unwrap();
+    file_system.set_capacity(file_system.used_bytes());
+    let one_more = || log.append(AppendRequest::single(p.clone(), batch_at(1_000, &[&value]))).wait();
+    assert!(matches!(one_more(), Err(AppendError::WaitingForSpace { .. })));
+    // The segment being written is old enough to be closed, which a full disk doesn't allow.
+    let age = std::time::Duration::from_secs(1);
+    let retention = Retention { max_age: Some(age), max_bytes: None };
+    p.set_options(PartitionOptions { segment_age: Some(age), retention, ..segments() });
+    let refused = p.enforce_retention(1_000_000).unwrap_err();
+    assert!(matches!(refused, PartitionError::WaitingForSpace { .. }), "{refused}");
+    assert!(p.start_offset() > 100, "only from {} on", p.start_offset());
+    // What retention freed is enough to go on.
+    log.checkpoint().unwrap();
+    assert_eq!(log.metrics().waiting_for_space, None);
+    one_more().unwrap();
 }

@@ -37,10 +37,12 @@ impl PartitionInner {
             let view = self.view.read();
             view.segments.last().map(|segment| (Arc::clone(segment), view.committed_bytes(segment)))
         };
+        let mut closed = Ok(());
         if let (Some(age), Some((active, committed))) = (segment_age, active)
             && self.first_timestamp_ms(&active, committed)?.is_some_and(|first| is_older(first, age, now_ms))
         {
-            self.close_active_segment(&log)?;
+            // On a full disk it can't be closed. What is already closed goes all the same: that is what makes room.
+            closed = self.close_active_segment(&log);
         }
         let start_offset = self.view.read().start_offset;
         let mut size = self.view.read().size_bytes();
@@ -58,6 +60,7 @@ impl PartitionInner {
             size -= if goes { segment.len() } else { 0 };
             goes
         })?;
+        closed?;
         failed.map_or(Ok(removed), |source| Err(self.read_failed(source)))
     }
 
