@@ -4,9 +4,11 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farol_log::fs::FileSystem;
 use farol_log::fs::fault::FaultFileSystem;
 use farol_log::{
     Background, BatchBuilder, Compaction, Compression, Log, LogOptions, Partition, PartitionOptions, Verify,
@@ -182,4 +184,47 @@ fn a_compaction_interrupted_at_any_step_loses_and_repeats_nothing() {
     }
     println!("{interrupted} interrupted, {completed} completed");
     assert!(interrupted > 30 && completed > 0, "{interrupted} interrupted, {completed} completed");
+}
+
+/// A file that a compaction has begun and not finished.
+fn interrupted_compaction(file_system: &FaultFileSystem, folder: &Path) -> Option<PathBuf> {
+    file_system.read_dir(folder).unwrap().into_iter().find_map(|entry| {
+        let path = folder.join(&entry.name);
+        let is_it = entry.name.ends_with(".cleaned").then(|| path.clone());
+        is_it.or_else(|| if entry.is_dir { interrupted_compaction(file_system, &path) } else { None })
+    })
+}
+
+#[test]
+fn a_compaction_that_finds_no_space_leaves_none_used() {
+    let file_system = FaultFileSystem::new(9);
+    let (log, _) = open(LogOptions {
+        background: Background::Inline,
+        file_system: Arc::new(file_system.clone()),
+        journal_first_bytes: 64 * 1024,
+        ..LogOptions::new("/data")
+    });
+    let state = partition(&log, "state", compacted(1 << 20));
+    // Of each segment nearly all is kept, so what is written anew is as large.
+    for n in 0..200 {
+        append(&log, &state, keyed(NOW_MS, &format!("key {n}"), Some("value")));
+        append(&log, &state, keyed(NOW_MS, "key", Some(&n.to_string())));
+    }
+    let expected = newest(&state);
+    let mut left_out = 0;
+    for room in (0..).step_by(100) {
+        file_system.set_capacity(file_system.used_bytes() + room);
+        if state.compact(NOW_MS).is_ok() {
+            break;
+        }
+        let left = interrupted_compaction(&file_system, Path::new("/data"));
+        assert_eq!(left, None, "with room for {room} bytes");
+        left_out += 1;
+        // The log looks for space by itself; here it has some.
+        file_system.set_capacity(u64::MAX);
+        log.checkpoint().unwrap();
+    }
+    assert!(left_out > 3, "{left_out}");
+    file_system.set_capacity(u64::MAX);
+    assert_eq!(newest(&state), expected);
 }

@@ -174,19 +174,15 @@ impl PartitionInner {
             let path = path.to_owned();
             move |source| self.io_failed("compacting into", &path, source)
         };
-        let file = self.file_system.open(&cleaned, OpenMode::Create).map_err(failed(&cleaned))?;
-        let mut output = Output { file: &*file, len: 0, removed: 0 };
-        for segment in group {
-            // Readers that hold the old segment must keep its file when the name gets another.
-            segment.file().map_err(failed(segment.path()))?;
-            output.take(segment, rule).map_err(|error| self.read_failed(scan_failed(segment, error)))?;
+        let written = self.write_cleaned(&cleaned, group, rule);
+        let changes = written.as_ref().is_ok_and(|(_, removed)| *removed > 0 || group.len() > 1);
+        if !changes {
+            // On a full disk this is the space that the log waits for.
+            let gone = self.file_system.remove_file(&cleaned).map_err(failed(&cleaned));
+            written?;
+            return gone.map(|()| 0);
         }
-        let Output { len, removed, .. } = output;
-        if removed == 0 && group.len() == 1 {
-            self.file_system.remove_file(&cleaned).map_err(failed(&cleaned))?;
-            return Ok(0);
-        }
-        file.sync_data().map_err(failed(&cleaned))?;
+        let (len, removed) = written?;
         self.file_system.rename(&cleaned, &swap).map_err(failed(&swap))?;
         self.file_system.sync_dir(&self.dir).map_err(failed(&swap))?;
         // From here on the new content counts, so a failure leaves the folder ahead of this process.
@@ -196,6 +192,26 @@ impl PartitionInner {
         })?;
         self.replace(group, len);
         Ok(removed)
+    }
+
+    /// Writes what is kept of the segments to a file and syncs it. Gives its length, and how many records were left out.
+    fn write_cleaned(
+        &self,
+        cleaned: &Path,
+        group: &[Arc<Segment>],
+        rule: &Rule<'_>,
+    ) -> Result<(u64, u64), PartitionError> {
+        let failed = |source| self.io_failed("compacting into", cleaned, source);
+        let file = self.file_system.open(cleaned, OpenMode::Create).map_err(failed)?;
+        let mut output = Output { file: &*file, len: 0, removed: 0 };
+        for segment in group {
+            // Readers that hold the old segment must keep its file when the name gets another.
+            segment.file().map_err(|source| self.io_failed("compacting into", segment.path(), source))?;
+            output.take(segment, rule).map_err(|error| self.read_failed(scan_failed(segment, error)))?;
+        }
+        let Output { len, removed, .. } = output;
+        file.sync_data().map_err(failed)?;
+        Ok((len, removed))
     }
 
     fn replace(&self, group: &[Arc<Segment>], len: u64) {
