@@ -81,7 +81,7 @@ pub enum PartitionError {
         /// What failed.
         reason: Arc<str>,
     },
-    /// The disk was full when the folder was opened. Changes are taken again once there is space.
+    /// The disk is full. Changes are taken again once there is space.
     #[error("the log takes no changes until there is space on the disk: {reason}")]
     WaitingForSpace {
         /// What could not be written.

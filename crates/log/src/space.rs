@@ -68,8 +68,11 @@ impl Shared {
     pub(crate) fn keep_reserve(&self) -> io::Result<()> {
         let (path, bytes) = (self.dir.join(RESERVE_NAME), self.options.reserve_bytes);
         let kept = self.file_system.open(&path, OpenMode::Read).and_then(|file| file.len());
-        if bytes == 0 || kept.is_ok_and(|kept| kept == bytes) {
-            return Ok(());
+        match kept {
+            Ok(kept) if kept == bytes => return Ok(()),
+            Ok(_) if bytes == 0 => return self.file_system.remove_file(&path),
+            Err(_) if bytes == 0 => return Ok(()),
+            _ => {}
         }
         // It need not survive a crash: it is looked for at every opening.
         fs::write_zeros(&*self.file_system.open(&path, OpenMode::Create)?, bytes)
