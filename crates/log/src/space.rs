@@ -64,15 +64,15 @@ impl Shared {
         self.waits_for_space.read().as_ref().map(|waits| Arc::clone(&waits.reason))
     }
 
-    /// Sees to it that there is a reserve.
+    /// Sees to it that there is a reserve, or none if none is wanted.
     pub(crate) fn keep_reserve(&self) -> io::Result<()> {
         let (path, bytes) = (self.dir.join(RESERVE_NAME), self.options.reserve_bytes);
-        let kept = self.file_system.open(&path, OpenMode::Read).and_then(|file| file.len());
-        match kept {
-            Ok(kept) if kept == bytes => return Ok(()),
-            Ok(_) if bytes == 0 => return self.file_system.remove_file(&path),
-            Err(_) if bytes == 0 => return Ok(()),
-            _ => {}
+        let kept = self.file_system.open(&path, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0);
+        if kept == bytes {
+            return Ok(());
+        }
+        if bytes == 0 {
+            return self.file_system.remove_file(&path);
         }
         // It need not survive a crash: it is looked for at every opening.
         fs::write_zeros(&*self.file_system.open(&path, OpenMode::Create)?, bytes)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farol_log::fs::FileSystem;
-use farol_log::fs::fault::FaultFileSystem;
+use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::{
     Background, BatchBuilder, Compaction, Compression, Log, LogOptions, Partition, PartitionOptions, Verify,
 };
@@ -227,4 +227,10 @@ fn a_compaction_that_finds_no_space_leaves_none_used() {
     assert!(left_out > 3, "{left_out}");
     file_system.set_capacity(u64::MAX);
     assert_eq!(newest(&state), expected);
+
+    // Nor does one whose file doesn't get its name.
+    append(&log, &state, keyed(NOW_MS, "key 0", Some("newer")));
+    file_system.fail_next(Operation::Rename, ".cleaned");
+    state.compact(NOW_MS).unwrap_err();
+    assert_eq!(interrupted_compaction(&file_system, Path::new("/data")), None);
 }

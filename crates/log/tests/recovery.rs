@@ -421,3 +421,15 @@ fn retention_makes_room_on_a_full_disk() {
     assert_eq!(log.metrics().waiting_for_space, None);
     one_more().unwrap();
 }
+
+#[test]
+fn a_reserve_goes_once_none_is_wanted() {
+    let file_system = FaultFileSystem::new(9);
+    let reserve = || file_system.content(Path::new("/data/reserve")).map(|content| content.len());
+    for wanted in [4_096, 8_192, 0, 0] {
+        let (log, _) = open(LogOptions { reserve_bytes: wanted, ..options(&file_system) });
+        assert_eq!(reserve().unwrap_or(0) as u64, wanted);
+        log.close().unwrap();
+    }
+    assert_eq!(reserve(), None);
+}

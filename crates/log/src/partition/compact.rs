@@ -18,7 +18,7 @@
 //! the segments FIRST to LAST are removed and the file takes FIRST's name. Opening a folder removes `.cleaned` files and
 //! finishes `.swap` files.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -170,21 +170,15 @@ impl PartitionInner {
         let name = format!("{:020}-{:020}", first.base_offset(), last.base_offset());
         let cleaned = self.dir.join(format!("{name}.cleaned"));
         let swap = self.dir.join(format!("{name}.swap"));
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| self.io_failed("compacting into", &path, source)
+        let (len, removed) = match self.write_swap(&cleaned, &swap, group, rule) {
+            Ok(Some(written)) => written,
+            nothing => {
+                // On a full disk this is the space that the log waits for.
+                let gone = self.file_system.remove_file(&cleaned);
+                return nothing.and(gone.map_err(self.compacting_failed(&cleaned))).map(|()| 0);
+            }
         };
-        let written = self.write_cleaned(&cleaned, group, rule);
-        let changes = written.as_ref().is_ok_and(|(_, removed)| *removed > 0 || group.len() > 1);
-        if !changes {
-            // On a full disk this is the space that the log waits for.
-            let gone = self.file_system.remove_file(&cleaned).map_err(failed(&cleaned));
-            written?;
-            return gone.map(|()| 0);
-        }
-        let (len, removed) = written?;
-        self.file_system.rename(&cleaned, &swap).map_err(failed(&swap))?;
-        self.file_system.sync_dir(&self.dir).map_err(failed(&swap))?;
+        self.file_system.sync_dir(&self.dir).map_err(self.compacting_failed(&swap))?;
         // From here on the new content counts, so a failure leaves the folder ahead of this process.
         finish_swap(&*self.file_system, &self.dir, &swap).map_err(|source| {
             self.poison(&format!("finishing {}: {source}", swap.display()));
@@ -194,24 +188,34 @@ impl PartitionInner {
         Ok(removed)
     }
 
-    /// Writes what is kept of the segments to a file and syncs it. Gives its length, and how many records were left out.
-    fn write_cleaned(
+    /// Writes what is kept of the segments to `cleaned`, syncs it, and gives it the name `swap`. Returns its length and how many records
+    /// went; `None`, and neither, if it would be what is there already.
+    fn write_swap(
         &self,
         cleaned: &Path,
+        swap: &Path,
         group: &[Arc<Segment>],
         rule: &Rule<'_>,
-    ) -> Result<(u64, u64), PartitionError> {
-        let failed = |source| self.io_failed("compacting into", cleaned, source);
-        let file = self.file_system.open(cleaned, OpenMode::Create).map_err(failed)?;
+    ) -> Result<Option<(u64, u64)>, PartitionError> {
+        let file =
+            self.file_system.open(cleaned, OpenMode::Create).map_err(self.compacting_failed(cleaned))?;
         let mut output = Output { file: &*file, len: 0, removed: 0 };
         for segment in group {
             // Readers that hold the old segment must keep its file when the name gets another.
-            segment.file().map_err(|source| self.io_failed("compacting into", segment.path(), source))?;
+            segment.file().map_err(self.compacting_failed(segment.path()))?;
             output.take(segment, rule).map_err(|error| self.read_failed(scan_failed(segment, error)))?;
         }
         let Output { len, removed, .. } = output;
-        file.sync_data().map_err(failed)?;
-        Ok((len, removed))
+        if removed == 0 && group.len() == 1 {
+            return Ok(None);
+        }
+        file.sync_data().map_err(self.compacting_failed(cleaned))?;
+        self.file_system.rename(cleaned, swap).map_err(self.compacting_failed(swap))?;
+        Ok(Some((len, removed)))
+    }
+
+    fn compacting_failed(&self, path: &Path) -> impl FnOnce(io::Error) -> PartitionError {
+        move |source| self.io_failed("compacting into", path, source)
     }
 
     fn replace(&self, group: &[Arc<Segment>], len: u64) {
@@ -343,7 +347,7 @@ impl Output<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    fn take_batch(&mut self, batch: &Batch, rule: &Rule<'_>) -> Result<std::io::Result<()>, BatchError> {
+    fn take_batch(&mut self, batch: &Batch, rule: &Rule<'_>) -> Result<io::Result<()>, BatchError> {
         let filtered = match rule.verdict(batch) {
             Verdict::Keep => Filtered::Whole,
             Verdict::Drop => Filtered::Nothing,
@@ -365,7 +369,7 @@ impl Output<'_> {
         })
     }
 
-    fn write(&mut self, batch: &Batch) -> std::io::Result<()> {
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
         fs::write_all_at(self.file, &mut [IoSlice::new(batch.bytes())], self.len)?;
         self.len += batch.bytes().len() as u64;
         Ok(())
@@ -400,7 +404,7 @@ fn groups(closed: &[Arc<Segment>], covered_to: i64, segment_bytes: u64) -> Vec<&
 }
 
 /// Finishes what a crash left of a compaction in a partition's directory. Returns whether there was anything.
-pub(crate) fn finish_interrupted(file_system: &dyn FileSystem, dir: &Path) -> std::io::Result<bool> {
+pub(crate) fn finish_interrupted(file_system: &dyn FileSystem, dir: &Path) -> io::Result<bool> {
     let mut found = false;
     for entry in file_system.read_dir(dir)? {
         let path = dir.join(&entry.name);
@@ -416,7 +420,7 @@ pub(crate) fn finish_interrupted(file_system: &dyn FileSystem, dir: &Path) -> st
 }
 
 /// Puts a `.swap` file in the place of the segments that it replaces. May be repeated.
-fn finish_swap(file_system: &dyn FileSystem, dir: &Path, swap: &Path) -> std::io::Result<()> {
+fn finish_swap(file_system: &dyn FileSystem, dir: &Path, swap: &Path) -> io::Result<()> {
     let Some((first, last)) = swapped_range(swap) else { return Ok(()) };
     for entry in file_system.read_dir(dir)? {
         let Some(base) = segment::base_offset_of(&entry.name).filter(|base| (first..=last).contains(base))
