@@ -364,7 +364,9 @@ impl Group {
         if let Some(mut open) = self.open.take() {
             let unnoticed = self.ownership.end_standing(open.assigned_at);
             let completed_at = if unnoticed.is_empty() { now } else { open.moved_at };
-            unnoticed.into_iter().for_each(|(partition, paused)| open.pauses(partition, paused));
+            for (partition, paused) in unnoticed {
+                open.pauses(partition, paused);
+            }
             let record = open.close(&self.name, self.generation, after, completed_at);
             effects.push(Effect::Rebalanced(Box::new(record)));
         }

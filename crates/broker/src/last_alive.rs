@@ -13,6 +13,7 @@ use farol_event::Timestamp;
 use farol_log::fs::{File, FileSystem, OpenMode};
 
 use crate::clock::Clock;
+use crate::topic::read_file;
 
 /// How often the time is written, and so how exact it is.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,15 +29,8 @@ pub(crate) struct LastAlive {
 
 /// What the file says; `None` if it isn't there or can't be read.
 pub(crate) fn read(file_system: &dyn FileSystem, dir: &Path) -> Option<Timestamp> {
-    let file = file_system.open(&dir.join(FILE_NAME), OpenMode::Read).ok()?;
-    let mut text = [0; BYTES];
-    let mut filled = 0;
-    while let Some(rest) = text.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, filled as u64).ok()? {
-            0 => return None,
-            count => filled += count,
-        }
-    }
+    let text = read_file(file_system, &dir.join(FILE_NAME)).ok()??;
+    let text = Some(text).filter(|text| text.len() == BYTES)?;
     let digits = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
     Timestamp::from_micros(digits.parse().ok()?).ok()
 }

@@ -219,13 +219,15 @@ impl Shared {
     /// The member polls again: it goes on with what the last poll gave it.
     fn has_taken_over(&self, state: &mut State) {
         let taken_over = std::mem::take(&mut state.taking_over);
-        if !taken_over.is_empty() {
-            self.tell_coordinator(state, &taken_over, true);
-        }
+        self.tell_coordinator(state, &taken_over, true);
     }
 
     /// Tells whether the member goes on with partitions, or is still taking them over.
     fn tell_coordinator(&self, state: &State, partitions: &[TopicPartition], goes_on: bool) {
+        // Nearly always: each poll and each heartbeat comes by here.
+        if partitions.is_empty() {
+            return;
+        }
         let reader = Reader::Member(state.client.member_id());
         let told = partitions.iter().map(|partition| (partition, goes_on));
         self.groups.goes_on(&self.settings.group, reader, &told);

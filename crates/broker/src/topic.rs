@@ -10,7 +10,7 @@ use std::sync::Arc;
 use farol_log::{Log, Partition, PartitionId, SyncPolicy};
 use uuid::Uuid;
 
-pub(crate) use catalog::{Catalog, ListedTopic};
+pub(crate) use catalog::{Catalog, ListedTopic, read_file};
 pub use config::keys::{CONFIG_KEYS, ConfigKey, ConfigKind, Effect};
 pub use config::{CleanupPolicy, TopicConfig};
 pub(crate) use internal::read_records;

@@ -197,7 +197,7 @@ fn parse(text: &[u8]) -> Result<Parsed, String> {
 }
 
 /// The content of a file; `None` if it is larger than a list may be.
-fn read_file(file_system: &dyn FileSystem, path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_file(file_system: &dyn FileSystem, path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = file_system.open(path, OpenMode::Read)?;
     let Some(length) = usize::try_from(file.len()?).ok().filter(|length| *length <= MAX_FILE_BYTES) else {
         return Ok(None);
