@@ -158,6 +158,8 @@ const POISON_ADVICE: &str =
 /// The same about a full disk.
 const SPACE_ADVICE: &str =
     "free space, and appends are taken again by themselves; what was acknowledged stays readable";
+/// The same about a folder that can't be written.
+const FOLDER_ADVICE: &str = "make the folder writable, and appends are taken again by themselves; what was acknowledged stays readable";
 
 impl BrokerError {
     /// What the log said of an append.
@@ -181,6 +183,10 @@ impl BrokerError {
             AppendError::WaitingForSpace { reason } => Self::Poisoned {
                 partition: "the log".to_owned(),
                 problem: format!("{reason}; {SPACE_ADVICE}"),
+            },
+            AppendError::FolderNotWritable { reason } => Self::Poisoned {
+                partition: "the log".to_owned(),
+                problem: format!("{reason}; {FOLDER_ADVICE}"),
             },
             AppendError::Closed => Self::Closed,
         }

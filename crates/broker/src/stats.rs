@@ -90,7 +90,9 @@ impl TopicStats {
 impl BrokerStats {
     /// Why appends are refused, if any are: of the log, or of the first partition that refuses them.
     pub fn poisoned(&self) -> Option<&str> {
-        self.log.poisoned.as_deref().or(self.log.waiting_for_space.as_deref()).or_else(|| {
+        let LogMetrics { poisoned, waiting_for_space, folder_not_writable, .. } = &self.log;
+        let of_log = poisoned.as_deref().or(waiting_for_space.as_deref());
+        of_log.or(folder_not_writable.as_deref()).or_else(|| {
             self.topics
                 .iter()
                 .flat_map(|topic| &topic.partitions)

@@ -77,6 +77,13 @@ pub enum AppendError {
         /// What could not be written.
         reason: Arc<str>,
     },
+    /// No checkpoint can be written, and the journal has no place without one. Nothing of this request was appended; appends go on
+    /// by themselves once the folder can be written.
+    #[error("the log takes no appends until its folder can be written again: {reason}")]
+    FolderNotWritable {
+        /// What could not be written.
+        reason: Arc<str>,
+    },
     /// The log is closed.
     #[error("the log is closed")]
     Closed,

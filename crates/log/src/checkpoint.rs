@@ -31,7 +31,7 @@ use crate::fs::{self, Durability, FileSystem, OpenMode};
 use crate::log::Shared;
 use crate::partition::{Committed, PartitionInner};
 use crate::segment::Segment;
-use crate::space;
+use crate::space::{self, WaitsFor};
 
 /// The name of the file.
 pub(crate) const FILE_NAME: &str = "checkpoint";
@@ -90,6 +90,21 @@ pub(crate) struct Checkpoints {
     dirty_bytes: AtomicU64,
     wanted: Mutex<Wanted>,
     changed: Condvar,
+    failures: Mutex<Failures>,
+}
+
+/// The thread's attempts that came to nothing.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    newest: Option<Failure>,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) reason: Arc<str>,
+    pub(crate) waits_for: WaitsFor,
 }
 
 #[derive(Debug)]
@@ -216,7 +231,25 @@ impl Checkpoints {
             dirty_bytes: AtomicU64::new(0),
             wanted: Mutex::default(),
             changed: Condvar::new(),
+            failures: Mutex::default(),
         }
+    }
+
+    /// How many attempts of the thread have failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.lock().count
+    }
+
+    /// Why the newest of the attempts that have failed since there were `count` of them did.
+    pub(crate) fn failed_since(&self, count: u64) -> Option<Failure> {
+        let failures = self.failures.lock();
+        failures.newest.clone().filter(|_| failures.count > count)
+    }
+
+    fn note_failure(&self, error: &CheckpointError) {
+        let mut failures = self.failures.lock();
+        failures.count += 1;
+        failures.newest = Some(Failure { reason: error.to_string().into(), waits_for: error.waits_for() });
     }
 
     /// Asks for one soon.
@@ -267,7 +300,7 @@ impl Shared {
     pub(crate) fn checkpoint_until_closed(&self) {
         let mut last = Instant::now();
         loop {
-            let waiting = self.waits_for_space.read().is_some();
+            let waiting = self.waiting.read().is_some();
             let interval = self.options.checkpoint_interval;
             match self
                 .checkpoints
@@ -280,10 +313,9 @@ impl Shared {
                 }
                 Task::Checkpoint => last = Instant::now(),
             }
-            if let Err(error) = self.write_checkpoint(Kind::Needed)
-                && self.poison.get().is_none()
-                && !waiting
-            {
+            let Err(error) = self.write_checkpoint(Kind::Needed) else { continue };
+            self.checkpoints.note_failure(&error);
+            if self.poison.get().is_none() && !waiting {
                 tracing::warn!(%error, "no checkpoint was written; the journal is kept, trying again");
             }
         }
@@ -312,7 +344,7 @@ impl Shared {
         }
         self.checkpoints.dirty_bytes.store(0, Ordering::Relaxed);
         let (sequence, next_partition_number, captured) = self.capture();
-        let waiting = self.waits_for_space.read().is_some();
+        let waiting = self.waiting.read().is_some();
         if kind == Kind::Needed && written.sequence == Some(sequence) && !waiting {
             return Ok(());
         }
@@ -338,7 +370,7 @@ impl Shared {
         if let Err(error) = self.journal_files.free_through(sequence) {
             tracing::warn!(%error, "a small journal file could not be removed");
         }
-        self.resume_with_space();
+        self.resume_if_possible();
         Ok(())
     }
 
@@ -379,6 +411,11 @@ impl CheckpointError {
     /// Whether nothing but space is missing.
     pub(crate) fn is_full_disk(&self) -> bool {
         matches!(self, Self::Io { source, .. } if space::is_full_disk(source))
+    }
+
+    /// What has to come before another attempt can do better.
+    pub(crate) fn waits_for(&self) -> WaitsFor {
+        if self.is_full_disk() { WaitsFor::Space } else { WaitsFor::Folder }
     }
 }
 

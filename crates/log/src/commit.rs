@@ -10,7 +10,7 @@
 //! 5. the batches become readable, the requests are answered, waiting readers are told.
 //!
 //! A full disk in 2 or 3 poisons nothing: the group is taken back and refused, and so is what comes after it until there is space
-//! (`space`). Any other failure in 3, or one in 4, poisons the log: what the journal holds is unknown from there on, so nothing more
+//! (`space`). The same goes for a journal that has no place because no checkpoint can be written. Any other failure in 3, or one in 4, poisons the log: what the journal holds is unknown from there on, so nothing more
 //! is written until the folder is opened again. Readers never see anything that has not passed 4.
 
 use std::io::{self, IoSlice};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::append::{AppendError, AppendResult, Appended, OnAppended, Precondition, Rejection};
 use crate::batch::Batch;
+use crate::checkpoint::{Failure, Kind};
 use crate::journal::Journal;
 use crate::journal::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::log::Shared;
@@ -27,7 +28,7 @@ use crate::options::{Background, SyncPolicy};
 use crate::partition::writer::{BatchExtent, WriterMark};
 use crate::partition::{Partition, PartitionInner};
 use crate::queue::{Next, Queued};
-use crate::space;
+use crate::space::{self, Waiting};
 
 /// Bytes of the base offset, which the log writes in place of the batch's own.
 const BASE_OFFSET_BYTES: usize = 8;
@@ -75,8 +76,8 @@ struct Plan<'a> {
 enum GroupFailure {
     /// This partition was poisoned; the others may be tried again.
     Partition(Arc<PartitionInner>),
-    /// There was no space; the group was taken back.
-    NoSpace,
+    /// The group was taken back, and the log takes no appends for now.
+    Waiting(Waiting),
     /// The log was poisoned.
     Log,
 }
@@ -85,6 +86,8 @@ enum GroupFailure {
 enum FrameFailure {
     /// There was no space for it.
     NoSpace { reason: String, bytes: u64 },
+    /// There was no place for it without a checkpoint, and none can be written.
+    NoCheckpoint(Failure),
     /// The log was poisoned.
     Log,
 }
@@ -138,11 +141,8 @@ impl Shared {
                 Err(GroupFailure::Partition(poisoned)) => {
                     admitted = self.refuse_those_on(&poisoned, admitted);
                 }
-                Err(GroupFailure::NoSpace) => {
-                    let reason = self.waiting_for_space().unwrap_or_else(|| "the disk is full".into());
-                    self.refuse_all(admitted, || AppendError::WaitingForSpace {
-                        reason: Arc::clone(&reason),
-                    });
+                Err(GroupFailure::Waiting(waiting)) => {
+                    self.refuse_all(admitted, || waiting.append_error());
                     return;
                 }
                 Err(GroupFailure::Log) => {
@@ -180,8 +180,8 @@ impl Shared {
         if let Some(reason) = self.poison.get() {
             return Some(AppendError::LogPoisoned { reason: Arc::clone(reason) });
         }
-        if let Some(reason) = self.waiting_for_space() {
-            return Some(AppendError::WaitingForSpace { reason });
+        if let Some(waiting) = &*self.waiting.read() {
+            return Some(waiting.append_error());
         }
         batches.iter().find_map(|(Partition { inner }, _)| {
             if inner.is_deleted() || !self.owns(inner) {
@@ -209,8 +209,7 @@ impl Shared {
             plan.take_back();
             let reason = format!("writing a segment in {}: {error}", failed.dir.display());
             if space::is_full_disk(&error) {
-                self.wait_for_space(&reason, plan.body_bytes());
-                return Err(GroupFailure::NoSpace);
+                return Err(GroupFailure::Waiting(self.wait_for_space(&reason, plan.body_bytes())));
             }
             failed.poison(&reason);
             return Err(GroupFailure::Partition(failed));
@@ -219,8 +218,11 @@ impl Shared {
             Ok(sequence) => sequence,
             Err(FrameFailure::NoSpace { reason, bytes }) => {
                 plan.take_back();
-                self.wait_for_space(&reason, bytes);
-                return Err(GroupFailure::NoSpace);
+                return Err(GroupFailure::Waiting(self.wait_for_space(&reason, bytes)));
+            }
+            Err(FrameFailure::NoCheckpoint(Failure { reason, waits_for })) => {
+                plan.take_back();
+                return Err(GroupFailure::Waiting(self.wait_for_checkpoint(waits_for, &reason)));
             }
             Err(FrameFailure::Log) => return Err(GroupFailure::Log),
         };
@@ -285,6 +287,7 @@ impl Shared {
     fn switch_journal_file(&self, journal: &mut Journal, body_bytes: u64) -> Result<(), FrameFailure> {
         let bytes = crate::journal::frame::frame_bytes(body_bytes);
         let mut checkpointed = false;
+        let failures = self.checkpoints.failures();
         loop {
             match journal.files.take(bytes) {
                 Ok(Some(file)) => {
@@ -305,6 +308,8 @@ impl Shared {
                     self.counters.journal_waits.add(1);
                     if self.options.background == Background::Inline {
                         self.checkpoint_for_journal()?;
+                    } else if let Some(failure) = self.checkpoints.failed_since(failures) {
+                        return Err(self.no_checkpoint(failure));
                     } else {
                         self.checkpoints.request();
                         journal.files.wait_for_free(JOURNAL_WAIT);
@@ -318,14 +323,18 @@ impl Shared {
     }
 
     fn checkpoint_for_journal(&self) -> Result<(), FrameFailure> {
-        self.write_checkpoint(crate::checkpoint::Kind::Needed).map_err(|error| {
-            let reason = format!("checkpoint to free a journal file: {error}");
-            if error.is_full_disk() && self.poison.get().is_none() {
-                return FrameFailure::NoSpace { reason, bytes: 0 };
-            }
-            self.poison_log(&reason);
-            FrameFailure::Log
+        self.write_checkpoint(Kind::Needed).map_err(|error| {
+            self.no_checkpoint(Failure { reason: error.to_string().into(), waits_for: error.waits_for() })
         })
+    }
+
+    /// Nothing was written to the journal, so what it holds is known; only a failed sync of a segment has poisoned the log.
+    fn no_checkpoint(&self, Failure { reason, waits_for }: Failure) -> FrameFailure {
+        if self.poison.get().is_some() {
+            return FrameFailure::Log;
+        }
+        let reason = format!("checkpoint to free a journal file: {reason}").into();
+        FrameFailure::NoCheckpoint(Failure { reason, waits_for })
     }
 
     /// A frame that had no space left nothing behind that counts: the next one is written in its place.

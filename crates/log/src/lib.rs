@@ -56,6 +56,7 @@
 //! | process killed | opening replays the journal; nothing acknowledged is lost, whatever the policy |
 //! | power cut | the same for what was synced; a torn tail is cut and reported ([`RecoveryReport`]) |
 //! | the disk is full | what didn't fit is taken back and refused; everything can be read; appends are taken again by themselves once there is space |
+//! | no checkpoint can be written | appends go on while the journal has room; then the same, until the folder can be written |
 //! | a segment can't be written for another reason | its partition takes no more appends until the folder is opened again |
 //! | the journal can't be written or synced, a segment can't be synced | the log takes no more appends; reads go on |
 //! | a synced journal frame is damaged | opening is refused and names it ([`OpenError`]); nothing is changed |

@@ -23,7 +23,7 @@ use crate::partition::{Committed, Partition, PartitionInner, ReadError, View};
 use crate::queue::Queue;
 use crate::recovery::{self, OpenError, RecoveryReport};
 use crate::segment::Segment;
-use crate::space::{LOOK_INTERVAL, WaitsForSpace};
+use crate::space::{LOOK_INTERVAL, Waiting, WaitsFor};
 
 /// The directory of the partitions' directories, in the data folder.
 pub(crate) const PARTITIONS_DIR: &str = "partitions";
@@ -87,6 +87,12 @@ pub enum PartitionError {
         /// What could not be written.
         reason: Arc<str>,
     },
+    /// No checkpoint can be written. Changes are taken again once the folder can be written.
+    #[error("the log takes no changes until its folder can be written again: {reason}")]
+    FolderNotWritable {
+        /// What could not be written.
+        reason: Arc<str>,
+    },
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -123,9 +129,9 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) journal_files: Arc<JournalFiles>,
     pub(crate) poison: OnceLock<Arc<str>>,
-    /// Set by a full disk until there is space again. After an opening the journal's old frames are needed so long, so nothing
-    /// may be written over them.
-    pub(crate) waits_for_space: RwLock<Option<WaitsForSpace>>,
+    /// Set by a full disk until there is space again, or by a folder that can't be written until it can. After an opening the
+    /// journal's old frames are needed so long, so nothing may be written over them.
+    pub(crate) waiting: RwLock<Option<Waiting>>,
     pub(crate) counters: LogCounters,
     pub(crate) closed: AtomicBool,
     /// The folder's lock; dropped by closing.
@@ -260,7 +266,8 @@ impl Log {
             queued_bytes: queued_bytes as u64,
             queued_requests: queued_requests as u64,
             poisoned: shared.poison.get().cloned(),
-            waiting_for_space: shared.waiting_for_space(),
+            waiting_for_space: shared.reason_to_wait(WaitsFor::Space),
+            folder_not_writable: shared.reason_to_wait(WaitsFor::Folder),
             ..shared.counters.snapshot()
         }
     }
@@ -359,7 +366,7 @@ impl Shared {
             checkpoints: Checkpoints::new(recovered.epoch),
             journal_files: recovered.journal_files,
             poison: OnceLock::new(),
-            waits_for_space: RwLock::new(None),
+            waiting: RwLock::new(None),
             counters: LogCounters::default(),
             closed: AtomicBool::new(false),
             folder_lock: Mutex::new(Some(recovered.folder_lock)),
@@ -492,8 +499,8 @@ impl Shared {
 
     fn refuse_if_not_writable(&self) -> Result<(), PartitionError> {
         self.refuse_if_unusable()?;
-        match self.waiting_for_space() {
-            Some(reason) => Err(PartitionError::WaitingForSpace { reason }),
+        match &*self.waiting.read() {
+            Some(waiting) => Err(waiting.partition_error()),
             None => Ok(()),
         }
     }

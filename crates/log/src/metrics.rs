@@ -99,6 +99,8 @@ pub struct LogMetrics {
     pub full_disks: u64,
     /// Why the log takes no appends for now: the disk is full.
     pub waiting_for_space: Option<Arc<str>>,
+    /// Why the log takes no appends for now: its folder can't be written.
+    pub folder_not_writable: Option<Arc<str>>,
 }
 
 /// Counters of a partition since it was opened, and its extent now.

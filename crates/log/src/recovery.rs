@@ -48,7 +48,7 @@ use crate::log::{PARTITIONS_DIR, Recovered, Shared};
 use crate::options::LogOptions;
 use crate::partition::PartitionInner;
 use crate::partition::writer::BatchExtent;
-use crate::space;
+use crate::space::{self, WaitsFor};
 
 pub(crate) use folder::partition_file_content;
 
@@ -286,14 +286,15 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
                 Ok(()) => {}
                 // What is left is for whoever makes room.
                 Err(error) if space::is_full_disk(&error) => {
-                    shared.wait_for_checkpoint_space(&format!("making the reserve for a full disk: {error}"));
+                    let reason = format!("making the reserve for a full disk: {error}");
+                    shared.wait_for_checkpoint(WaitsFor::Space, &reason);
                 }
                 Err(error) => tracing::warn!(%error, "nothing is kept in reserve for a full disk"),
             }
         }
         // Everything can be read, and stays in the journal too. A sync that failed is another matter: it poisons.
         Err(error) if error.is_full_disk() && shared.poison.get().is_none() => {
-            shared.wait_for_checkpoint_space(&error.to_string());
+            shared.wait_for_checkpoint(WaitsFor::Space, &error.to_string());
         }
         Err(CheckpointError::Io { step, path, source }) => return Err(OpenError::Io { step, path, source }),
         Err(CheckpointError::Poisoned(reason)) => {

@@ -1,9 +1,11 @@
-//! A full disk: appends are refused with the reason, and taken again by themselves once there is room.
+//! A full disk, or a folder that can't be written: appends are refused with the reason, and taken again by themselves once there is
+//! room, or the folder can be written.
 //!
 //! What runs out of space is taken back before it was acknowledged: a group whose segments can't be written, or for which the
 //! journal gets no further file. The log then takes no appends until the checkpoint thread, which looks each
 //! [`LOOK_INTERVAL`], has written a checkpoint and a probe as large as what had failed. A log that was opened on a full disk
-//! waits for the checkpoint alone: the journal's old frames are needed until then.
+//! waits for the checkpoint alone: the journal's old frames are needed until then. So does a log all of whose journal files wait for
+//! a checkpoint that can't be written: nobody who appends waits for that longer than for one attempt.
 //!
 //! So that somebody can still make room by deleting, which has to be written down too, the log keeps a file in reserve
 //! ([`crate::LogOptions::reserve_bytes`]), gives it up when the disk is full, and makes it anew before it takes appends again.
@@ -13,10 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::append::AppendError;
 use crate::fs::{self, FileSystem, OpenMode};
-use crate::log::Shared;
+use crate::log::{PartitionError, Shared};
 
-/// How often a log without space looks whether there is some.
+/// How often a log that waits looks whether it can go on.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that is written to see whether there is space, and removed at once.
 pub(crate) const PROBE_NAME: &str = "space-probe";
@@ -25,9 +28,19 @@ const PROBE_BYTES: u64 = 256 * 1024;
 /// A file that is there to be removed when the disk is full.
 const RESERVE_NAME: &str = "reserve";
 
-/// Why the log takes no appends for now, and what it waits for.
+/// What a log that takes no appends for now waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// Space on the disk.
+    Space,
+    /// That its folder can be written.
+    Folder,
+}
+
+/// Why the log takes no appends for now.
 #[derive(Debug, Clone)]
-pub(crate) struct WaitsForSpace {
+pub(crate) struct Waiting {
+    pub(crate) waits_for: WaitsFor,
     pub(crate) reason: Arc<str>,
     /// So much must fit beside a checkpoint.
     probe_bytes: u64,
@@ -38,30 +51,59 @@ pub(crate) fn is_full_disk(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+impl Waiting {
+    pub(crate) fn append_error(&self) -> AppendError {
+        let reason = Arc::clone(&self.reason);
+        match self.waits_for {
+            WaitsFor::Space => AppendError::WaitingForSpace { reason },
+            WaitsFor::Folder => AppendError::FolderNotWritable { reason },
+        }
+    }
+
+    pub(crate) fn partition_error(&self) -> PartitionError {
+        let reason = Arc::clone(&self.reason);
+        match self.waits_for {
+            WaitsFor::Space => PartitionError::WaitingForSpace { reason },
+            WaitsFor::Folder => PartitionError::FolderNotWritable { reason },
+        }
+    }
+}
+
 impl Shared {
-    /// Refuses appends until a checkpoint fits.
-    pub(crate) fn wait_for_checkpoint_space(&self, reason: &str) {
-        self.set_waiting(reason, 0);
+    /// Refuses appends until a checkpoint can be written.
+    pub(crate) fn wait_for_checkpoint(&self, waits_for: WaitsFor, reason: &str) -> Waiting {
+        self.set_waiting(Waiting { waits_for, reason: reason.into(), probe_bytes: 0 })
     }
 
     /// Refuses appends until a checkpoint fits, and `bytes` more.
-    pub(crate) fn wait_for_space(&self, reason: &str, bytes: u64) {
-        self.set_waiting(reason, bytes.max(PROBE_BYTES));
+    pub(crate) fn wait_for_space(&self, reason: &str, bytes: u64) -> Waiting {
+        let probe_bytes = bytes.max(PROBE_BYTES);
+        self.set_waiting(Waiting { waits_for: WaitsFor::Space, reason: reason.into(), probe_bytes })
     }
 
-    fn set_waiting(&self, reason: &str, probe_bytes: u64) {
-        tracing::error!(dir = %self.dir.display(), reason, "the disk is full: the log can be read and takes no appends");
-        self.counters.full_disks.add(1);
-        // Without one there is nothing to give up.
-        let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
-        *self.waits_for_space.write() = Some(WaitsForSpace { reason: reason.into(), probe_bytes });
+    fn set_waiting(&self, waiting: Waiting) -> Waiting {
+        let (dir, reason) = (self.dir.display(), &waiting.reason);
+        match waiting.waits_for {
+            WaitsFor::Space => {
+                tracing::error!(%dir, %reason, "the disk is full: the log can be read and takes no appends");
+                self.counters.full_disks.add(1);
+                // Without one there is nothing to give up.
+                let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
+            }
+            WaitsFor::Folder => {
+                tracing::error!(%dir, %reason, "the folder can't be written: the log can be read and takes no appends");
+            }
+        }
+        *self.waiting.write() = Some(waiting.clone());
         // Its thread goes on with shorter pauses.
         self.checkpoints.request();
+        waiting
     }
 
-    /// Why the log takes no appends for now.
-    pub(crate) fn waiting_for_space(&self) -> Option<Arc<str>> {
-        self.waits_for_space.read().as_ref().map(|waits| Arc::clone(&waits.reason))
+    /// Why the log takes no appends for now, if it waits for that.
+    pub(crate) fn reason_to_wait(&self, waits_for: WaitsFor) -> Option<Arc<str>> {
+        let waiting = self.waiting.read();
+        waiting.as_ref().filter(|w| w.waits_for == waits_for).map(|w| Arc::clone(&w.reason))
     }
 
     /// Sees to it that there is a reserve, or none if none is wanted.
@@ -79,15 +121,22 @@ impl Shared {
     }
 
     /// Called when a checkpoint was written: takes appends again if the rest fits too.
-    pub(crate) fn resume_with_space(&self) {
-        let Some(waits) = self.waits_for_space.read().clone() else { return };
+    pub(crate) fn resume_if_possible(&self) {
+        let Some(waiting) = self.waiting.read().clone() else { return };
         let has_room = self.keep_reserve().is_ok()
-            && (waits.probe_bytes == 0 || probe(&*self.file_system, &self.dir, waits.probe_bytes).is_ok());
+            && (waiting.probe_bytes == 0
+                || probe(&*self.file_system, &self.dir, waiting.probe_bytes).is_ok());
         if !has_room {
             let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
-        } else {
-            *self.waits_for_space.write() = None;
-            tracing::info!(dir = %self.dir.display(), "there is space again: the log takes appends");
+            return;
+        }
+        *self.waiting.write() = None;
+        let dir = self.dir.display();
+        match waiting.waits_for {
+            WaitsFor::Space => tracing::info!(%dir, "there is space again: the log takes appends"),
+            WaitsFor::Folder => {
+                tracing::info!(%dir, "the folder can be written again: the log takes appends")
+            }
         }
     }
 }

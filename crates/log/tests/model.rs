@@ -109,6 +109,7 @@ struct Seen {
     log_poisoned: u64,
     partition_poisoned: u64,
     refused_without_space: u64,
+    refused_without_checkpoint: u64,
     resumed: u64,
     doubt_kept: u64,
     doubt_lost: u64,
@@ -198,10 +199,13 @@ impl World {
             Step::Capacity(bytes) => self.file_system.set_capacity(*bytes),
             Step::Space => {
                 self.file_system.set_capacity(u64::MAX);
-                let waited = self.log().metrics().waiting_for_space.is_some();
+                let waits = |metrics: farol_log::LogMetrics| {
+                    metrics.waiting_for_space.or(metrics.folder_not_writable)
+                };
+                let waited = waits(self.log().metrics()).is_some();
                 let written = self.log().checkpoint();
                 if waited && written.is_ok() && !self.file_system.has_crashed() {
-                    assert_eq!(self.log().metrics().waiting_for_space, None);
+                    assert_eq!(waits(self.log().metrics()), None);
                     self.seen.resumed += 1;
                 }
             }
@@ -267,6 +271,7 @@ impl World {
                 }
                 Err(AppendError::PartitionPoisoned { .. }) => self.seen.partition_poisoned += 1,
                 Err(AppendError::WaitingForSpace { .. }) => self.seen.refused_without_space += 1,
+                Err(AppendError::FolderNotWritable { .. }) => self.seen.refused_without_checkpoint += 1,
                 Err(other) => panic!("{other}"),
             }
         }
@@ -312,7 +317,8 @@ impl World {
                     refused,
                     Err(AppendError::LogPoisoned { .. }
                         | AppendError::PartitionPoisoned { .. }
-                        | AppendError::WaitingForSpace { .. })
+                        | AppendError::WaitingForSpace { .. }
+                        | AppendError::FolderNotWritable { .. })
                 );
                 assert!(expected, "{refused:?}");
             }
@@ -451,6 +457,7 @@ fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
             total.log_poisoned += seen.log_poisoned;
             total.partition_poisoned += seen.partition_poisoned;
             total.refused_without_space += seen.refused_without_space;
+            total.refused_without_checkpoint += seen.refused_without_checkpoint;
             total.resumed += seen.resumed;
             total.doubt_kept += seen.doubt_kept;
             total.doubt_lost += seen.doubt_lost;
@@ -472,6 +479,7 @@ fn recovery_keeps_what_was_acknowledged_and_nothing_in_part_whatever_fails() {
     assert!(total.acknowledged > 2_000 && total.recoveries > 500 && total.replayed > 1_000, "{total:?}");
     assert!(total.log_poisoned > 50 && total.partition_poisoned > 20, "{total:?}");
     assert!(total.refused_without_space > 50 && total.resumed > 5, "{total:?}");
+    assert!(total.refused_without_checkpoint > 5, "{total:?}");
     assert!(
         total.doubt_kept > 5 && total.doubt_lost > 5 && total.torn > 5 && total.unsynced_lost > 5,
         "{total:?}"

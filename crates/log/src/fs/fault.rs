@@ -7,8 +7,8 @@
 //!   kept up to some sector; each directory keeps a prefix of the names made, changed or removed since its last sync.
 //! * **Death of the process** ([`FaultFileSystem::crash_after`], [`FaultFileSystem::resume`]): the same moment, but the machine
 //!   stays up, so that nothing is lost yet. What was not synced can still go in a later crash.
-//! * **Failure** ([`FaultFileSystem::fail_next`]): an operation on a path that contains some text fails once. A failed
-//!   write may have written a part. A failed sync loses what it should have made durable even if a later sync succeeds,
+//! * **Failure** ([`FaultFileSystem::fail_next`]): an operation on a path that contains some text fails once, or each time
+//!   ([`FaultFileSystem::refuse`]). A failed write may have written a part. A failed sync loses what it should have made durable even if a later sync succeeds,
 //!   as Linux does: the data can be read until the crash and not after.
 //! * **Short writes** happen all the time; **no space** ([`FaultFileSystem::set_capacity`]) when files grow too large.
 
@@ -85,6 +85,7 @@ struct State {
     /// Changes of names since the last sync of their directory.
     pending_names: BTreeMap<PathBuf, Vec<NameChange>>,
     planned: Vec<(Operation, String)>,
+    refused: Vec<(Operation, String, io::ErrorKind)>,
     operations_until_crash: Option<u64>,
     crashed: bool,
     capacity: u64,
@@ -163,6 +164,7 @@ impl FaultFileSystem {
             dirs: BTreeMap::new(),
             pending_names: BTreeMap::new(),
             planned: Vec::new(),
+            refused: Vec::new(),
             operations_until_crash: None,
             crashed: false,
             capacity: u64::MAX,
@@ -188,9 +190,16 @@ impl FaultFileSystem {
         self.state.lock().planned.push((operation, path_part.to_owned()));
     }
 
-    /// Forgets failures that were planned and have not happened.
+    /// Fails each `operation` on a path that contains `path_part` with `kind` from now on.
+    pub fn refuse(&self, operation: Operation, path_part: &str, kind: io::ErrorKind) {
+        self.state.lock().refused.push((operation, path_part.to_owned(), kind));
+    }
+
+    /// Forgets failures that were planned and have not happened, and refuses nothing any more.
     pub fn cancel_failures(&self) {
-        self.state.lock().planned.clear();
+        let mut state = self.state.lock();
+        state.planned.clear();
+        state.refused.clear();
     }
 
     /// Bytes that all files may have together.
@@ -260,6 +269,12 @@ impl State {
             self.counts.failures += 1;
             return Err(io::Error::other(format!("{operation:?} made to fail")));
         }
+        let refused =
+            self.refused.iter().find(|(op, part, _)| *op == operation && text.contains(part.as_str()));
+        if let Some((_, _, kind)) = refused {
+            self.counts.failures += 1;
+            return Err((*kind).into());
+        }
         Ok(())
     }
 
@@ -313,6 +328,7 @@ impl State {
     /// A new process: handles and locks of the old one are gone.
     fn begin_again(&mut self) {
         self.planned.clear();
+        self.refused.clear();
         self.operations_until_crash = None;
         self.crashed = false;
         self.locked.clear();
