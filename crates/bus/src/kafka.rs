@@ -70,7 +70,7 @@ use client::{Logging, blocking};
 use consumer::KafkaConsumer;
 pub use consumer::MemberProof;
 use error::bus_error;
-use producer::{KafkaProducer, KnownTopics};
+use producer::{KafkaProducer, KnownTopics, Patience};
 use transaction::KafkaTransactionalProducer;
 
 /// How long one request to the cluster may take, reconnecting included.
@@ -231,6 +231,17 @@ impl KafkaBus {
         KnownTopics::new(Arc::clone(&self.client), Arc::clone(&self.admin))
     }
 
+    /// A producer for one piece of work, of no use after the first send that fails. What the broker refuses for the time being, because of
+    /// a full disk mostly, it gives up soon and with the reason ([`BusError::Poisoned`]); those of [`Bus::producer`] try for as long as they
+    /// may.
+    ///
+    /// # Errors
+    /// [`BusError::InvalidState`] if the options can't be used.
+    pub fn producer_for_once(&self, client_id: &str) -> Result<Arc<dyn Producer>, BusError> {
+        let topics = self.known_topics();
+        Ok(Arc::new(KafkaProducer::new(&self.options, client_id, Patience::Short, topics)?))
+    }
+
     /// Deletes a topic with everything in it.
     ///
     /// # Errors
@@ -281,7 +292,8 @@ impl Bus for KafkaBus {
     }
 
     async fn producer(&self, client_id: &str) -> Result<Arc<dyn Producer>, BusError> {
-        Ok(Arc::new(KafkaProducer::new(&self.options, client_id, self.known_topics())?))
+        let topics = self.known_topics();
+        Ok(Arc::new(KafkaProducer::new(&self.options, client_id, Patience::Whole, topics)?))
     }
 
     async fn transactional_producer(

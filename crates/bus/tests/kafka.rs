@@ -14,6 +14,8 @@ use farol_broker::kafka::{KafkaHandle, KafkaSettings, serve};
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use farol_bus::kafka::{KafkaBus, KafkaOptions};
 use farol_bus::{Bus, BusError, ConsumerSettings};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -155,6 +157,37 @@ async fn a_broker_that_goes_is_missed_at_once_and_one_that_comes_back_is_found()
     })
     .await;
     assert!(numbers == [3] || numbers == [2, 3], "{numbers:?}");
+}
+
+/// Against librdkafka's own imitation of a cluster, which refuses what it is told to.
+#[tokio::test]
+async fn why_a_broker_refuses_records_is_told() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let options = KafkaOptions {
+        send_limit: Duration::from_secs(5),
+        ..KafkaOptions::new(cluster.bootstrap_servers(), "conformance")
+    };
+    let bus = KafkaBus::new(options).unwrap();
+    let refused = async |api, errors: &[RDKafkaRespErr]| {
+        cluster.request_errors(api, errors);
+        let producer = bus.producer_for_once("p").unwrap();
+        let sent = producer.send("t", vec![conformance::numbered(1)]).await;
+        cluster.clear_request_errors(api);
+        sent.unwrap_err()
+    };
+    let forbidden =
+        refused(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    assert_eq!(forbidden.await.to_string(), "t: the broker doesn't allow it to this user");
+    // As often as is tried; after that, time would be up without a reason.
+    let no_disk = RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR;
+    for (api, times) in [(RDKafkaApiKey::Produce, 5), (RDKafkaApiKey::InitProducerId, 100)] {
+        let error = refused(api, &vec![no_disk; times]).await;
+        assert!(matches!(error, BusError::Poisoned { .. }), "{api:?}: {error}");
+        assert!(error.to_string().contains("the broker can't write to its disk"), "{api:?}: {error}");
+    }
+    let producer = bus.producer_for_once("p").unwrap();
+    producer.send("t", vec![conformance::numbered(1)]).await.unwrap();
 }
 
 mod port {

@@ -18,6 +18,9 @@ pub(super) const STATISTICS_INTERVAL: Duration = Duration::from_millis(250);
 /// The largest record that is handed to librdkafka; the topic's own limit is mostly smaller.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024 * 1024;
 
+/// The facility of librdkafka's lines about an id that a producer asked for and didn't get; there is one with every try.
+pub(super) const NO_PRODUCER_ID: &str = "GETPID";
+
 /// Sends librdkafka's log lines to the log. Its errors come back from calls, too, so here they are details, but for why a connection
 /// failed.
 #[derive(Default)]
@@ -41,10 +44,11 @@ impl ClientContext for Logging {
 
 impl ConsumerContext for Logging {}
 
-/// A lost connection is reported by whoever notices what it means, so librdkafka's own words on it are details.
+/// A lost connection, and a producer's id that isn't given, are reported by whoever notices what it means, so librdkafka's own words on
+/// them are details.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        _ if facility == "FAIL" => tracing::debug!(facility, "{message}"),
+        _ if matches!(facility, "FAIL" | NO_PRODUCER_ID) => tracing::debug!(facility, "{message}"),
         _ if facility == "OFFSET" => {
             tracing::warn!(librdkafka = message, "an offset is not there, and was reset as the settings say");
         }

@@ -93,11 +93,28 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-/// librdkafka's sentence, without the name of the code before it.
+/// What a code means. Where people meet it, in words that help; otherwise in librdkafka's.
 pub(super) fn describe(code: Code) -> String {
+    let own = match code {
+        Code::KafkaStorageError => "the broker can't write to its disk, which may be full",
+        Code::MessageTimedOut => "not acknowledged in time",
+        Code::InvalidTimestamp => {
+            "the broker takes no record of that time; this machine's clock may be wrong"
+        }
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => "the broker doesn't allow it to this user",
+        _ => return librdkafka_says(code),
+    };
+    own.to_owned()
+}
+
+/// librdkafka's sentence, without the name of the code before it and whose code it is.
+pub(super) fn librdkafka_says(code: Code) -> String {
     let text = code.to_string();
-    match text.split_once(" (") {
-        Some((_, sentence)) => sentence.trim_end_matches(')').to_owned(),
-        None => text,
-    }
+    let sentence =
+        text.split_once(" (").map_or(text.as_str(), |(_, sentence)| sentence.trim_end_matches(')'));
+    let bare = sentence.strip_prefix("Broker: ").or_else(|| sentence.strip_prefix("Local: "));
+    bare.unwrap_or(sentence).to_owned()
 }

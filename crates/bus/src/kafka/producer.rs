@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,28 +20,47 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 
 use super::client::{self, Logging, MAX_RECORD_BYTES, blocking};
-use super::error::code_error;
+use super::error::{code_error, librdkafka_says};
 use super::{KafkaOptions, admin};
 use crate::engine::{BusError, Producer};
 use crate::record::{Partitioning, ProducerRecord, RecordMetadata};
 
 /// Handing over so many records takes well under half a millisecond; then others get their turn.
 const RECORDS_A_TURN: usize = 128;
+/// How often a producer of little patience sends again. The pauses double from 100 ms on: some one and a half seconds.
+const FEW_RETRIES: u32 = 4;
+/// The header of a batch, and the lengths in its one record.
+const BYTES_AROUND_A_RECORD: usize = 61 + 9;
 /// How long a send waits for room in librdkafka's queue before it looks again.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct KafkaProducer {
     options: KafkaOptions,
     client_id: String,
+    patience: Patience,
     native: Mutex<Arc<NativeProducer>>,
     topics: KnownTopics,
+}
+
+/// How long a record is sent again that the broker refuses for the time being, because of a full disk mostly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as it may wait for its acknowledgement. Then only that is known.
+    Whole,
+    /// A few times, then the broker's reason is given. Later batches would be numbered as if this one had been taken, so the producer is of no
+    /// use any more.
+    Short,
 }
 
 /// librdkafka's producer with a thread that takes its delivery reports.
 pub(super) type NativeProducer = ThreadedProducer<Reports>;
 
 /// Takes delivery reports to the sends that wait for them.
-pub(super) struct Reports;
+#[derive(Default)]
+pub(super) struct Reports {
+    /// The broker could not write what it was last asked to: a record, or an id for this producer, without which nothing is sent.
+    has_no_disk: AtomicBool,
+}
 
 /// One record of a send.
 pub(super) struct Delivery {
@@ -70,8 +90,23 @@ pub(super) struct KnownTopics {
     known: Mutex<HashSet<String>>,
 }
 
+impl Reports {
+    /// Why a record failed: of those that wait for an id, or behind one that was refused, librdkafka says only that time was up.
+    fn reason(&self, code: Code) -> Code {
+        if code == Code::KafkaStorageError {
+            self.has_no_disk.store(true, Ordering::Relaxed);
+        }
+        let has_no_disk = self.has_no_disk.load(Ordering::Relaxed);
+        if code == Code::MessageTimedOut && has_no_disk { Code::KafkaStorageError } else { code }
+    }
+}
+
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == client::NO_PRODUCER_ID {
+            let has_no_disk = message.contains(&librdkafka_says(Code::KafkaStorageError));
+            self.has_no_disk.store(has_no_disk, Ordering::Relaxed);
+        }
         client::log(level, facility, message);
     }
 
@@ -85,8 +120,11 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         let outcome = match result {
-            Ok(message) => Ok(RecordMetadata { partition: message.partition(), offset: message.offset() }),
-            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Fail)),
+            Ok(message) => {
+                self.has_no_disk.store(false, Ordering::Relaxed);
+                Ok(RecordMetadata { partition: message.partition(), offset: message.offset() })
+            }
+            Err((error, _)) => Err(self.reason(error.rdkafka_error_code().unwrap_or(Code::Fail))),
         };
         delivery.send.settle(delivery.index, outcome);
     }
@@ -230,10 +268,11 @@ impl KafkaProducer {
     pub(super) fn new(
         options: &KafkaOptions,
         client_id: &str,
+        patience: Patience,
         topics: KnownTopics,
     ) -> Result<Self, BusError> {
-        let native = Mutex::new(open(options, client_id)?);
-        Ok(Self { options: options.clone(), client_id: client_id.to_owned(), native, topics })
+        let native = Mutex::new(open(options, client_id, patience)?);
+        Ok(Self { options: options.clone(), client_id: client_id.to_owned(), patience, native, topics })
     }
 
     /// The producer, or a new one where the last one has failed for good.
@@ -241,14 +280,22 @@ impl KafkaProducer {
         let mut native = self.native.lock();
         if let Some((code, reason)) = native.client().fatal_error() {
             tracing::warn!(client_id = self.client_id, ?code, reason, "producer failed and is replaced");
-            *native = open(&self.options, &self.client_id)?;
+            *native = open(&self.options, &self.client_id, self.patience)?;
         }
         Ok(Arc::clone(&native))
     }
 }
 
-fn open(options: &KafkaOptions, client_id: &str) -> Result<Arc<NativeProducer>, BusError> {
-    Ok(Arc::new(client::create(&client::producer_config(options, client_id), Reports)?))
+fn open(
+    options: &KafkaOptions,
+    client_id: &str,
+    patience: Patience,
+) -> Result<Arc<NativeProducer>, BusError> {
+    let mut config = client::producer_config(options, client_id);
+    if patience == Patience::Short {
+        config.set("retries", FEW_RETRIES.to_string());
+    }
+    Ok(Arc::new(client::create(&config, Reports::default())?))
 }
 
 #[async_trait]
@@ -273,12 +320,12 @@ impl Producer for KafkaProducer {
     }
 }
 
-/// The bytes of the largest record.
+/// The bytes of the largest record, about, as a batch of its own: a topic's limit is one for batches.
 pub(super) fn largest(records: &[ProducerRecord]) -> usize {
     let bytes = |record: &ProducerRecord| {
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let value = record.value.as_ref().map_or(0, bytes::Bytes::len);
-        record.key.as_ref().map_or(0, bytes::Bytes::len) + value + headers
+        record.key.as_ref().map_or(0, bytes::Bytes::len) + value + headers + BYTES_AROUND_A_RECORD
     };
     records.iter().map(bytes).max().unwrap_or(0)
 }

@@ -212,7 +212,7 @@ impl Drop for KafkaTransactionalProducer {
 /// A producer that has taken the transactional id over.
 fn open_native(options: &KafkaOptions, transactional_id: &str) -> Result<Arc<NativeProducer>, BusError> {
     let native: NativeProducer =
-        client::create(&client::transactional_config(options, transactional_id), Reports)?;
+        client::create(&client::transactional_config(options, transactional_id), Reports::default())?;
     let what = format!("transactional id {transactional_id}");
     native.init_transactions(CALL_LIMIT).map_err(|error| bus_error(&error, &what))?;
     Ok(Arc::new(native))

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hyper::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::farol::{Farol, SOON, eventually, farol, folder, output, text};
+use crate::farol::{Farol, SOON, eventually, farol, folder, output, text, write};
 
 /// A mounted tmpfs, unmounted when dropped.
 struct Mount(PathBuf);
@@ -174,6 +174,75 @@ async fn a_disk_that_was_filled_after_an_orderly_stop_keeps_nobody_from_reading(
     server.views_caught_up().await;
     let readings = server.get("/api/readings?sensor_id=t-1").await;
     assert_eq!(readings["readings"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_for_a_full_disk_are_told_apart_from_those_that_are_acknowledged() {
+    let folder = folder();
+    let Some(mount) = Mount::new(&folder.path().join("small"), "size=48m") else { return };
+    let run = || {
+        let mut command = farol(folder.path());
+        command.args(["run", "--listen", "127.0.0.1:0", "--data"]).arg(mount.0.join("data"));
+        command
+    };
+    let lines: String = (0..300).map(|_| format!("{}\n", "x".repeat(60_000))).collect();
+    let lines = write(folder.path(), "lines.txt", &lines);
+    let produce = |server: &Farol, more: &[&str]| {
+        let mut command = farol(folder.path());
+        output(command.args(["produce", "notes", "--brokers", &server.kafka]).args(more).arg(&lines))
+    };
+    let server = Farol::spawn(&mut run()).await;
+    let create = ["topics", "create", "notes", "--brokers", &server.kafka];
+    assert!(output(farol(folder.path()).args(create)).status.success());
+    let few = write(folder.path(), "few.txt", "1\n2\n");
+    let sent = output(farol(folder.path()).args(["produce", "notes", "--brokers", &server.kafka]).arg(&few));
+    assert_eq!(text(&sent.stdout), "2 records acknowledged\n");
+
+    // The disk fills up while lines go out, and later before the first one: then the broker has no id for the producer either.
+    fill_but(&mount.0.join("ballast"), 6 << 20);
+    let refused = produce(&server, &["--json"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let told: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    let (acknowledged, not) =
+        (told["acknowledged"].as_u64().unwrap(), told["not_acknowledged"].as_u64().unwrap());
+    assert!(acknowledged > 0 && not > 0 && acknowledged + not <= 300, "{told}");
+    let failures = told["failures"].as_array().unwrap();
+    let reason = "notes refuses appends: the broker can't write to its disk, which may be full";
+    assert_eq!(
+        (failures.len(), &failures[0]["reason"]),
+        (1, &reason.into()),
+        "one reason for all: {failures:?}"
+    );
+    assert_eq!(failures[0]["lines"].as_array().unwrap().len() as u64, not);
+    let counts = format!("farol: {acknowledged} line");
+    assert!(said.starts_with(&counts) && said.contains("make room on the broker's disk"), "{said}");
+    assert!(!said.contains("PID") && !said.contains("WARN"), "{said}");
+    let stored = server.get("/api/system-status").await["log"]["topics"].clone();
+    let notes = stored.as_array().unwrap().iter().find(|topic| topic["name"] == "notes").unwrap();
+    assert_eq!(
+        notes["records"],
+        2 + acknowledged,
+        "what is acknowledged is stored, and nothing else: {notes}"
+    );
+    drop(server);
+
+    let server = Farol::spawn(&mut run()).await;
+    let refused = produce(&server, &[]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert_eq!(text(&refused.stdout), "0 records acknowledged\n");
+    let expected = format!(
+        "farol: 0 lines are acknowledged, 1 is not:\n  line 1: {reason}\n  nothing from line 2 on was sent\n"
+    );
+    assert!(said.starts_with(&expected) && said.lines().count() == 4, "{said}");
+}
+
+/// Writes until so many bytes are left.
+fn fill_but(path: &Path, left: u64) {
+    fill(path);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - left).unwrap();
 }
 
 /// Writes until nothing more goes in.

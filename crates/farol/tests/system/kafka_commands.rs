@@ -317,7 +317,23 @@ async fn what_cannot_be_sent_is_named_by_its_line() {
     let refused = attempt(path, &server, &["produce", "small", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
     let error = text(&refused.stderr);
-    assert!(error.contains("line 2") && error.contains("1024"), "{error}");
+    let (said, reason) = (
+        "farol: 1 line is acknowledged, 1 is not:\n  line 2: ",
+        " bytes are more than the 1024 that one record may have",
+    );
+    assert!(
+        error.starts_with(said) && error.contains(reason) && error.contains("max.message.bytes"),
+        "{error}"
+    );
+    // What a record takes beside the line counts, too.
+    let file = write(path, "nearly.txt", &format!("{}\n", "x".repeat(1000)));
+    let refused = attempt(path, &server, &["produce", "small", file.to_str().unwrap(), "--json"]);
+    let told = json(&text(&refused.stdout));
+    assert_eq!((&told["acknowledged"], &told["not_acknowledged"]), (&0.into(), &1.into()), "{told}");
+    assert_eq!(told["failures"][0]["reason"], "1070 bytes are more than the 1024 that one record may have");
+    // Lines that fit each don't go out in a batch that doesn't.
+    let many = "y".repeat(200) + "\n";
+    assert_eq!(produce(path, &server, &["small"], &many.repeat(50)), "50 records acknowledged\n");
     let keyless = write(path, "keyless.txt", "a:1\nno key\n");
     let refused =
         attempt(path, &server, &["produce", "small", keyless.to_str().unwrap(), "--key-separator", ":"]);
