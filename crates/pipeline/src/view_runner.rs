@@ -169,14 +169,16 @@ impl ViewRun {
             let Polled::Records(mut batches) = polled else {
                 continue;
             };
-            if !batches.is_empty() && Instant::now() < next_apply {
-                // What waits for its time counts as lag meanwhile.
+            if !batches.is_empty() {
+                // What waits for its time or is being applied counts as lag meanwhile.
                 for batch in &batches {
                     let first = batch.records.first().map_or(batch.next_offset, |record| record.offset);
                     lag.insert(batch.partition.clone(), batch.end_offset - first);
                 }
                 let lag_records = lag.values().sum();
                 self.progress.update(self.views, |p| *p = ViewProgress { lag_records, problem: None });
+            }
+            if !batches.is_empty() && Instant::now() < next_apply {
                 tokio::select! {
                     () = tokio::time::sleep_until(next_apply) => {}
                     () = stop.cancelled() => break,
