@@ -356,7 +356,7 @@ async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream
         }
         let (read, write) = stream.into_split();
         return if is_near {
-            connection::serve(server, connection, read, Copying(write)).await
+            connection::serve(server, connection, read, Copying::new(write)).await
         } else {
             connection::serve(server, connection, read, Plain(write)).await
         };
@@ -369,7 +369,7 @@ async fn serve_stream(server: &Arc<Server>, connection: &Arc<Connection>, stream
     match shaken {
         Ok(Ok(stream)) => {
             let (read, write) = tokio::io::split(stream);
-            connection::serve(Arc::clone(server), Arc::clone(connection), read, Copying(write)).await
+            connection::serve(Arc::clone(server), Arc::clone(connection), read, Copying::new(write)).await
         }
         Ok(Err(error)) => Ended::Invalid(format!("no TLS: {error}")),
         Err(_) => Ended::StalledRequest,

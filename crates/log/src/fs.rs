@@ -158,16 +158,22 @@ pub trait FileSystem: Debug + Send + Sync {
 /// Reads up to `len` bytes: fewer only at the end of the file.
 pub(crate) fn read_up_to(file: &dyn File, len: usize, position: u64) -> io::Result<Vec<u8>> {
     let mut out = vec![0; len];
+    let filled = fill(file, &mut out, position)?;
+    out.truncate(filled);
+    Ok(out)
+}
+
+/// Reads until `into` is full. Returns how many bytes: fewer only at the end of the file.
+pub(crate) fn fill(file: &dyn File, into: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < len {
-        let count = read_some(file, out.get_mut(filled..).unwrap_or_default(), position + filled as u64)?;
+    while filled < into.len() {
+        let count = read_some(file, into.get_mut(filled..).unwrap_or_default(), position + filled as u64)?;
         if count == 0 {
             break;
         }
         filled += count;
     }
-    out.truncate(filled);
-    Ok(out)
+    Ok(filled)
 }
 
 fn read_some(file: &dyn File, into: &mut [u8], position: u64) -> io::Result<usize> {

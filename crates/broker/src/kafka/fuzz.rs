@@ -208,7 +208,7 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
         let connection = Arc::new(Connection::new(address, address, Authentication::Done));
         // A wait that a request asks for ends with its stream.
         let served =
-            connection::serve(Arc::clone(&server), connection, &stream[..], Copying(tokio::io::sink()));
+            connection::serve(Arc::clone(&server), connection, &stream[..], Copying::new(tokio::io::sink()));
         let ended = tokio::time::timeout(Duration::from_secs(20), served).await;
         assert!(ended.is_ok(), "seed {seed}: connection {connections} doesn't end: {stream:02x?}");
         connections += 1;
@@ -224,7 +224,7 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
                 Arc::clone(&server),
                 connection,
                 server_read,
-                Copying(server_write),
+                Copying::new(server_write),
             ));
             tokio::io::AsyncWriteExt::write_all(&mut write, &stream).await.unwrap();
             let answer =

@@ -60,7 +60,17 @@ pub(super) trait Outlet: Send {
 pub(super) struct Plain(pub(super) OwnedWriteHalf);
 
 /// What every byte passes through: a connection by TLS, or to a client on the same machine.
-pub(super) struct Copying<W>(pub(super) W);
+pub(super) struct Copying<W> {
+    writer: W,
+    /// What stored batches pass through, as long as an answer is being sent.
+    piece: Vec<u8>,
+}
+
+impl<W> Copying<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self { writer, piece: Vec::new() }
+    }
+}
 
 impl Outlet for Plain {
     async fn write(&mut self, slices: &[IoSlice<'_>], follows: Follows) -> io::Result<usize> {
@@ -88,17 +98,19 @@ impl Outlet for Plain {
 
 impl<W: AsyncWrite + Unpin + Send> Outlet for Copying<W> {
     async fn write(&mut self, slices: &[IoSlice<'_>], _: Follows) -> io::Result<usize> {
-        self.0.write_vectored(slices).await
+        self.writer.write_vectored(slices).await
     }
 
     async fn send(&mut self, stored: &StoredBatches) -> io::Result<usize> {
-        let bytes = stored.read(COPIED_BYTES).map_err(io::Error::other)?;
-        self.0.write_all(&bytes).await?;
-        Ok(bytes.len())
+        self.piece.resize(COPIED_BYTES, 0);
+        let read = stored.read_into(&mut self.piece).map_err(io::Error::other)?;
+        self.writer.write_all(self.piece.get(..read).unwrap_or_default()).await?;
+        Ok(read)
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().await
+        self.piece = Vec::new();
+        self.writer.flush().await
     }
 }
 
@@ -166,7 +178,7 @@ mod tests {
         assert!(sent(Plain(write), socket, stored.clone()).await == expected, "from the file");
         let (socket, write) = connected().await;
         fit_near(write.as_ref()).unwrap();
-        assert!(sent(Copying(write), socket, stored).await == expected, "through memory");
+        assert!(sent(Copying::new(write), socket, stored).await == expected, "through memory");
     }
 
     #[test]

@@ -51,14 +51,24 @@ impl StoredBatches {
     /// # Errors
     /// [`ReadError::Io`], also if the file has become shorter.
     pub fn read(&self, max_bytes: usize) -> Result<Bytes, ReadError> {
-        let wanted = max_bytes.min(self.bytes);
+        let mut found = vec![0; max_bytes.min(self.bytes)];
+        self.read_into(&mut found)?;
+        Ok(found.into())
+    }
+
+    /// Reads the first bytes of what is left, as many as `into` takes; returns how many. May wait for the disk.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`], also if the file has become shorter.
+    pub fn read_into(&self, into: &mut [u8]) -> Result<usize, ReadError> {
         let failed =
             |source| ReadError::Io { path: self.path.to_path_buf(), position: self.position, source };
-        let found = fs::read_up_to(&*self.file, wanted, self.position).map_err(failed)?;
-        if found.len() < wanted {
+        let wanted = into.len().min(self.bytes);
+        let into = into.get_mut(..wanted).unwrap_or_default();
+        if fs::fill(&*self.file, into, self.position).map_err(failed)? < wanted {
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
-        Ok(found.into())
+        Ok(wanted)
     }
 
     /// Sends some of what is left to a socket, without a copy where the operating system can do that; returns how many
