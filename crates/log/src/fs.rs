@@ -148,6 +148,15 @@ pub trait FileSystem: Debug + Send + Sync {
     /// The operating system's.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Bytes that may still be written below a directory, as far as the operating system knows: quotas and compression may make it
+    /// fewer or more. `None` if nobody knows.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn free_bytes(&self, _path: &Path) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Takes the folder's lock, held until the returned value is dropped.
     ///
     /// # Errors

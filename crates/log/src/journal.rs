@@ -18,6 +18,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::fs::{self, File, FileSystem, OpenMode};
+use crate::space;
 use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes};
 
 /// Journal files that exist at most at one time; a further frame waits for a checkpoint.
@@ -142,22 +143,26 @@ impl JournalFiles {
         }
     }
 
-    /// Makes a file ahead of need whenever none is free. Returns when closed.
-    pub(crate) fn prepare_until_closed(&self) -> io::Result<()> {
-        loop {
-            {
-                let mut state = self.state.lock();
-                while !state.closed && (!state.free.is_empty() || state.existing >= MAX_FILES) {
-                    self.changed.wait(&mut state);
-                }
-                if state.closed {
-                    return Ok(());
-                }
+    /// Makes a file ahead of need as soon as none is free. False if closed.
+    pub(crate) fn prepare(&self) -> io::Result<bool> {
+        let next_bytes = {
+            let mut state = self.state.lock();
+            while !state.closed && (!state.free.is_empty() || state.existing >= MAX_FILES) {
+                self.changed.wait(&mut state);
             }
-            let file = self.make(0)?;
-            self.state.lock().free.push(file);
-            self.changed.notify_all();
+            if state.closed {
+                return Ok(false);
+            }
+            state.next_bytes
+        };
+        // Written until it fails, it would take the space from the appends that still fit.
+        if !space::has_room(&*self.file_system, &self.dir, next_bytes) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        let file = self.make(0)?;
+        self.state.lock().free.push(file);
+        self.changed.notify_all();
+        Ok(true)
     }
 
     /// Blocks for `limit`, or less if closed. True if closed.
@@ -167,7 +172,7 @@ impl JournalFiles {
         state.closed
     }
 
-    /// Lets [`JournalFiles::prepare_until_closed`] return.
+    /// Lets [`JournalFiles::prepare`] return.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -301,5 +306,31 @@ impl Journal {
 
     pub(crate) fn path(&self) -> &Path {
         &self.active.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::fault::FaultFileSystem;
+
+    fn files(file_system: &FaultFileSystem) -> JournalFiles {
+        let dir = Path::new("/journal");
+        file_system.create_dir_all(dir).unwrap();
+        JournalFiles::new(dir.to_owned(), Arc::new(file_system.clone()), 64 * 1024, 64 * 1024, Vec::new())
+    }
+
+    #[test]
+    fn a_file_is_prepared_only_where_appends_keep_some_room_beside_it() {
+        let file_system = FaultFileSystem::new(1);
+        let files = files(&file_system);
+        for room in [10, 63, 64, 79] {
+            file_system.set_capacity(room * 1024);
+            assert_eq!(files.prepare().unwrap_err().kind(), io::ErrorKind::StorageFull, "{room}");
+        }
+        assert_eq!((file_system.counts().bytes_written, files.existing()), (0, 0));
+        file_system.set_capacity(80 * 1024);
+        assert!(files.prepare().unwrap());
+        assert_eq!((file_system.used_bytes(), files.existing()), (64 * 1024, 1));
     }
 }

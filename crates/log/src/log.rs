@@ -23,7 +23,7 @@ use crate::partition::{Committed, Partition, PartitionInner, ReadError, View};
 use crate::queue::Queue;
 use crate::recovery::{self, OpenError, RecoveryReport};
 use crate::segment::Segment;
-use crate::space::{LOOK_INTERVAL, Waiting, WaitsFor};
+use crate::space::{self, Waiting, WaitsFor};
 
 /// The directory of the partitions' directories, in the data folder.
 pub(crate) const PARTITIONS_DIR: &str = "partitions";
@@ -539,10 +539,18 @@ impl Shared {
     }
 
     fn prepare_journal_files(&self) {
-        while let Err(error) = self.journal_files.prepare_until_closed() {
-            tracing::debug!(%error, "no journal file could be made ahead; a commit that needs one tries again");
-            if self.journal_files.wait_until_closed(LOOK_INTERVAL) {
-                return;
+        let mut failed = 0;
+        loop {
+            match self.journal_files.prepare() {
+                Ok(true) => failed = 0,
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "no journal file could be made ahead; a commit that needs one tries again");
+                    failed += 1;
+                    if self.journal_files.wait_until_closed(space::pause_after(failed)) {
+                        return;
+                    }
+                }
             }
         }
     }

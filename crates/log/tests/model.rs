@@ -574,6 +574,43 @@ fn a_full_disk_refuses_appends_until_there_is_space_and_poisons_nothing() {
 }
 
 #[test]
+fn a_disk_with_too_little_space_is_not_filled_to_find_out_and_taken_again_only_with_some_to_spare() {
+    const KIB: u64 = 1024;
+    let file_system = FaultFileSystem::new(4);
+    let journal =
+        LogOptions { journal_first_bytes: 4 * KIB, journal_bytes: 512 * KIB, ..options(&file_system) };
+    let (log, _) = open(LogOptions { reserve_bytes: 64 * KIB, ..journal });
+    let p = partition(&log, "p", PartitionOptions::default());
+    let append_one =
+        || log.append(AppendRequest::single(p.clone(), keyed(1, "key", Some(&"x".repeat(3_000))))).wait();
+    // Each file of the journal is twice as large as the one before; there is room for most of the one of 512 KiB.
+    let append_in_little_space = |_| {
+        log.checkpoint().unwrap();
+        file_system.set_capacity(file_system.used_bytes() + 450 * KIB);
+        append_one().err()
+    };
+    let refused = (0..2_000).find_map(append_in_little_space).unwrap();
+    assert!(refused.to_string().contains("making a file"), "{refused}");
+    let written = file_system.counts().bytes_written;
+    for _ in 0..20 {
+        log.checkpoint().unwrap();
+    }
+    let tried = file_system.counts().bytes_written - written;
+    assert!(tried < 8 * KIB, "{tried} bytes were written to look for space");
+    assert!(log.metrics().waiting_for_space.is_some());
+
+    // What is wanted, the reserve, and little more: not enough to go on.
+    file_system.set_capacity(file_system.used_bytes() + (512 + 64 + 16) * KIB);
+    log.checkpoint().unwrap();
+    assert!(log.metrics().waiting_for_space.is_some());
+    file_system.set_capacity(file_system.used_bytes() + (512 + 64 + 160) * KIB);
+    log.checkpoint().unwrap();
+    assert_eq!(log.metrics().waiting_for_space, None);
+    append_one().unwrap();
+    assert_eq!(log.metrics().full_disks, 1);
+}
+
+#[test]
 fn without_space_for_the_next_journal_file_the_segments_are_taken_back() {
     let file_system = FaultFileSystem::new(3);
     let (log, _) = open(options(&file_system));

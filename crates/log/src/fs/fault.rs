@@ -64,6 +64,8 @@ pub struct FaultCounts {
     pub short_writes: u64,
     /// Writes refused for want of space.
     pub no_space: u64,
+    /// Bytes that were written, also those that a later failure took back.
+    pub bytes_written: u64,
 }
 
 /// A file system in memory. Clones are the same one.
@@ -433,6 +435,7 @@ impl File for OpenFile {
                 state.counts.no_space += 1;
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            state.counts.bytes_written += bytes.len() as u64;
             if let Some(node) = state.nodes.get_mut(file.node) {
                 write_into(&mut node.content, position, &bytes);
                 node.pending.push(Change::Write { position, bytes: bytes.clone() });
@@ -589,6 +592,12 @@ impl FileSystem for FaultFileSystem {
             change.apply(&mut state.durable_files);
         }
         Ok(())
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<Option<u64>> {
+        let state = self.state.lock();
+        state.alive()?;
+        Ok(Some(state.capacity.saturating_sub(state.used_bytes())))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {

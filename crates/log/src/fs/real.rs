@@ -108,6 +108,14 @@ impl FileSystem for RealFileSystem {
         std::fs::File::open(path)?.sync_all()
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(path)?;
+        // What is kept back for root is root's.
+        let blocks = if rustix::process::geteuid().is_root() { found.f_bfree } else { found.f_bavail };
+        // A file system that counts no blocks doesn't know.
+        Ok((found.f_blocks > 0).then(|| blocks.saturating_mul(found.f_frsize)))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
