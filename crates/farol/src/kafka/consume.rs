@@ -1,7 +1,9 @@
 //! `farol consume`: the records of a topic on standard output, one a line.
 //!
 //! Whoever reads may go (a closed pipe); then it stops, and that is no error. What others wrote is printed so that a terminal
-//! obeys none of it.
+//! obeys none of it. A member of a group commits what it has printed (`printed`).
+
+mod printed;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -21,6 +23,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use self::printed::Printed;
 use super::{connect, extents, partitions_of, topic};
 use crate::cli;
 use crate::client::until_interrupted;
@@ -38,10 +41,27 @@ pub fn run(arguments: cli::Consume, settings: &Settings) -> anyhow::Result<ExitC
             Some(group) => (member(&bus, group, &arguments).await?, until_of_member(&arguments)),
             None => reader(&bus, &arguments).await?,
         };
-        let printed = print(&bus, consumer.as_mut(), &arguments, &mut until, &stop).await;
+        let mut printed = Printed::default();
+        let ended = print(&bus, consumer.as_mut(), &arguments, &mut until, &mut printed, &stop).await;
+        let settled = printed.settle(consumer.as_mut()).await;
         consumer.close().await?;
-        printed.map(|()| ExitCode::SUCCESS)
+        ended?;
+        tell_uncommitted(&settled?);
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+fn tell_uncommitted(partitions: &[TopicPartition]) {
+    if partitions.is_empty() {
+        return;
+    }
+    let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+    // Nobody may be looking.
+    let _ = writeln!(
+        io::stderr(),
+        "what was printed last of {} could not be committed; the group may print it again",
+        names.join(", ")
+    );
 }
 
 /// When it is done.
@@ -117,10 +137,11 @@ async fn print(
     consumer: &mut dyn Consumer,
     arguments: &cli::Consume,
     until: &mut Until,
+    printed: &mut Printed,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut left = arguments.max_messages.unwrap_or(u64::MAX);
-    while left > 0 && !is_done(consumer, until) && !nobody_reads() {
+    while left > 0 && !stop.is_cancelled() && !is_done(consumer, until) && !nobody_reads() {
         let polled = tokio::select! {
             polled = consumer.poll(POLL) => polled?,
             () = stop.cancelled() => return Ok(()),
@@ -128,17 +149,26 @@ async fn print(
         let batches = match polled {
             Polled::Records(batches) => batches,
             Polled::Assigned(assignment) => {
+                printed.assigned(&assignment, consumer)?;
                 let gained: Vec<_> =
                     assignment.partitions.into_iter().map(|(partition, _)| partition).collect();
                 until.gain(ends(extents(bus, &gained).await?));
                 continue;
             }
-            Polled::Revoked(_) => continue,
+            Polled::Revoked(partitions) => {
+                printed.revoked(&partitions, consumer).await?;
+                continue;
+            }
         };
-        let mut printed = BTreeMap::new();
-        let written = write(&batches, arguments, until, &mut left, &mut printed);
-        if arguments.group.is_some() && !printed.is_empty() {
-            consumer.commit(printed).await?;
+        let mut reached = BTreeMap::new();
+        let written = write(&batches, arguments, until, &mut left, &mut reached);
+        if arguments.group.is_some() {
+            printed.note(reached);
+            tokio::select! {
+                committed = printed.commit(consumer) => committed?,
+                // It is tried once more at the end.
+                () = stop.cancelled() => {}
+            }
         }
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -183,7 +213,7 @@ fn write(
     arguments: &cli::Consume,
     until: &Until,
     left: &mut u64,
-    printed: &mut BTreeMap<TopicPartition, i64>,
+    reached: &mut BTreeMap<TopicPartition, i64>,
 ) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for batch in batches {
@@ -201,7 +231,7 @@ fn write(
                 writeln!(out, "{}", as_text(&batch.partition, record, arguments.pretty))?;
             }
             *left -= 1;
-            printed.insert(batch.partition.clone(), record.offset + 1);
+            reached.insert(batch.partition.clone(), record.offset + 1);
         }
     }
     out.flush()

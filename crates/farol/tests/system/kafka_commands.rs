@@ -16,22 +16,22 @@ use crate::farol::{Farol, eventually, farol, folder, output, text, write};
 use crate::running::Running;
 
 /// Runs a command against a server and gives what it printed; it must succeed.
-fn run(folder: &Path, server: &Farol, arguments: &[&str]) -> String {
+pub fn run(folder: &Path, server: &Farol, arguments: &[&str]) -> String {
     let done = attempt(folder, server, arguments);
     assert!(done.status.success(), "{arguments:?}: {}", text(&done.stderr));
     text(&done.stdout)
 }
 
-fn attempt(folder: &Path, server: &Farol, arguments: &[&str]) -> Output {
+pub fn attempt(folder: &Path, server: &Farol, arguments: &[&str]) -> Output {
     output(farol(folder).args(arguments).args(["--brokers", &server.kafka]))
 }
 
-fn json(text: &str) -> Value {
+pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// Sends lines on standard input; it must succeed.
-fn produce(folder: &Path, server: &Farol, arguments: &[&str], lines: &str) -> String {
+pub fn produce(folder: &Path, server: &Farol, arguments: &[&str], lines: &str) -> String {
     let mut command = farol(folder);
     command.arg("produce").args(arguments).args(["--brokers", &server.kafka]);
     let mut child =

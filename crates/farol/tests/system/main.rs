@@ -15,6 +15,7 @@ mod farol;
 mod host;
 mod kafka_broker;
 mod kafka_commands;
+mod kafka_consume;
 mod kafka_crash;
 mod kafka_security;
 mod kafka_transactions;
