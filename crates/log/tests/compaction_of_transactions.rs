@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farol_log::fs::fault::FaultFileSystem;
+use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::{
-    Background, Batch, BatchBuilder, BatchHeader, BatchProducer, Compaction, CompactionGuard, LogOptions,
-    Marker, Partition, PartitionOptions, Verify,
+    AppendRequest, Background, Batch, BatchBuilder, BatchHeader, BatchProducer, Compaction, CompactionGuard,
+    LogOptions, Marker, Partition, PartitionOptions, Verify,
 };
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -29,6 +29,8 @@ struct Known {
     open: BTreeMap<i64, i64>,
     end: i64,
     compacted_through: i64,
+    /// How many passes got to their end.
+    passes: u32,
     /// Nobody needs a marker below.
     markers_needed_from: i64,
 }
@@ -65,7 +67,9 @@ impl CompactionGuard for Guard {
     }
 
     fn compacted_through(&self, offset: i64) {
-        self.0.lock().compacted_through = offset;
+        let mut known = self.0.lock();
+        known.compacted_through = offset;
+        known.passes += 1;
     }
 }
 
@@ -85,13 +89,17 @@ fn in_memory(seed: u64) -> LogOptions {
 }
 
 fn records(producer: Option<i64>, key: &str, value: Option<&str>) -> Batch {
+    records_at(NOW_MS, producer, key, value)
+}
+
+fn records_at(timestamp_ms: i64, producer: Option<i64>, key: &str, value: Option<&str>) -> Batch {
     let mut builder = BatchBuilder::default();
     if let Some(producer_id) = producer {
         let is_transactional = true;
         let fields = BatchProducer { producer_id, producer_epoch: 0, base_sequence: 0, is_transactional };
         builder = builder.written_by(fields);
     }
-    builder.push(Some(key.as_bytes()), value.map(str::as_bytes), &[], NOW_MS).unwrap();
+    builder.push(Some(key.as_bytes()), value.map(str::as_bytes), &[], timestamp_ms).unwrap();
     builder.build().unwrap()
 }
 
@@ -213,6 +221,65 @@ fn compaction_never_changes_the_newest_committed_record_of_a_key() {
         assert_eq!(markers, 0, "seed {seed}: old markers go");
     }
     assert!(removed > 1_000, "{removed} records went");
+}
+
+#[test]
+fn what_an_earlier_pass_has_seen_makes_no_other_one_due() {
+    let (log, _) = open(in_memory(0));
+    let max_lag = Some(Duration::from_secs(5));
+    let least = Compaction { max_lag, ..Compaction::default() };
+    // By age alone, and by bytes: a pass leaves more than that, and what comes is less.
+    for (name, compaction) in [("aged", least), ("large", Compaction { min_dirty_bytes: 1_000, ..least })] {
+        let options = PartitionOptions { compaction: Some(compaction), ..PartitionOptions::default() };
+        let state = partition(&log, name, options);
+        let guard = Guard::default();
+        state.set_compaction_guard(Arc::new(guard.clone()));
+        let put = |at, producer, key: &str| append(&log, &state, records_at(at, producer, key, Some("x")));
+        let passes_by = |now_ms| {
+            guard.0.lock().end = state.end_offset();
+            state.compact(now_ms).unwrap();
+            guard.0.lock().passes
+        };
+        for nth in 0..30 {
+            put(NOW_MS, None, &format!("key {nth}"));
+        }
+        guard.0.lock().open.insert(1, state.end_offset());
+        put(NOW_MS + 5_000, Some(1), "a");
+        assert_eq!(passes_by(NOW_MS + 5_001), 1, "{name}");
+        // The transaction ends and others follow, so that the first that is open moves on.
+        for producer in 2..7 {
+            guard.0.lock().open.insert(producer, state.end_offset());
+            put(NOW_MS + 5_000, Some(producer), "a");
+            append(&log, &state, Batch::marker(Marker::Commit, producer - 1, 0, NOW_MS + 5_000).unwrap());
+            guard.0.lock().open.remove(&(producer - 1));
+            assert_eq!(passes_by(NOW_MS + 10_000), 1, "{name}: what is new is young and little");
+        }
+        assert_eq!(passes_by(NOW_MS + 10_001), 2, "{name}: now it is old");
+        // From there on the transaction is open that keeps every pass from going on.
+        assert_eq!(passes_by(NOW_MS + 100_000), 2, "{name}");
+    }
+}
+
+#[test]
+fn a_partition_that_takes_no_appends_is_not_compacted_in_vain() {
+    let file_system = FaultFileSystem::new(3);
+    let (log, _) = open(LogOptions { file_system: Arc::new(file_system.clone()), ..in_memory(3) });
+    let state = partition(&log, "state", compacted());
+    let guard = Guard::default();
+    state.set_compaction_guard(Arc::new(guard.clone()));
+    let passes = || {
+        guard.0.lock().end = state.end_offset();
+        state.compact(NOW_MS).unwrap();
+        guard.0.lock().passes
+    };
+    append(&log, &state, records(None, "a", Some("1")));
+    assert_eq!(passes(), 1);
+    append(&log, &state, records(None, "a", Some("2")));
+    file_system.fail_next(Operation::Write, ".log");
+    log.append(AppendRequest::single(state.clone(), records(None, "a", Some("3")))).wait().unwrap_err();
+    // Its segment can't be closed any more.
+    assert_eq!((passes(), passes()), (1, 1));
+    assert_eq!(newest(&state, &guard.0.lock()), BTreeMap::from([("a".to_owned(), "2".to_owned())]));
 }
 
 #[test]

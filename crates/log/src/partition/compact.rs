@@ -27,9 +27,10 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
+use super::locate::first_batch;
 use super::read::scan_failed;
 use super::retain::is_older;
-use super::{PartitionInner, View};
+use super::{PartitionInner, ReadError};
 use crate::batch::rewrite::{self, Filtered, RecordRef};
 use crate::batch::{Batch, BatchError, BatchHeader, DEFAULT_MAX_DECOMPRESSED_BYTES};
 use crate::fs::{self, File, FileSystem, OpenMode};
@@ -64,6 +65,22 @@ struct NewestOffsets {
     covered_to: i64,
 }
 
+/// What a pass would find that no earlier one has seen.
+struct Dirty {
+    bytes: u64,
+    /// When the first of it was written.
+    first_timestamp_ms: Option<i64>,
+}
+
+impl Dirty {
+    /// Whether it is much, or there is something and it has waited for too long.
+    fn is_due(&self, compaction: &Compaction, now_ms: i64) -> bool {
+        let Some(first) = self.first_timestamp_ms else { return false };
+        let overdue = compaction.max_lag.is_some_and(|max_lag| is_older(first, max_lag, now_ms));
+        overdue || self.bytes >= compaction.min_dirty_bytes
+    }
+}
+
 /// What decides whether a record stays.
 struct Rule<'a> {
     newest: &'a NewestOffsets,
@@ -81,18 +98,20 @@ impl PartitionInner {
         let Some(compaction) = compaction else { return Ok(0) };
         let _pass = self.maintenance.lock();
         let log = self.open_log()?;
-        if self.dirty_bytes() < compaction.min_dirty_bytes && !self.is_overdue(&compaction, now_ms)? {
-            return Ok(0);
-        }
         let guard = self.compaction_guard.read().clone();
         let guard = guard.as_deref();
         let stable_offset = guard.map_or(i64::MAX, CompactionGuard::stable_offset);
-        if stable_offset <= self.compacted_through.load(Ordering::Relaxed) {
+        let dirty = self.dirty(stable_offset).map_err(|error| self.read_failed(error))?;
+        if !dirty.is_due(&compaction, now_ms) {
             return Ok(0);
         }
         self.close_active_segment(&log)?;
         let closed = self.closed_segments();
         let newest = self.newest_offsets(&closed, &compaction, guard, stable_offset)?;
+        if newest.covered_to <= newest.covered_from {
+            // The segment with what is new could not be closed: nothing would change.
+            return Ok(0);
+        }
         let rule = Rule { newest: &newest, guard, tombstone_grace: compaction.tombstone_grace, now_ms };
         let mut removed = 0;
         for group in groups(&closed, newest.covered_to, u64::from(segment_bytes)) {
@@ -106,29 +125,28 @@ impl PartitionInner {
         Ok(removed)
     }
 
-    /// Committed bytes of the segments that hold something new since the last pass.
-    fn dirty_bytes(&self) -> u64 {
-        let view = self.view.read();
-        let dirty = self.first_dirty(&view);
-        view.segments.iter().skip(dirty).map(|segment| view.committed_bytes(segment)).sum()
-    }
-
-    /// Which segment is the first that holds something new since the last pass.
-    fn first_dirty(&self, view: &View) -> usize {
+    /// What came since the last pass, as far as the next one could get: up to `stable_offset`. What earlier passes left in the
+    /// same segment is not new.
+    fn dirty(&self, stable_offset: i64) -> Result<Dirty, ReadError> {
         let through = self.compacted_through.load(Ordering::Relaxed);
-        view.segments.partition_point(|segment| segment.base_offset() <= through).saturating_sub(1)
-    }
-
-    /// Whether there is something new that is older than may be.
-    fn is_overdue(&self, compaction: &Compaction, now_ms: i64) -> Result<bool, PartitionError> {
-        let Some(max_lag) = compaction.max_lag else { return Ok(false) };
-        let (segment, committed) = {
+        let segments: Vec<_> = {
             let view = self.view.read();
-            let Some(segment) = view.segments.get(self.first_dirty(&view)) else { return Ok(false) };
-            (Arc::clone(segment), view.committed_bytes(segment))
+            let first = view.segments.partition_point(|segment| segment.base_offset() <= through);
+            let new = view.segments.iter().skip(first.saturating_sub(1));
+            new.take_while(|segment| segment.base_offset() < stable_offset)
+                .map(|segment| (Arc::clone(segment), view.committed_bytes(segment)))
+                .collect()
         };
-        let first = self.first_timestamp_ms(&segment, committed)?;
-        Ok(first.is_some_and(|first| is_older(first, max_lag, now_ms)))
+        let mut dirty = Dirty { bytes: 0, first_timestamp_ms: None };
+        for (segment, committed) in segments {
+            let Some((from, timestamp_ms)) = first_batch(&segment, committed, through)? else { continue };
+            let to = first_batch(&segment, committed, stable_offset)?.map_or(committed, |(to, _)| to);
+            if from < to {
+                dirty.bytes += to - from;
+                dirty.first_timestamp_ms.get_or_insert(timestamp_ms);
+            }
+        }
+        Ok(dirty)
     }
 
     /// Segments that won't change any more and are durable.

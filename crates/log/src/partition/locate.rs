@@ -81,6 +81,16 @@ impl PartitionInner {
     }
 }
 
+/// Where the first batch of a segment that ends at or after an offset begins, and its timestamp.
+pub(super) fn first_batch(
+    segment: &Segment,
+    limit: u64,
+    from_offset: i64,
+) -> Result<Option<(u64, i64)>, ReadError> {
+    let first = Range::first(segment, limit, from_offset)?;
+    Ok(first.map(|range| (range.from, range.timestamp_ms)))
+}
+
 /// Whole batches of a segment.
 struct Range<'a> {
     headers: Headers<'a>,
