@@ -37,16 +37,16 @@
 //! noticed by an offset that isn't there; once it has more records than were read of the one before, reading goes on among them.
 //!
 //! Modules, in reading order: `client` (settings of librdkafka, what it logs), `access` (why a broker can't be used), `consumer`, `producer`, `transaction`,
-//! `admin`, `reason` (why a change was refused, in the broker's words), `members` (what members own, as the group's leader encoded it), `error`.
+//! `admin`, `creation` (of topics, with the broker's words where it refuses), `members` (what members own, as the group's leader encoded it), `error`.
 
 mod access;
 mod admin;
 mod client;
 mod consumer;
+mod creation;
 mod error;
 mod members;
 mod producer;
-mod reason;
 mod transaction;
 
 use std::collections::BTreeMap;
@@ -247,7 +247,7 @@ impl KafkaBus {
     /// # Errors
     /// [`BusError::UnknownTopicOrPartition`], or that the cluster refuses or can't be reached.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), BusError> {
-        admin::delete_topic(&self.options, &self.admin, topic).await
+        admin::delete_topic(&self.admin, topic).await
     }
 
     /// Deletes a group without members, and the offsets that it has committed.
@@ -267,7 +267,7 @@ impl Bus for KafkaBus {
     }
 
     async fn create_topic(&self, spec: TopicSpec) -> Result<(), BusError> {
-        admin::create_topic(&self.options, &self.admin, &self.client, spec).await
+        admin::create_topic(&self.admin, &self.client, spec).await
     }
 
     async fn configure_topic(&self, topic: &str, config: BTreeMap<String, String>) -> Result<(), BusError> {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewPartitions, NewTopic,
-    OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewPartitions,
+    OwnedResourceSpecifier, ResourceSpecifier,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::CALL_LIMIT;
 use super::client::{Logging, blocking};
-use super::error::{bus_error, code_error, describe};
-use super::{CALL_LIMIT, KafkaOptions, reason};
+use super::creation::{self, Refused};
+use super::error::{bus_error, code_error, librdkafka_says};
 use crate::engine::{BusError, OffsetSpec, TopicDescription, TopicSpec};
 use crate::record::TopicPartition;
 
@@ -30,8 +31,7 @@ const TOPICS_A_REQUEST: usize = 200;
 const MAX_NAME_BYTES: usize = 249;
 
 pub(super) async fn create_topic(
-    options: &KafkaOptions,
-    admin: &AdminClient<Logging>,
+    admin: &Arc<AdminClient<Logging>>,
     client: &Arc<BaseConsumer<Logging>>,
     spec: TopicSpec,
 ) -> Result<(), BusError> {
@@ -40,23 +40,31 @@ pub(super) async fn create_topic(
         let problem = format!("{} partitions; it needs at least one", spec.partitions);
         return Err(BusError::InvalidTopic { topic: spec.name, problem });
     }
-    // The cluster's own default of replicas.
-    let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(-1));
-    for (key, value) in &spec.config {
-        topic = topic.set(key, value);
-    }
-    let created = admin.create_topics([&topic], &request_options()).await;
-    if let Err(error) = each(created, &spec.name) {
-        if !is_refusal(&error) {
-            return Err(error);
+    let (admin, client) = (Arc::clone(admin), Arc::clone(client));
+    blocking(move || {
+        creation::create(&admin, &spec, CALL_LIMIT).map_err(|refused| not_made(&spec, refused))?;
+        wait_until_ready(&client, &spec.name, spec.partitions)
+    })
+    .await
+}
+
+/// Why a topic was not made, in the broker's words where it has some.
+fn not_made(spec: &TopicSpec, refused: Refused) -> BusError {
+    let Refused { code, sentence } = refused;
+    let own = !sentence.is_empty() && !sentence.ends_with(&librdkafka_says(code));
+    match code_error(code, &spec.name) {
+        BusError::InvalidTopic { .. } | BusError::InvalidState(_) if own => {
+            // It may begin with the topic itself.
+            let named = sentence.strip_prefix(&format!("topic `{}`", spec.name));
+            let problem =
+                named.map_or(sentence.as_str(), |rest| rest.trim_start_matches([':', ' '])).to_owned();
+            BusError::InvalidTopic { topic: spec.name.clone(), problem }
         }
-        return Err(match reason::of_creation(options, &spec).await {
-            Some(said) => refused(&spec.name, &said),
-            None => with_config(error, &spec.config),
-        });
+        BusError::InvalidTopic { topic, problem } if code == Code::InvalidConfig => {
+            BusError::InvalidTopic { topic, problem: format!("{problem}: {}", given(&spec.config)) }
+        }
+        other => other,
     }
-    let (client, partitions) = (Arc::clone(client), spec.partitions);
-    blocking(move || wait_until_ready(&client, &spec.name, partitions)).await
 }
 
 pub(super) async fn configure_topic(
@@ -128,32 +136,17 @@ fn dynamic(resource: ConfigResource) -> BTreeMap<String, String> {
     entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
-pub(super) async fn delete_topic(
-    options: &KafkaOptions,
-    admin: &AdminClient<Logging>,
-    topic: &str,
-) -> Result<(), BusError> {
+pub(super) async fn delete_topic(admin: &AdminClient<Logging>, topic: &str) -> Result<(), BusError> {
     check_name(topic)?;
-    match each(admin.delete_topics(&[topic], &request_options()).await, topic) {
-        Err(error) if is_refusal(&error) => match reason::of_deletion(options, topic).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(said)) => Err(refused(topic, &said)),
-            None => Err(error),
-        },
-        done => done,
-    }
-}
-
-/// A refusal in the brokers' words, which may begin with the topic themselves.
-fn refused(topic: &str, said: &str) -> BusError {
-    let named = said.strip_prefix(&format!("topic `{topic}`"));
-    let problem = named.map_or(said, |rest| rest.trim_start_matches([':', ' '])).to_owned();
-    BusError::InvalidTopic { topic: topic.to_owned(), problem }
-}
-
-/// Whether it is the brokers' judgement on what is wanted of a topic, which they give a reason for.
-fn is_refusal(error: &BusError) -> bool {
-    matches!(error, BusError::InvalidTopic { .. } | BusError::InvalidState(_))
+    each(admin.delete_topics(&[topic], &request_options()).await, topic).map_err(|error| match error {
+        // librdkafka asks in a version whose answer has a code alone (2.12: DeleteTopics up to version 1).
+        BusError::InvalidTopic { topic, .. } => {
+            let problem =
+                "the broker lets no client delete it; Farol's own topics are a matter of its settings";
+            BusError::InvalidTopic { topic, problem: problem.to_owned() }
+        }
+        other => other,
+    })
 }
 
 pub(super) async fn delete_group(admin: &AdminClient<Logging>, group: &str) -> Result<(), BusError> {
@@ -370,16 +363,6 @@ fn each<T>(
     match results.into_iter().find_map(Result::err) {
         Some((_, code)) => Err(code_error(code, what)),
         None => Ok(()),
-    }
-}
-
-/// The broker's sentence doesn't reach us, so the error shows what was asked for.
-fn with_config(error: BusError, config: &BTreeMap<String, String>) -> BusError {
-    match error {
-        BusError::InvalidTopic { topic, problem } if problem == describe(Code::InvalidConfig) => {
-            BusError::InvalidTopic { topic, problem: format!("{problem}: {}", given(config)) }
-        }
-        other => other,
     }
 }
 

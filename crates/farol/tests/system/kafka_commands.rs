@@ -57,12 +57,12 @@ async fn topics_are_made_shown_filled_read_and_deleted() {
     for (arguments, reason) in [
         (&["topics", "create", "x", "--topic-config", "retention.ms=soon"][..], invalid),
         (&["topics", "create", "x", "--partitions", "100000"], "are not between 1 and"),
-        (&["topics", "delete", "alerts", "--yes"], "is one of Farol's own"),
+        (&["topics", "delete", "alerts", "--yes"], "Farol's own topics are a matter of its settings"),
     ] {
         let refused = attempt(path, &server, arguments);
         assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
         let said = text(&refused.stderr);
-        assert!(said.contains(reason) && !said.contains("Broker: "), "the broker's own words: {said}");
+        assert!(said.contains(reason), "{said}");
     }
     run(path, &server, &["topics", "create", "kept", "--topic-config", "cleanup.policy=compact"]);
     let file = write(path, "keyless.txt", "no key");

@@ -85,6 +85,16 @@ async fn every_command_comes_in_over_tls_by_every_mechanism() {
     }
 
     let client = Client { mechanism: "SCRAM-SHA-256", ..client };
+    let create = ["topics", "create", "x", "--topic-config", "retention.ms=soon"];
+    for (arguments, reason) in [
+        (&create[..], "topic `x`: `retention.ms` is `soon`; a whole number"),
+        (&["topics", "create", "x", "--partitions", "100000"], "are not between 1 and"),
+        (&["topics", "delete", "alerts", "--yes"], "Farol's own topics are a matter of its settings"),
+    ] {
+        let refused = client.attempt(there.path(), arguments);
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&refused.stderr).contains(reason), "{}", text(&refused.stderr));
+    }
     let simulated = client.run(there.path(), &["simulate", "--sensors", "3", "--duration", "2s"]);
     assert!(simulated.contains(" 0 rejected"), "{simulated}");
     let mut arguments = vec!["worker", "--consumer-id", "far"];
