@@ -79,6 +79,9 @@ pub(crate) enum CheckpointError {
     Poisoned(Arc<str>),
     #[error("{step} {path}: {source}")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
+    /// It is in its place, but a crash may bring the one before it back.
+    #[error("syncing {dir} after writing a checkpoint: {source}")]
+    Unsynced { dir: PathBuf, source: io::Error },
 }
 
 /// State of the thread that writes them.
@@ -338,7 +341,24 @@ impl Shared {
 
     /// Makes the committed part of all segments durable and says so in the checkpoint file.
     pub(crate) fn write_checkpoint(&self, kind: Kind) -> Result<(), CheckpointError> {
+        self.write_next(&mut self.checkpoints.written.lock(), kind)
+    }
+
+    /// Writes a checkpoint that lists `partition` no more, which deletes it. After an error it is still unlisted if a power cut may
+    /// leave such a checkpoint: what it acknowledged then would go with it.
+    pub(crate) fn write_checkpoint_without(&self, partition: &PartitionInner) -> Result<(), CheckpointError> {
+        // Set while no other checkpoint is written: that one could leave the partition out for good, and this one fail.
         let mut written = self.checkpoints.written.lock();
+        let was_unlisted = partition.unlisted.swap(true, Ordering::Relaxed);
+        let result = self.write_next(&mut written, Kind::Forced);
+        let nothing_on_disk = !matches!(result, Ok(()) | Err(CheckpointError::Unsynced { .. }));
+        if nothing_on_disk && !was_unlisted {
+            partition.unlisted.store(false, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn write_next(&self, written: &mut Written, kind: Kind) -> Result<(), CheckpointError> {
         if let Some(reason) = self.poison.get() {
             return Err(CheckpointError::Poisoned(Arc::clone(reason)));
         }
@@ -360,8 +380,11 @@ impl Shared {
             partitions: captured.iter().map(Captured::entry).collect(),
         };
         let path = self.dir.join(FILE_NAME);
-        fs::replace_file(&*self.file_system, &path, &checkpoint.encode(), Durability::Synced)
+        fs::put_in_place(&*self.file_system, &path, &checkpoint.encode(), Durability::Synced)
             .map_err(|source| CheckpointError::Io { step: "writing", path, source })?;
+        self.file_system
+            .sync_dir(&self.dir)
+            .map_err(|source| CheckpointError::Unsynced { dir: self.dir.clone(), source })?;
         written.sequence = Some(sequence);
         for captured in &captured {
             captured.settle();
@@ -384,7 +407,7 @@ impl Shared {
         let published = self.published.lock();
         let captured = partitions
             .into_iter()
-            .filter(|partition| !partition.is_deleted())
+            .filter(|partition| !partition.unlisted.load(Ordering::Relaxed))
             .map(|partition| {
                 let view = partition.view.read();
                 let from = partition.checkpointed.lock();
@@ -410,7 +433,10 @@ impl Shared {
 impl CheckpointError {
     /// Whether nothing but space is missing.
     pub(crate) fn is_full_disk(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if space::is_full_disk(source))
+        match self {
+            Self::Poisoned(_) => false,
+            Self::Io { source, .. } | Self::Unsynced { source, .. } => space::is_full_disk(source),
+        }
     }
 
     /// What has to come before another attempt can do better.

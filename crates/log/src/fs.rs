@@ -234,6 +234,20 @@ pub(crate) fn replace_file(
     content: &[u8],
     durability: Durability,
 ) -> io::Result<()> {
+    put_in_place(file_system, path, content, durability)?;
+    if durability == Durability::Synced {
+        file_system.sync_dir(path.parent().unwrap_or(path))?;
+    }
+    Ok(())
+}
+
+/// The same, but a crash may leave either until the directory is synced. On an error the old one is there.
+pub(crate) fn put_in_place(
+    file_system: &dyn FileSystem,
+    path: &Path,
+    content: &[u8],
+    durability: Durability,
+) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = path.with_file_name(name);
@@ -242,11 +256,7 @@ pub(crate) fn replace_file(
     if durability == Durability::Synced {
         file.sync_data()?;
     }
-    file_system.rename(&temporary, path)?;
-    if durability == Durability::Synced {
-        file_system.sync_dir(path.parent().unwrap_or(path))?;
-    }
-    Ok(())
+    file_system.rename(&temporary, path)
 }
 
 /// Whether a replaced file must survive a power cut.

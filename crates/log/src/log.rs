@@ -181,20 +181,24 @@ impl Log {
     /// Deletes a partition and its records. Readers that hold it see what they have open; appends to it fail.
     ///
     /// # Errors
-    /// [`PartitionError`].
+    /// [`PartitionError`]. The partition is then as before, or [deleted](Partition::is_deleted) and not for good yet: the next
+    /// checkpoint makes it so, or deleting it again; a power cut before may bring it back.
     pub fn delete_partition(&self, id: &PartitionId) -> Result<(), PartitionError> {
         self.shared().delete_partition(id)
     }
 
     /// A partition by name.
     pub fn partition(&self, id: &PartitionId) -> Option<Partition> {
-        self.shared().partitions.read().get(id).map(|inner| Partition { inner: Arc::clone(inner) })
+        let partitions = self.shared().partitions.read();
+        let there = partitions.get(id).filter(|inner| !inner.is_deleted());
+        there.map(|inner| Partition { inner: Arc::clone(inner) })
     }
 
     /// All partitions, by name.
     pub fn partitions(&self) -> Vec<Partition> {
         let partitions = self.shared().partitions.read();
-        partitions.values().map(|inner| Partition { inner: Arc::clone(inner) }).collect()
+        let there = partitions.values().filter(|inner| !inner.is_deleted());
+        there.map(|inner| Partition { inner: Arc::clone(inner) }).collect()
     }
 
     /// Queues an append, blocking while the queue is full. The result comes through the returned value.
@@ -461,14 +465,16 @@ impl Shared {
         let missing = || PartitionError::Missing { partition: id.clone() };
         let partition = self.partitions.read().get(id).map(Arc::clone).ok_or_else(missing)?;
         let _pass = partition.maintenance.lock();
-        if partition.deleted.swap(true, Ordering::AcqRel) {
+        // Another one may have deleted it meanwhile. One that is deleted and still there is not so for good.
+        if self.partitions.read().get(id).is_none_or(|now| !Arc::ptr_eq(now, &partition)) {
             return Err(missing());
         }
+        partition.deleted.store(true, Ordering::Release);
         // A group that took its batches before the flag was set must be through.
         drop(self.committer.lock());
         // Not in the checkpoint and an old number: that is what makes it deleted, whatever of its files is left.
-        if let Err(error) = self.write_checkpoint(Kind::Forced) {
-            partition.deleted.store(false, Ordering::Release);
+        if let Err(error) = self.write_checkpoint_without(&partition) {
+            partition.deleted.store(partition.unlisted.load(Ordering::Relaxed), Ordering::Release);
             return Err(partition.checkpoint_failed(error));
         }
         let partitions_dir = self.dir.join(PARTITIONS_DIR);
@@ -576,7 +582,8 @@ impl Shared {
             let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
             let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
             let due = |inner: &&Arc<PartitionInner>| {
-                all || inner.options.read().compaction.is_some_and(|compaction| compaction.max_lag.is_some())
+                let has_max_lag = || inner.options.read().compaction.is_some_and(|c| c.max_lag.is_some());
+                !inner.is_deleted() && (all || has_max_lag())
             };
             let partitions: Vec<_> = self.partitions.read().values().filter(due).map(Arc::clone).collect();
             for inner in partitions {

@@ -126,6 +126,8 @@ pub(crate) struct PartitionInner {
     pub(crate) compacted_through: AtomicI64,
     pub(crate) compaction_guard: RwLock<Option<Arc<dyn CompactionGuard>>>,
     pub(crate) deleted: AtomicBool,
+    /// Whether checkpoints leave it out, which is what deletes it. Changed only while none is being written.
+    pub(crate) unlisted: AtomicBool,
     pub(crate) poison: OnceLock<Arc<str>>,
     pub(crate) counters: PartitionCounters,
     /// By number, so that one goes quickly however many there are.
@@ -186,6 +188,7 @@ impl PartitionInner {
             compacted_through: AtomicI64::new(0),
             compaction_guard: RwLock::default(),
             deleted: AtomicBool::new(false),
+            unlisted: AtomicBool::new(false),
             poison: OnceLock::new(),
             counters: PartitionCounters::default(),
             listeners: RwLock::default(),

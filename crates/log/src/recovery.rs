@@ -297,6 +297,9 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
             shared.wait_for_checkpoint(WaitsFor::Space, &error.to_string());
         }
         Err(CheckpointError::Io { step, path, source }) => return Err(OpenError::Io { step, path, source }),
+        Err(CheckpointError::Unsynced { dir, source }) => {
+            return Err(OpenError::io("syncing", &dir)(source));
+        }
         Err(CheckpointError::Poisoned(reason)) => {
             return Err(OpenError::io("checkpointing", &checkpoint_path)(io::Error::other(
                 reason.to_string(),

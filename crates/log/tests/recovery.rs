@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use farol_log::fs::fault::FaultFileSystem;
+use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::fs::{FileSystem, OpenMode};
 use farol_log::{
     AppendError, AppendRequest, Background, Log, LogOptions, OpenError, PartitionError, PartitionOptions,
@@ -270,6 +270,53 @@ fn frames_of_deleted_partitions_are_passed_over() {
     let (log, _) = reopen(&file_system);
     assert_eq!(values(&log), first_values(2));
     assert_eq!(contents(&log.partition(&id("gone")).unwrap()), [(0, "y".to_owned())]);
+}
+
+#[test]
+fn a_partition_whose_deletion_may_be_on_disk_stays_deleted() {
+    let (mut kept, mut gone) = (0, 0);
+    for seed in 0..60 {
+        let file_system = FaultFileSystem::new(seed);
+        let (log, _) = open(options(&file_system));
+        let p = partition(&log, "p", segments());
+        append(&log, &p, batch(&["value 0"]));
+        log.checkpoint().unwrap();
+        // Before the new checkpoint has its name, and after, when a power cut may leave either.
+        let may_be_on_disk = seed % 3 > 0;
+        let operation = if may_be_on_disk { Operation::SyncDir } else { Operation::Rename };
+        file_system.fail_next(operation, "/data");
+        let failed = log.delete_partition(&id("p")).unwrap_err();
+        assert!(matches!(failed, PartitionError::Io { .. }), "{failed}");
+        assert_eq!((p.is_deleted(), log.partition(&id("p")).is_none()), (may_be_on_disk, may_be_on_disk));
+        let appended = log.append(AppendRequest::single(p.clone(), batch(&["value 1"]))).wait();
+        assert_eq!(appended.is_err(), may_be_on_disk, "{appended:?}");
+        let made_again = seed % 3 == 2;
+        if made_again {
+            let too_early = log.create_partition(&id("p"), segments()).unwrap_err();
+            assert!(matches!(too_early, PartitionError::Exists { .. }), "{too_early}");
+            // Nothing that fails before the next checkpoint is there makes the deletion undone.
+            file_system.fail_next(Operation::Rename, "/data");
+            log.delete_partition(&id("p")).unwrap_err();
+            assert!(p.is_deleted());
+            log.delete_partition(&id("p")).unwrap();
+            let missing = log.delete_partition(&id("p")).unwrap_err();
+            assert!(matches!(missing, PartitionError::Missing { .. }), "{missing}");
+            append(&log, &partition(&log, "p", segments()), batch(&["new"]));
+        }
+        drop(p);
+        power_cut(&file_system, log);
+        let (log, _) = reopen(&file_system);
+        if made_again {
+            assert_eq!(values(&log), ["new"]);
+        } else if log.partition(&id("p")).is_some() {
+            assert_eq!(values(&log), first_values(1 + usize::from(appended.is_ok())));
+            kept += 1;
+        } else {
+            assert!(appended.is_err(), "seed {seed}: what was acknowledged is gone");
+            gone += 1;
+        }
+    }
+    assert!(kept > 20 && gone > 3, "{kept} kept, {gone} gone");
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl PartitionInner {
             CheckpointError::Io { step, path, source } => {
                 PartitionError::Io { partition: self.id.clone(), step, path, source }
             }
+            CheckpointError::Unsynced { dir, source } => self.io_failed("syncing", &dir, source),
         }
     }
 
