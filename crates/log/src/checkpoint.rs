@@ -390,9 +390,7 @@ impl Shared {
             captured.settle();
         }
         self.counters.checkpoints.add(1);
-        if let Err(error) = self.journal_files.free_through(sequence) {
-            tracing::warn!(%error, "a small journal file could not be removed");
-        }
+        self.journal_files.free_through(sequence);
         self.resume_if_possible();
         Ok(())
     }

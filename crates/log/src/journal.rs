@@ -125,8 +125,8 @@ impl JournalFiles {
         }
         if let Some(small) = state.free.pop() {
             // Too small for this frame, and larger ones are what comes next.
-            self.file_system.remove_file(&small.path)?;
             state.existing -= 1;
+            self.give_up(&small);
         }
         if state.existing >= MAX_FILES {
             return Ok(None);
@@ -183,7 +183,7 @@ impl JournalFiles {
     }
 
     /// Frees the files whose frames a durable checkpoint covers up to `sequence`.
-    pub(crate) fn free_through(&self, sequence: u64) -> io::Result<()> {
+    pub(crate) fn free_through(&self, sequence: u64) {
         let mut small = Vec::new();
         {
             let mut state = self.state.lock();
@@ -198,7 +198,15 @@ impl JournalFiles {
             }
         }
         self.changed.notify_all();
-        small.iter().try_for_each(|file| self.file_system.remove_file(&file.path))
+        small.iter().for_each(|file| self.give_up(file));
+    }
+
+    /// Removes a file that counts no more. One that stays keeps its space, and not the place of another.
+    fn give_up(&self, file: &JournalFile) {
+        if let Err(error) = self.file_system.remove_file(&file.path) {
+            let path = file.path.display();
+            tracing::warn!(%path, %error, "a small journal file stays until the next start");
+        }
     }
 
     fn make(&self, at_least_bytes: u64) -> io::Result<JournalFile> {
@@ -312,12 +320,28 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::fault::FaultFileSystem;
+    use crate::fs::fault::{FaultFileSystem, Operation};
 
     fn files(file_system: &FaultFileSystem) -> JournalFiles {
         let dir = Path::new("/journal");
         file_system.create_dir_all(dir).unwrap();
         JournalFiles::new(dir.to_owned(), Arc::new(file_system.clone()), 64 * 1024, 64 * 1024, Vec::new())
+    }
+
+    #[test]
+    fn a_small_file_that_cannot_be_removed_keeps_no_place() {
+        let file_system = FaultFileSystem::new(1);
+        let files = files(&file_system);
+        assert!(files.prepare().unwrap());
+        // More often than there are places, each time for a frame that doesn't fit the one before.
+        for nth in 1..=2 * MAX_FILES as u64 {
+            file_system.fail_next(Operation::Rename, ".journal");
+            let large = files.take((nth + 1) * 64 * 1024).unwrap().unwrap();
+            assert_eq!(files.existing(), 1, "small one {nth} is given up");
+            files.retire(large, nth);
+            files.free_through(nth);
+        }
+        assert_eq!(file_system.counts().failures, 2 * MAX_FILES as u64);
     }
 
     #[test]
