@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::{all, ask, read};
 use crate::cli::alerts::{Alerts, Silence, SilenceCommand};
-use crate::client::{server, until_interrupted};
+use crate::client::{server, unless_interrupted};
 use crate::settings::Settings;
 use crate::terminal::{harmless, say, table};
 
@@ -41,7 +41,7 @@ pub fn list(arguments: &Alerts, settings: &Settings) -> anyhow::Result<ExitCode>
         ("rule", arguments.rule.as_deref()),
     ];
     let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    until_interrupted(|_| async move {
+    unless_interrupted(async move {
         let alerts = all(&server, "alerts", &query).await?;
         if arguments.form.json {
             say(serde_json::to_string_pretty(&alerts)?);
@@ -80,7 +80,7 @@ fn standing(alert: &Alert, silenced: bool, inhibited: bool) -> String {
 pub fn silence(arguments: Silence, settings: &Settings) -> anyhow::Result<ExitCode> {
     let server = server(arguments.url.as_deref(), settings)?;
     let json = arguments.form.json;
-    until_interrupted(|_| async move {
+    unless_interrupted(async move {
         match arguments.command {
             SilenceCommand::Add { matchers, by, comment, lasts, starts } => {
                 let duration = DurationText::new(lasts);

@@ -28,7 +28,7 @@ use crate::settings::value::{LogFormat, RawValue, SettingValue as _};
     version,
     disable_help_subcommand = true,
     after_help = "Start with `farol run --demo`, then open http://127.0.0.1:5000.\n\
-                  Exit codes: 0 done, 1 failed, 2 wrong arguments or settings."
+                  Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 130 interrupted."
 )]
 pub struct Cli {
     #[command(flatten)]

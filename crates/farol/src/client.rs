@@ -1,6 +1,6 @@
 //! The commands that talk to a running Farol as any other client would: `replay`, `load`, `simulate`.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,12 @@ pub fn simulate(arguments: &cli::Simulate, settings: &Settings) -> anyhow::Resul
     let limit = arguments.duration;
     until_interrupted(|shutdown| async move {
         let (sink, target) = match &settings.kafka.client.brokers {
-            Some(_) if arguments.url.is_none() => kafka_sink(settings).await?,
+            Some(_) if arguments.url.is_none() => {
+                match shutdown.run_until_cancelled(kafka_sink(settings)).await {
+                    Some(sink) => sink?,
+                    None => return Ok(interrupted()),
+                }
+            }
             _ => {
                 let server = server(arguments.url.as_deref(), settings)?;
                 let target = server.to_string();
@@ -167,6 +172,27 @@ fn progress() -> Arc<dyn Progress> {
     }
 }
 
+/// What shells give for a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// How a command ends that was interrupted before it had done anything.
+pub fn interrupted() -> ExitCode {
+    if io::stderr().is_terminal() {
+        // What comes next shall not stand behind the terminal's `^C`.
+        let _ = writeln!(io::stderr());
+    }
+    ExitCode::from(INTERRUPTED)
+}
+
+/// Runs a command that has nothing to bring to an end: the first Ctrl-C (or SIGTERM) ends it where it is.
+pub fn unless_interrupted(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    until_interrupted(|stop| async move {
+        stop.run_until_cancelled(command).await.unwrap_or_else(|| Ok(interrupted()))
+    })
+}
+
 /// Runs a command until it ends; the first Ctrl-C (or SIGTERM) asks it to stop in order, the second ends the process.
 pub fn until_interrupted<F>(command: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<ExitCode>
 where
@@ -180,14 +206,15 @@ where
         let shutdown = CancellationToken::new();
         let asked = shutdown.clone();
         let mut terminated = signal(SignalKind::terminate()).context("can't listen for signals")?;
+        let mut pressed = signal(SignalKind::interrupt()).context("can't listen for signals")?;
         tokio::spawn(async move {
             for once_more in [false, true] {
                 tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
+                    _ = pressed.recv() => {}
                     _ = terminated.recv() => {}
                 }
                 if once_more {
-                    std::process::exit(130);
+                    std::process::exit(INTERRUPTED.into());
                 }
                 asked.cancel();
             }

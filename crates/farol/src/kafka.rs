@@ -112,17 +112,19 @@ fn partitions_of(topic: &Arc<str>, count: i32) -> Vec<TopicPartition> {
     (0..count).map(|partition| TopicPartition::new(Arc::clone(topic), partition)).collect()
 }
 
-/// Asks before something that can't be undone. Without a terminal nobody can answer.
-fn confirm(what: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
+/// Asks before something that can't be undone. Without a terminal nobody can answer. The answer is read by a thread of its own, so that
+/// whoever waits for it can be interrupted.
+async fn confirm(what: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
     if sure.yes {
         return Ok(true);
     }
     anyhow::ensure!(io::stdin().is_terminal(), "{what}? Say so with --yes");
-    let mut err = io::stderr().lock();
-    write!(err, "{what}? [y/N] ")?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    write!(io::stderr(), "{what}? [y/N] ")?;
+    let typed = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = typed.await??;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "s" | "sim"))
 }
 

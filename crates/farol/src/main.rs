@@ -4,7 +4,7 @@
 //! Nothing else lives here, and nobody depends on it. It is the only place that reads the process's environment and the
 //! only one that knows every crate.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings.
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings, 130 interrupted.
 
 mod alerts;
 mod api;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::api;
 use crate::cli::service::{Outages, Service, ServiceCommand, SimulateServices};
-use crate::client::{server, until_interrupted};
+use crate::client::{server, unless_interrupted, until_interrupted};
 use crate::settings::Settings;
 use crate::terminal::{harmless, say};
 
@@ -60,7 +60,7 @@ pub fn simulate(arguments: &SimulateServices, settings: &Settings) -> anyhow::Re
 pub fn command(arguments: Service, settings: &Settings) -> anyhow::Result<ExitCode> {
     let server = server(arguments.url.as_deref(), settings)?;
     let json = arguments.form.json;
-    until_interrupted(|_| async move {
+    unless_interrupted(async move {
         match arguments.command {
             ServiceCommand::List { state, search } => {
                 shown::list(&server, state.as_deref(), search.as_deref(), json).await?;

@@ -8,6 +8,7 @@ mod printed;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::printed::Printed;
 use super::{connect, extents, partitions_of, topic};
 use crate::cli;
-use crate::client::until_interrupted;
+use crate::client::{interrupted, until_interrupted};
 use crate::settings::Settings;
 use crate::terminal::{harmless, harmless_json};
 
@@ -36,11 +37,10 @@ const POLL: Duration = Duration::from_secs(1);
 /// Prints until told to stop, or until what was asked for is printed.
 pub fn run(arguments: cli::Consume, settings: &Settings) -> anyhow::Result<ExitCode> {
     until_interrupted(|stop| async move {
-        let bus = connect(settings, "farol-consume").await?;
-        let (mut consumer, mut until) = match &arguments.group {
-            Some(group) => (member(&bus, group, &arguments).await?, until_of_member(&arguments)),
-            None => reader(&bus, &arguments).await?,
+        let Some(opened) = stop.run_until_cancelled(open(settings, &arguments)).await else {
+            return Ok(interrupted());
         };
+        let (bus, mut consumer, mut until) = opened?;
         let mut printed = Printed::default();
         let ended = print(&bus, consumer.as_mut(), &arguments, &mut until, &mut printed, &stop).await;
         let settled = printed.settle(consumer.as_mut()).await;
@@ -72,6 +72,17 @@ enum Until {
     Assigned,
     /// When each of these partitions is read up to its end.
     Ends(BTreeMap<TopicPartition, i64>),
+}
+
+type Opened = (Arc<KafkaBus>, Box<dyn Consumer>, Until);
+
+async fn open(settings: &Settings, arguments: &cli::Consume) -> anyhow::Result<Opened> {
+    let bus = connect(settings, "farol-consume").await?;
+    let (consumer, until) = match &arguments.group {
+        Some(group) => (member(&bus, group, arguments).await?, until_of_member(arguments)),
+        None => reader(&bus, arguments).await?,
+    };
+    Ok((bus, consumer, until))
 }
 
 fn until_of_member(arguments: &cli::Consume) -> Until {

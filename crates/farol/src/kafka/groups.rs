@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{confirm, connect, extents, partitions_of};
 use crate::cli::{self, kafka::GroupsCommand};
-use crate::client::until_interrupted;
+use crate::client::unless_interrupted;
 use crate::settings::Settings;
 use crate::terminal::{say, table};
 
@@ -32,19 +32,19 @@ const GROUPS_AT_ONCE: usize = 8;
 /// Runs the command.
 pub fn run(arguments: cli::Groups, settings: &Settings) -> anyhow::Result<ExitCode> {
     let json = arguments.form.json;
-    until_interrupted(|_| async move {
+    unless_interrupted(async move {
         let bus = connect(settings, "farol-groups").await?;
         match arguments.command.unwrap_or(GroupsCommand::List) {
             GroupsCommand::List => list(&bus, json).await?,
             GroupsCommand::Describe { name } => describe(&bus, &name, json).await?,
             GroupsCommand::Reset { name, topic, to, sure } => {
-                if !confirm(&format!("have group {name} go on from another place in {topic}"), &sure)? {
+                if !confirm(&format!("have group {name} go on from another place in {topic}"), &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 reset(&bus, &name, &topic, to, json).await?;
             }
             GroupsCommand::Delete { name, sure } => {
-                if !confirm(&format!("delete group {name} and what it has committed"), &sure)? {
+                if !confirm(&format!("delete group {name} and what it has committed"), &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 bus.delete_group(&name).await?;

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::{confirm, connect, extents, partitions_of, topic};
 use crate::cli::{self, kafka::TopicsCommand};
-use crate::client::until_interrupted;
+use crate::client::unless_interrupted;
 use crate::settings::Settings;
 use crate::terminal::{say, table};
 
 /// Runs the command.
 pub fn run(arguments: cli::Topics, settings: &Settings) -> anyhow::Result<ExitCode> {
     let json = arguments.form.json;
-    until_interrupted(|_| async move {
+    unless_interrupted(async move {
         let bus = connect(settings, "farol-topics").await?;
         match arguments.command.unwrap_or(TopicsCommand::List) {
             TopicsCommand::List => list(&bus, json).await?,
@@ -27,7 +27,7 @@ pub fn run(arguments: cli::Topics, settings: &Settings) -> anyhow::Result<ExitCo
                 done(json, &json!({ "created": name, "partitions": partitions }), &format!("created {name}"));
             }
             TopicsCommand::Delete { name, sure } => {
-                if !confirm(&format!("delete topic {name} with everything in it"), &sure)? {
+                if !confirm(&format!("delete topic {name} with everything in it"), &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 bus.delete_topic(&name).await?;

@@ -10,10 +10,12 @@ use farol_bus::{Bus as _, ProducerRecord};
 use farol_event::Timestamp;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::farol::{Farol, eventually, farol, folder, output, text, write};
 use crate::running::Running;
+use crate::terminal::{CTRL_C, Terminal};
 
 /// Runs a command against a server and gives what it printed; it must succeed.
 pub fn run(folder: &Path, server: &Farol, arguments: &[&str]) -> String {
@@ -354,6 +356,35 @@ fn a_broker_that_is_not_there_is_said_to_be_and_how_to_name_another() {
     }
     let wrong = output(farol(folder.path()).args(["topics", "--brokers", "nonsense"]));
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_interruption_is_enough_while_a_command_waits_for_a_broker() {
+    let folder = folder();
+    for command in [&["topics"][..], &["groups"], &["consume", "x"], &["simulate", "--sensors", "1"]] {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let brokers = silent.local_addr().unwrap().to_string();
+        let mut waiting = Running::start(folder.path(), &[command, &["--brokers", &brokers]].concat());
+        let connection = silent.accept().await.unwrap();
+        waiting.signal(Signal::INT);
+        assert_eq!(waiting.ended().await.code(), Some(130), "{command:?}");
+        assert_eq!(waiting.complained(), "", "{command:?}");
+        drop(connection);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_interruption_is_enough_where_a_command_asks() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes"]);
+    let delete = ["topics", "delete", "notes", "--brokers", &server.kafka];
+    let mut terminal = Terminal::start(path, &delete);
+    terminal.shows("[y/N]").await;
+    terminal.types(CTRL_C);
+    assert_eq!(terminal.ended().await.code(), Some(130));
+    run(path, &server, &["topics", "describe", "notes"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,7 @@ mod rules;
 mod running;
 mod service_alerts;
 mod services;
+mod terminal;
 mod views;
 mod webhooks;
 mod worker_processes;
