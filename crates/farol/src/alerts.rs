@@ -14,7 +14,7 @@ use crate::api::{all, ask, read};
 use crate::cli::alerts::{Alerts, Silence, SilenceCommand};
 use crate::client::{server, unless_interrupted};
 use crate::settings::Settings;
-use crate::terminal::{harmless, say, table};
+use crate::terminal::{harmless, harmless_json, say, table};
 
 /// An alert, and what holds it back.
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ pub fn list(arguments: &Alerts, settings: &Settings) -> anyhow::Result<ExitCode>
     unless_interrupted(async move {
         let alerts = all(&server, "alerts", &query).await?;
         if arguments.form.json {
-            say(serde_json::to_string_pretty(&alerts)?);
+            say(harmless_json(&serde_json::to_string_pretty(&alerts)?));
             return Ok(ExitCode::SUCCESS);
         }
         let rows = alerts.iter().map(|alert| read(alert).map(row)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -94,7 +94,7 @@ pub fn silence(arguments: Silence, settings: &Settings) -> anyhow::Result<ExitCo
                 let state = if every { "pending,active,expired" } else { "pending,active" };
                 let silences = all(&server, "silences", &[("state", state)]).await?;
                 if json {
-                    say(serde_json::to_string_pretty(&silences)?);
+                    say(harmless_json(&serde_json::to_string_pretty(&silences)?));
                 } else {
                     let rows = silences
                         .iter()
@@ -122,7 +122,7 @@ pub fn silence(arguments: Silence, settings: &Settings) -> anyhow::Result<ExitCo
 /// Says how a silence stands now.
 fn tell(silence: &Value, json: bool) -> anyhow::Result<()> {
     if json {
-        say(serde_json::to_string_pretty(silence)?);
+        say(harmless_json(&serde_json::to_string_pretty(silence)?));
         return Ok(());
     }
     let SilenceRow { silence, state } = read(silence)?;

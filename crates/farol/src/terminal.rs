@@ -41,11 +41,11 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
-/// JSON in one line, with the same characters written as JSON's escapes: they can only stand in strings.
+/// JSON with the same characters written as JSON's escapes: they can only stand in strings, but for the line feeds between its lines.
 pub fn harmless_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
-        if is_deceptive(c) {
+        if is_deceptive(c) && c != '\n' {
             let units = &mut [0; 2];
             shown.extend(c.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")));
         } else {

@@ -1,7 +1,7 @@
 //! `farol groups`.
 //!
 //! Lag in records is the distance from what a group has committed to the end of the partition; lag in time is the age of the
-//! record that it would read next, so it is looked up in the log.
+//! record that it would read next, so it is looked up in the log. Names are others', so a terminal obeys none of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use super::{confirm, connect, extents, partitions_of};
 use crate::cli::{self, kafka::GroupsCommand};
 use crate::client::unless_interrupted;
 use crate::settings::Settings;
-use crate::terminal::{say, table};
+use crate::terminal::{harmless, harmless_json, say, table};
 
 /// How long the look for the oldest unread records may take; where it finds none, the age isn't shown.
 const AGE_LIMIT: Duration = Duration::from_secs(3);
@@ -107,8 +107,8 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
     for (group, progress) in groups.iter().zip(all) {
         let lag: i64 = progress.values().map(|progress| progress.lag).sum();
         rows.push([
-            group.group.clone(),
-            group.state.clone(),
+            harmless(&group.group),
+            harmless(&group.state),
             group.members.len().to_string(),
             progress.len().to_string(),
             lag.to_string(),
@@ -119,7 +119,7 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
         }));
     }
     if json {
-        say(serde_json::to_string_pretty(&listed)?);
+        say(harmless_json(&serde_json::to_string_pretty(&listed)?));
     } else {
         table(["GROUP", "STATE", "MEMBERS", "PARTITIONS", "LAG"], rows);
     }
@@ -166,14 +166,15 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
         let described = json!({
             "group": group.group, "state": group.state, "members": members, "partitions": partitions,
         });
-        say(serde_json::to_string_pretty(&described)?);
+        say(harmless_json(&serde_json::to_string_pretty(&described)?));
         return Ok(());
     }
-    say(format_args!("{}: {}, {} members", group.group, group.state, group.members.len()));
+    let (name, state) = (harmless(&group.group), harmless(&group.state));
+    say(format_args!("{name}: {state}, {} members", group.members.len()));
     let rows = progress.iter().map(|(partition, progress)| {
         [
             partition.to_string(),
-            progress.owner.clone().unwrap_or_else(|| "nobody".to_owned()),
+            progress.owner.as_deref().map_or_else(|| "nobody".to_owned(), harmless),
             progress.committed.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
             progress.end.to_string(),
             progress.lag.to_string(),
@@ -182,7 +183,7 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
     });
     table(["PARTITION", "OWNER", "COMMITTED", "END", "LAG", "LAG IN SECONDS"], rows);
     for member in group.members.iter().filter(|member| member.assignment.is_empty()) {
-        say(format_args!("{} owns no partition", member.client_id));
+        say(format_args!("{} owns no partition", harmless(&member.client_id)));
     }
     Ok(())
 }

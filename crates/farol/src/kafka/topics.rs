@@ -11,7 +11,7 @@ use super::{confirm, connect, extents, partitions_of, topic};
 use crate::cli::{self, kafka::TopicsCommand};
 use crate::client::unless_interrupted;
 use crate::settings::Settings;
-use crate::terminal::{say, table};
+use crate::terminal::{harmless_json, say, table};
 
 /// Runs the command.
 pub fn run(arguments: cli::Topics, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -56,7 +56,7 @@ async fn list(bus: &KafkaBus, json: bool) -> anyhow::Result<()> {
                 "topic": &*topic.name, "partitions": topic.partitions, "offsets": records(topic), "config": topic.config,
             })
         };
-        say(serde_json::to_string_pretty(&topics.iter().map(listed).collect::<Vec<_>>())?);
+        say(harmless_json(&serde_json::to_string_pretty(&topics.iter().map(listed).collect::<Vec<_>>())?));
         return Ok(());
     }
     let row = |topic: &TopicDescription| {
@@ -77,7 +77,7 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
             })
             .collect();
         let described = json!({ "topic": name, "partitions": partitions, "config": topic.config });
-        say(serde_json::to_string_pretty(&described)?);
+        say(harmless_json(&serde_json::to_string_pretty(&described)?));
         return Ok(());
     }
     let rows = extents.iter().map(|(partition, Extent { first, end, .. })| {

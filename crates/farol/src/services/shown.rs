@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::now;
 use crate::api::{all, get, read};
-use crate::terminal::{harmless, say, table};
+use crate::terminal::{harmless, harmless_json, say, table};
 
 /// What stands where nothing is known.
 const UNKNOWN: &str = "-";
@@ -32,7 +32,7 @@ pub async fn list(
     let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let services = all(server, "services", &query).await?;
     if json {
-        say(serde_json::to_string_pretty(&services)?);
+        say(harmless_json(&serde_json::to_string_pretty(&services)?));
         return Ok(());
     }
     let mut alerts: BTreeMap<String, usize> = BTreeMap::new();
@@ -92,7 +92,7 @@ pub async fn show(server: &ServerUrl, name: &str, json: bool) -> anyhow::Result<
             format!("`{}` can't be shown; `farol service list` lists services", harmless(name))
         })?;
     if json {
-        say(serde_json::to_string_pretty(&answer)?);
+        say(harmless_json(&serde_json::to_string_pretty(&answer)?));
         return Ok(());
     }
     let Detail { service, checks, policies, mut alerts } = read(&answer)?;

@@ -407,6 +407,41 @@ async fn simulated_sensors_send_over_the_kafka_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_others_neither_steer_the_terminal_nor_forge_rows() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes"]);
+    let group = "evil\u{1b}[2J\u{202e}\nforged  Stable";
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &server.kafka)
+        .set("group.id", group)
+        .set("client.id", "mine\u{9b}31m\nnotes/1  somebody")
+        .create()
+        .unwrap();
+    consumer.subscribe(&["notes"]).unwrap();
+    eventually(Duration::from_secs(30), "the assignment", async || {
+        consumer.poll(Duration::from_millis(50));
+        (consumer.assignment().unwrap().count() == 1).then_some(())
+    })
+    .await;
+    let list = [&["groups"][..], &["groups", "--json"]];
+    let describe = [&["groups", "describe", group][..], &["groups", "describe", group, "--json"]];
+    for command in [list, describe].concat() {
+        let shown = run(path, &server, command);
+        let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!shown.contains(steers), "{shown:?}");
+        let forged = |line: &str| line.starts_with("forged") || line.starts_with("notes/1");
+        assert!(shown.contains("forged") && !shown.lines().any(forged), "{shown}");
+        if command.contains(&"--json") {
+            let shown = json(&shown);
+            assert!([&shown["group"], &shown[0]["group"]].contains(&&Value::from(group)), "{shown}");
+        }
+    }
+    drop(consumer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_deleted_under_its_readers_hides_no_group() {
     let folder = folder();
     let server = Farol::start(folder.path(), &[]).await;
