@@ -32,6 +32,7 @@ use crate::log::Shared;
 use crate::partition::{Committed, PartitionInner};
 use crate::segment::Segment;
 use crate::space::{self, WaitsFor};
+use crate::trouble::Trouble;
 
 /// The name of the file.
 pub(crate) const FILE_NAME: &str = "checkpoint";
@@ -302,6 +303,7 @@ impl Shared {
     /// The checkpoint thread: runs until closed or poisoned.
     pub(crate) fn checkpoint_until_closed(&self) {
         let mut last = Instant::now();
+        let failing = Trouble::default();
         loop {
             let waiting = self.waiting.read().is_some();
             let interval = self.options.checkpoint_interval;
@@ -316,11 +318,21 @@ impl Shared {
                 }
                 Task::Checkpoint => last = Instant::now(),
             }
-            let Err(error) = self.write_checkpoint(Kind::Needed) else { continue };
-            self.checkpoints.note_failure(&error);
-            if self.poison.get().is_none() && !waiting {
-                tracing::warn!(%error, "no checkpoint was written; the journal is kept, trying again");
+            match self.write_checkpoint(Kind::Needed) {
+                Ok(()) if failing.is_over() => tracing::info!("checkpoints are written again"),
+                Ok(()) => {}
+                Err(error) => {
+                    self.checkpoints.note_failure(&error);
+                    // Whoever waits for one says so.
+                    if !waiting
+                        && self.poison.get().is_none()
+                        && let Some(untold) = failing.again(Instant::now())
+                    {
+                        tracing::warn!(%error, untold, "no checkpoint was written; the journal is kept, trying again");
+                    }
+                }
             }
+            self.remind_of_waiting();
         }
     }
 

@@ -92,7 +92,7 @@
 //!
 //! [`batch`] (the format), `append` (what a request is), `queue` and `commit` (group commit), `journal` (frames and files),
 //! `segment` and `partition` (files of a partition, reading, retention, compaction), `checkpoint`, `space` (a full disk), `recovery`,
-//! `log` (the parts together), [`fs`] (the file system, replaceable).
+//! `log` (the parts together), `trouble` (what is told of what fails again and again), [`fs`] (the file system, replaceable).
 
 mod append;
 pub mod batch;
@@ -109,6 +109,7 @@ mod queue;
 mod recovery;
 mod segment;
 mod space;
+mod trouble;
 
 pub use append::{
     AppendError, AppendRequest, AppendResult, Appended, OnAppended, PendingAppend, Precondition, QueueFull,
@@ -127,3 +128,4 @@ pub use partition::{
     Verify,
 };
 pub use recovery::{OpenError, RecoveryReport, ReplayedPartition};
+pub use trouble::Trouble;

@@ -24,6 +24,7 @@ use crate::queue::Queue;
 use crate::recovery::{self, OpenError, RecoveryReport};
 use crate::segment::Segment;
 use crate::space::{self, Waiting, WaitsFor};
+use crate::trouble::Trouble;
 
 /// The directory of the partitions' directories, in the data folder.
 pub(crate) const PARTITIONS_DIR: &str = "partitions";
@@ -98,6 +99,13 @@ pub enum PartitionError {
     Closed,
 }
 
+impl PartitionError {
+    /// Whether the log takes no changes for now and goes on by itself, which it has said.
+    fn is_for_now(&self) -> bool {
+        matches!(self, Self::WaitingForSpace { .. } | Self::FolderNotWritable { .. })
+    }
+}
+
 /// Why a log did not close in order, or wrote no checkpoint. What was acknowledged is safe in the journal all the same.
 #[derive(Debug, thiserror::Error)]
 #[error("no checkpoint was written: {reason}; the next opening replays the journal")]
@@ -132,6 +140,7 @@ pub(crate) struct Shared {
     /// Set by a full disk until there is space again, or by a folder that can't be written until it can. After an opening the
     /// journal's old frames are needed so long, so nothing may be written over them.
     pub(crate) waiting: RwLock<Option<Waiting>>,
+    pub(crate) told_waiting: Trouble,
     pub(crate) counters: LogCounters,
     pub(crate) closed: AtomicBool,
     /// The folder's lock; dropped by closing.
@@ -371,6 +380,7 @@ impl Shared {
             journal_files: recovered.journal_files,
             poison: OnceLock::new(),
             waiting: RwLock::new(None),
+            told_waiting: Trouble::default(),
             counters: LogCounters::default(),
             closed: AtomicBool::new(false),
             folder_lock: Mutex::new(Some(recovered.folder_lock)),
@@ -564,6 +574,7 @@ impl Shared {
     /// The maintenance thread: retention and compaction now and then, and more often where compaction may not be late.
     fn maintain_until_closed(&self) {
         let interval = self.options.maintenance_interval;
+        let failing = Trouble::default();
         let mut next = Instant::now() + interval;
         loop {
             {
@@ -586,12 +597,27 @@ impl Shared {
                 !inner.is_deleted() && (all || has_max_lag())
             };
             let partitions: Vec<_> = self.partitions.read().values().filter(due).map(Arc::clone).collect();
-            for inner in partitions {
-                let partition = Partition { inner };
-                let done = partition.enforce_retention(now_ms).and_then(|_| partition.compact(now_ms));
-                if let Err(error) = done {
-                    tracing::warn!(%error, "retention or compaction failed and will be tried again");
+            let failed: Vec<_> = partitions
+                .into_iter()
+                .filter_map(|inner| {
+                    let partition = Partition { inner };
+                    partition.enforce_retention(now_ms).and_then(|_| partition.compact(now_ms)).err()
+                })
+                // A log that takes no changes for now says so itself.
+                .filter(|error| !error.is_for_now())
+                .inspect(|error| tracing::debug!(%error, "retention or compaction failed"))
+                .collect();
+            match failed.first() {
+                Some(error) => {
+                    if let Some(untold) = failing.again(Instant::now()) {
+                        let partitions = failed.len();
+                        tracing::warn!(%error, partitions, untold, "retention or compaction failed and will be tried again");
+                    }
                 }
+                None if all && self.waiting.read().is_none() && failing.is_over() => {
+                    tracing::info!("retention and compaction work again");
+                }
+                None => {}
             }
         }
     }

@@ -95,22 +95,38 @@ impl Shared {
     }
 
     fn set_waiting(&self, waiting: Waiting) -> Waiting {
-        let (dir, reason) = (self.dir.display(), &waiting.reason);
-        match waiting.waits_for {
-            WaitsFor::Space => {
-                tracing::error!(%dir, %reason, "the disk is full: the log can be read and takes no appends");
-                self.counters.full_disks.add(1);
-                // Without one there is nothing to give up.
-                let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
-            }
-            WaitsFor::Folder => {
-                tracing::error!(%dir, %reason, "the folder can't be written: the log can be read and takes no appends");
-            }
+        self.tell_waiting(&waiting);
+        if waiting.waits_for == WaitsFor::Space {
+            self.counters.full_disks.add(1);
+            // Without one there is nothing to give up.
+            let _ = self.file_system.remove_file(&self.dir.join(RESERVE_NAME));
         }
         *self.waiting.write() = Some(waiting.clone());
         // Its thread goes on with shorter pauses.
         self.checkpoints.request();
         waiting
+    }
+
+    /// Says from time to time that the log still waits.
+    pub(crate) fn remind_of_waiting(&self) {
+        if let Some(waiting) = &*self.waiting.read() {
+            self.tell_waiting(waiting);
+        }
+    }
+
+    fn tell_waiting(&self, Waiting { waits_for, reason, .. }: &Waiting) {
+        if self.told_waiting.again(Instant::now()).is_none() {
+            return;
+        }
+        let dir = self.dir.display();
+        match waits_for {
+            WaitsFor::Space => {
+                tracing::error!(%dir, %reason, "the disk is full: the log can be read and takes no appends");
+            }
+            WaitsFor::Folder => {
+                tracing::error!(%dir, %reason, "the folder can't be written: the log can be read and takes no appends");
+            }
+        }
     }
 
     /// Why the log takes no appends for now, if it waits for that.
@@ -164,6 +180,7 @@ impl Shared {
             return;
         }
         *self.waiting.write() = None;
+        self.told_waiting.is_over();
         let dir = self.dir.display();
         match waiting.waits_for {
             WaitsFor::Space => tracing::info!(%dir, "there is space again: the log takes appends"),

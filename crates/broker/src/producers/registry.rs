@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use farol_log::{Partition, PartitionError, PartitionId};
+use farol_log::{Partition, PartitionError, PartitionId, Trouble};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
@@ -23,6 +23,7 @@ pub(crate) struct Registry {
     clock: Clock,
     snapshots_rebuilt: AtomicU64,
     snapshot_failures: AtomicU64,
+    failing: Trouble,
 }
 
 /// What is remembered of producers, in numbers.
@@ -48,6 +49,7 @@ impl Registry {
             clock,
             snapshots_rebuilt: AtomicU64::new(0),
             snapshot_failures: AtomicU64::new(0),
+            failing: Trouble::default(),
         }
     }
 
@@ -142,17 +144,32 @@ impl Registry {
         }
     }
 
-    fn each(&self, step: &str, run: impl Fn(&Tracker) -> Result<(), PartitionError>) {
+    /// `run` says whether it wrote something.
+    fn each(&self, step: &str, run: impl Fn(&Tracker) -> Result<bool, PartitionError>) {
         let trackers: Vec<_> = self.trackers.read().values().cloned().collect();
+        let (mut written, mut failed) = (false, Vec::new());
         for tracker in trackers {
             match run(&tracker) {
-                Ok(()) | Err(PartitionError::Closed) => {}
+                Ok(wrote) => written |= wrote,
+                Err(PartitionError::Closed) => {}
                 Err(PartitionError::Missing { .. }) => self.forget(&tracker),
                 Err(error) => {
                     self.snapshot_failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "{step} failed; opening will read more headers");
+                    failed.push(error);
                 }
             }
+        }
+        match failed.first() {
+            Some(error) => {
+                if let Some(untold) = self.failing.again(Instant::now()) {
+                    let partitions = failed.len();
+                    tracing::warn!(%error, partitions, untold, "{step} failed; opening will read more headers");
+                }
+            }
+            None if written && self.failing.is_over() => {
+                tracing::info!("snapshots of producers are written again")
+            }
+            None => {}
         }
     }
 }

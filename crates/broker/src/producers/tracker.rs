@@ -275,10 +275,10 @@ impl Tracker {
     }
 
     /// Forgets what has expired, takes a snapshot if it is time, and writes the one that waits if it may. Blocks for
-    /// the disk.
-    pub(crate) fn maintain(&self, now: Timestamp) -> Result<(), PartitionError> {
+    /// the disk. Whether it wrote one.
+    pub(crate) fn maintain(&self, now: Timestamp) -> Result<bool, PartitionError> {
         if !self.marked.initialized() {
-            return Ok(());
+            return Ok(false);
         }
         let start_offset = self.partition.start_offset();
         let appended_bytes = self.partition.metrics().bytes;
@@ -294,15 +294,15 @@ impl Tracker {
         self.write_waiting()
     }
 
-    /// Writes a snapshot of all that the log has made durable. Blocks for the disk.
-    pub(crate) fn save(&self, now: Timestamp) -> Result<(), PartitionError> {
+    /// Writes a snapshot of all that the log has made durable. Blocks for the disk. Whether it wrote one.
+    pub(crate) fn save(&self, now: Timestamp) -> Result<bool, PartitionError> {
         let appended_bytes = self.partition.metrics().bytes;
         {
             let mut inner = self.inner.lock();
             if !self.marked.initialized()
                 || !(inner.snapshots.changed || appended_bytes > inner.snapshots.taken_bytes)
             {
-                return Ok(());
+                return Ok(false);
             }
             self.take_snapshot(&mut inner, appended_bytes, now);
         }
@@ -327,17 +327,17 @@ impl Tracker {
         inner.snapshots.waiting = Some(Waiting { covered, pruned_through, encoded });
     }
 
-    fn write_waiting(&self) -> Result<(), PartitionError> {
+    fn write_waiting(&self) -> Result<bool, PartitionError> {
         let durable_offset = self.partition.durable_offset();
         let due = self.inner.lock().snapshots.waiting.take_if(|waiting| waiting.covered <= durable_offset);
-        let Some(due) = due else { return Ok(()) };
+        let Some(due) = due else { return Ok(false) };
         let saved = self.partition.save_companion(FILE_NAME, &due.encoded);
         let mut inner = self.inner.lock();
         match &saved {
             Ok(()) => inner.snapshots.pruned_through_on_disk = due.pruned_through,
             Err(_) => inner.snapshots.changed = true,
         }
-        saved
+        saved.map(|()| true)
     }
 }
 
