@@ -1,8 +1,10 @@
 //! `farol consume`: the records of a topic on standard output, one a line.
 //!
 //! Whoever reads may go (a closed pipe); then it stops, and that is no error. What others wrote is printed so that a terminal
-//! obeys none of it. A member of a group commits what it has printed (`printed`).
+//! obeys none of it. A member of a group commits what it has printed (`printed`); whoever follows
+//! waits for a broker that goes away (`outage`).
 
+mod outage;
 mod printed;
 
 use std::collections::BTreeMap;
@@ -15,8 +17,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use farol_bus::kafka::KafkaBus;
 use farol_bus::{
-    Bus as _, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled, StartAt,
-    TopicPartition,
+    Bus as _, BusError, ConsumedBatch, ConsumedRecord, Consumer, ConsumerSettings, OffsetReset, Polled,
+    StartAt, TopicPartition,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
@@ -24,6 +26,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use self::outage::Outage;
 use self::printed::Printed;
 use super::{connect, extents, partitions_of, topic};
 use crate::cli;
@@ -33,6 +36,9 @@ use crate::terminal::{harmless, harmless_json};
 
 /// How long one poll waits; Ctrl-C doesn't wait for it.
 const POLL: Duration = Duration::from_secs(1);
+
+/// The pause after a poll that failed for want of a broker.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Prints until told to stop, or until what was asked for is printed.
 pub fn run(arguments: cli::Consume, settings: &Settings) -> anyhow::Result<ExitCode> {
@@ -152,18 +158,32 @@ async fn print(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut left = arguments.max_messages.unwrap_or(u64::MAX);
+    let mut outage = Outage::new(bus);
     while left > 0 && !stop.is_cancelled() && !is_done(consumer, until) && !nobody_reads() {
         let polled = tokio::select! {
-            polled = consumer.poll(POLL) => polled?,
+            polled = consumer.poll(POLL) => polled,
             () = stop.cancelled() => return Ok(()),
         };
+        let polled = match polled {
+            Ok(polled) => polled,
+            Err(error) if matches!(until, Until::Stopped) => {
+                outage.note(error)?;
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+                continue;
+            }
+            Err(BusError::Unreachable) => anyhow::bail!("{} does not answer any more", bus.brokers()),
+            Err(error) => return Err(error.into()),
+        };
+        stop.run_until_cancelled(outage.look(&polled)).await;
         let batches = match polled {
             Polled::Records(batches) => batches,
             Polled::Assigned(assignment) => {
                 printed.assigned(&assignment, consumer)?;
-                let gained: Vec<_> =
-                    assignment.partitions.into_iter().map(|(partition, _)| partition).collect();
-                until.gain(ends(extents(bus, &gained).await?));
+                if !matches!(until, Until::Stopped) {
+                    let gained: Vec<_> =
+                        assignment.partitions.into_iter().map(|(partition, _)| partition).collect();
+                    until.gain(ends(extents(bus, &gained).await?));
+                }
                 continue;
             }
             Polled::Revoked(partitions) => {

@@ -127,3 +127,48 @@ async fn a_member_that_slept_through_its_session_goes_on() {
     let counts = counts(&[sleeper.printed()]);
     assert!(counts.values().all(|count| *count == 1) && counts.len() == 3, "{counts:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_waits_for_a_broker_that_is_killed_and_prints_each_record_once() {
+    let folder = folder();
+    let path = folder.path();
+    let mut server = Farol::start(path, &["--workers", "0"]).await;
+    let brokers = server.kafka.clone();
+    run(path, &server, &["topics", "create", "notes", "--partitions", "2"]);
+    let alone = ["consume", "notes", "--from-beginning", "--follow", "--json", "--brokers", &brokers];
+    let followers = [Running::start(path, &alone), member(path, &brokers)];
+    let mut sent = 0;
+    for outage in 1..=2 {
+        let now = producer(&server).await;
+        for _ in 0..20 {
+            send(now.as_ref(), sent).await;
+            sent += 1;
+        }
+        for follower in &followers {
+            eventually(SOON * 2, "all is printed", async || {
+                (counts(&[follower.printed()]).len() as u64 == sent).then_some(())
+            })
+            .await;
+        }
+        let told = async |what: &str| {
+            for follower in &followers {
+                eventually(SOON, what, async || {
+                    (follower.complained().matches(what).count() == outage).then_some(())
+                })
+                .await;
+            }
+        };
+        server.kill();
+        told(&format!("{brokers} is away (no broker answers)")).await;
+        server = Farol::start(path, &["--workers", "0", "--kafka-listen", &brokers]).await;
+        told(&format!("{brokers} is back")).await;
+    }
+    send(producer(&server).await.as_ref(), sent).await;
+    for follower in followers {
+        follower.says(&format!("\"value\":{sent}")).await;
+        let (status, printed) = follower.interrupt().await;
+        assert!(status.success(), "{status}");
+        let counts = counts(&[printed]);
+        assert!(counts.len() as u64 == sent + 1 && counts.values().all(|count| *count == 1), "{counts:?}");
+    }
+}
