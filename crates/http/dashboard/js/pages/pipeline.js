@@ -72,7 +72,7 @@ function Consumers({ resource }) {
     { key: "consumer", className: "lead", render: (c) => html`<span class="id" title=${c.consumer_id}>${c.consumer_id}</span>` },
     { key: "group", className: "low mid", render: (c) => html`<span class="muted id">${c.group}</span>` },
     { key: "status", className: "bare", render: (c) => html`<span class=${`badge ${c.status}`} data-testid="consumer-status">${word("member", c.status)}</span>` },
-    { key: "partitions", className: "wide", render: (c) => html`<span>${c.partitions.length ? c.partitions.map((name) => html`<code key=${name} class="small nowrap">${name} </code>`) : "–"}</span>` },
+    { key: "partitions", className: "wide", render: (c) => html`<span class="names">${c.partitions.length ? c.partitions.map((name) => html`<code key=${name} class="small nowrap">${name}</code>`) : "–"}</span>` },
     { key: "lag", num: true, render: (c) => format.integer(c.lag_records) },
     { key: "lagTime", num: true, render: (c) => format.duration(c.lag_ms) },
     { key: "rate", num: true, render: (c) => format.rate(c.records_per_s) },
