@@ -7,8 +7,6 @@ TOOLS := $(CACHE_DIR)/tools
 RELEASE := $(CARGO_TARGET_DIR)/release/farol
 PREFIX ?= /usr/local
 
-PLANT := FAROL=$(RELEASE) scripts/plant
-
 .DEFAULT_GOAL := help
 .PHONY: all demo help build run test setup fmt lint doc deny advisories unit api clients bench bench-events bench-kafka bench-resilience dist install clean clean-build \
 	start stop status health infrastructure-only with-consumers with-monitoring start-monitoring build-all build-producers \
@@ -17,7 +15,7 @@ PLANT := FAROL=$(RELEASE) scripts/plant
 
 ##@ A plant of processes
 all: build ## Build, then run Farol, three workers and ten sensors as processes: http://127.0.0.1:5000; Ctrl-C stops all
-	@$(PLANT) up
+	@scripts/plant up
 
 demo: build ## Build, then run everything in one process with simulated sensors: http://127.0.0.1:5000
 	$(RELEASE) run --demo
@@ -45,7 +43,7 @@ clean: ## Stop everything, remove its data and logs
 start infrastructure-only with-consumers with-monitoring start-monitoring start-producers stop-producers start-consumers \
 stop-consumers kill-consumer stop status health logs-producers logs-consumers monitor-sensors monitor-alerts test-external \
 test-topics clean:
-	@$(PLANT) $@
+	@scripts/plant $@
 
 build-all build-producers build-consumers: build ## Build the one binary that is all of them
 

@@ -227,3 +227,25 @@ async fn a_plant_that_cannot_start_says_why_and_leaves_nothing_running() {
     plant.must("stop");
     assert!(plant.pids().is_empty());
 }
+
+#[test]
+fn make_takes_the_folder_that_the_script_takes() {
+    let plant = Plant::new();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let make = || {
+        let mut command = Command::new("make");
+        command.args(["--no-print-directory", "status"]).current_dir(&repository).stdin(Stdio::null());
+        // Those of a make that runs this test.
+        command.env_remove("MAKEFLAGS").env_remove("PLANT");
+        command
+    };
+    let (mut by_environment, mut by_argument) = (make(), make());
+    by_environment.env("PLANT", plant.folder.path());
+    by_argument.arg(format!("PLANT={}", plant.folder.path().display()));
+    for mut command in [by_environment, by_argument] {
+        let output = command.output().expect("make can be run");
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(said.contains(&format!("data and logs: {}", plant.folder.path().display())), "{said}");
+    }
+}
