@@ -319,7 +319,7 @@ impl Shared {
                 Task::Checkpoint => last = Instant::now(),
             }
             match self.write_checkpoint(Kind::Needed) {
-                Ok(()) if failing.is_over() => tracing::info!("checkpoints are written again"),
+                Ok(()) if failing.is_over() => tracing::warn!("checkpoints are written again"),
                 Ok(()) => {}
                 Err(error) => {
                     self.checkpoints.note_failure(&error);

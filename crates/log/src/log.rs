@@ -615,7 +615,7 @@ impl Shared {
                     }
                 }
                 None if all && self.waiting.read().is_none() && failing.is_over() => {
-                    tracing::info!("retention and compaction work again");
+                    tracing::warn!("retention and compaction work again");
                 }
                 None => {}
             }

@@ -183,9 +183,9 @@ impl Shared {
         self.told_waiting.is_over();
         let dir = self.dir.display();
         match waiting.waits_for {
-            WaitsFor::Space => tracing::info!(%dir, "there is space again: the log takes appends"),
+            WaitsFor::Space => tracing::warn!(%dir, "there is space again: the log takes appends"),
             WaitsFor::Folder => {
-                tracing::info!(%dir, "the folder can be written again: the log takes appends")
+                tracing::warn!(%dir, "the folder can be written again: the log takes appends")
             }
         }
     }

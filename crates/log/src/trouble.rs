@@ -1,4 +1,5 @@
-//! What goes wrong again and again is told when it begins, now and then while it lasts, and when it is over.
+//! What goes wrong again and again is told when it begins, now and then while it lasts, and when it is over: that as a warning, too,
+//! for whoever reads nothing below and was told that it began.
 
 use std::time::{Duration, Instant};
 

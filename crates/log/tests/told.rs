@@ -48,7 +48,7 @@ fn what_fails_again_and_again_is_told_when_it_begins_and_when_it_is_over() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
+        .with_max_level(tracing::Level::WARN)
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();

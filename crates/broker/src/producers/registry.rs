@@ -167,7 +167,7 @@ impl Registry {
                 }
             }
             None if written && self.failing.is_over() => {
-                tracing::info!("snapshots of producers are written again")
+                tracing::warn!("snapshots of producers are written again")
             }
             None => {}
         }
