@@ -233,7 +233,8 @@ impl From<BusError> for Problem {
     fn from(error: BusError) -> Self {
         match error {
             BusError::Poisoned { .. } => {
-                tracing::error!(%error, "the log refused a request's records");
+                // Whoever sent it learns why, and the log has said once that it refuses.
+                tracing::debug!(%error, "the log refused a request's records");
                 Self::new(
                     Kind::LogRefuses,
                     // The error says what to do about it.
