@@ -140,9 +140,9 @@ pub struct Advertised {
 /// Bounds of the server.
 #[derive(Debug, Clone)]
 pub struct KafkaLimits {
-    /// Open connections.
+    /// Open connections. Where there are as many, the oldest that has been answered nothing yet makes room for a new one.
     pub connections: usize,
-    /// Open connections of one address.
+    /// Open connections of one address, other than loopback (Kafka's `max.connections.per.ip`); the same among them.
     pub connections_per_address: usize,
     /// Bytes of one request that carries records (Kafka's `socket.request.max.bytes`).
     pub request_bytes: usize,
@@ -332,18 +332,18 @@ fn take(server: &Arc<Server>, tasks: &TaskTracker, stream: TcpStream, peer: Sock
     }
     let local = stream.local_addr().unwrap_or(server.local_addr);
     let authentication = if server.users.is_empty() { Authentication::Done } else { Authentication::None };
-    let connection = Arc::new(Connection::new(peer, local, authentication));
+    let connection = Arc::new(Connection::new(peer, local, authentication, place));
     let server = Arc::clone(server);
     tasks.spawn(async move {
         let cut_off = server.cut_off.clone();
         let ended = tokio::select! {
             ended = serve_stream(&server, &connection, stream) => ended,
+            () = connection.place.unseated.cancelled() => Ended::MadeRoom,
             () = cut_off.cancelled() => Ended::Stopped,
         };
         connection.gone.cancel();
         server.counters.end(&ended);
         tracing::debug!(%peer, %ended, "Kafka connection ended");
-        drop(place);
     });
 }
 

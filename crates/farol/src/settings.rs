@@ -114,6 +114,8 @@ pub struct KafkaSettings {
     pub default_partitions: Count<1000>,
     /// Open connections.
     pub connections: Count<65536>,
+    /// Open connections of one address other than loopback; half of all without it.
+    pub connections_per_address: Option<Count<65536>>,
     /// Largest request.
     pub request_limit: ByteSize,
     /// Members of one consumer group.
@@ -550,6 +552,7 @@ impl Resolver<'_> {
                 auto_create_topics: self.value("kafka.auto_create_topics"),
                 default_partitions: self.value("kafka.default_partitions"),
                 connections: self.value("kafka.connections"),
+                connections_per_address: self.optional("kafka.connections_per_address"),
                 request_limit: self.value("kafka.request_limit"),
                 group_members: self.value("kafka.group_members"),
                 groups: self.value("kafka.groups"),

@@ -1,11 +1,17 @@
 //! Who may come in, and how much may be under way: the bounds over all connections together.
+//!
+//! Where no place is left, the oldest connection that has been answered nothing yet makes room for a new one: whoever opens connections and
+//! says nothing keeps nobody out, and a client that means it has its answer long before as many others have come as there are silent ones.
+//! Those that were answered keep their places, so one address has a share only; but loopback, where an address tells nobody from anybody.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::KafkaLimits;
 
@@ -35,6 +41,16 @@ const TURNS: usize = 4;
 struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Those that have been answered nothing yet, by age.
+    silent: BTreeMap<u64, Silent>,
+    /// Numbers the connections by age.
+    next: u64,
+}
+
+struct Silent {
+    address: IpAddr,
+    /// Cancelled when the connection has to make room.
+    unseated: CancellationToken,
 }
 
 /// Why a connection was not taken.
@@ -49,7 +65,10 @@ pub(super) enum Refused {
 /// The place of an open connection; dropping it gives it back.
 pub(super) struct Place {
     open: Arc<Mutex<Open>>,
+    number: u64,
     address: IpAddr,
+    /// Cancelled when the connection has to make room; the place is somebody else's then.
+    pub(super) unseated: CancellationToken,
 }
 
 /// A number of bytes that connections share.
@@ -93,24 +112,62 @@ impl Admission {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
-    /// A place for a connection of `address`, if there is one.
+    /// A place for a connection of `address`, if there is one or a silent connection makes room.
     pub(super) fn admit(&self, address: IpAddr) -> Result<Place, Refused> {
+        let address = address.to_canonical();
         let mut open = self.open.lock();
-        if open.total >= self.connections {
-            return Err(Refused::TooMany);
+        let of_address = open.by_address.get(&address).copied().unwrap_or(0);
+        if !address.is_loopback() && of_address >= self.connections_per_address {
+            open.unseat(|silent| silent.address == address).ok_or(Refused::TooManyOfAddress)?;
+        } else if open.total >= self.connections {
+            open.unseat(|_| true).ok_or(Refused::TooMany)?;
         }
-        let of_address = open.by_address.entry(address).or_insert(0);
-        if *of_address >= self.connections_per_address {
-            return Err(Refused::TooManyOfAddress);
-        }
-        *of_address += 1;
-        open.total += 1;
-        Ok(Place { open: Arc::clone(&self.open), address })
+        let unseated = CancellationToken::new();
+        let number = open.seat(address, unseated.clone());
+        Ok(Place { open: Arc::clone(&self.open), number, address, unseated })
     }
 
     /// Connections that are open.
     pub(super) fn open(&self) -> usize {
         self.open.lock().total
+    }
+}
+
+impl Open {
+    /// Takes a place, and numbers it.
+    fn seat(&mut self, address: IpAddr, unseated: CancellationToken) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.total += 1;
+        *self.by_address.entry(address).or_insert(0) += 1;
+        self.silent.insert(number, Silent { address, unseated });
+        number
+    }
+
+    /// Takes the oldest silent connection of those that may be taken away from its place.
+    fn unseat(&mut self, may_be: impl Fn(&Silent) -> bool) -> Option<()> {
+        let number = self.silent.iter().find(|(_, silent)| may_be(silent)).map(|(number, _)| *number)?;
+        let silent = self.silent.remove(&number)?;
+        self.give_back(silent.address);
+        silent.unseated.cancel();
+        Some(())
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(of_address) = self.by_address.get_mut(&address) {
+            *of_address = of_address.saturating_sub(1);
+            if *of_address == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The connection has been answered, and keeps its place.
+    pub(super) fn keep(&self) {
+        self.open.lock().silent.remove(&self.number);
     }
 }
 
@@ -151,12 +208,10 @@ impl Bytes {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.open.lock();
-        open.total = open.total.saturating_sub(1);
-        if let Some(of_address) = open.by_address.get_mut(&self.address) {
-            *of_address = of_address.saturating_sub(1);
-            if *of_address == 0 {
-                open.by_address.remove(&self.address);
-            }
+        // Decided under the lock: an unseated connection's place was given back with that.
+        if !self.unseated.is_cancelled() {
+            open.silent.remove(&self.number);
+            open.give_back(self.address);
         }
     }
 }
@@ -165,19 +220,69 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    /// A place that is kept.
+    fn kept(admission: &Admission, address: [u8; 4]) -> Result<Place, Refused> {
+        let place = admission.admit(address.into())?;
+        place.keep();
+        Ok(place)
+    }
+
+    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
     #[test]
     fn places_are_bounded_in_total_and_by_address_and_come_back() {
         let limits = KafkaLimits { connections: 3, connections_per_address: 2, ..KafkaLimits::default() };
         let admission = Admission::new(&limits);
-        let (here, there): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [10, 0, 0, 1].into());
-        let first = admission.admit(here).ok().unwrap();
-        let _second = admission.admit(here).ok().unwrap();
-        assert_eq!(admission.admit(here).err(), Some(Refused::TooManyOfAddress));
-        let _third = admission.admit(there).ok().unwrap();
-        assert_eq!(admission.admit(there).err(), Some(Refused::TooMany));
+        let (here, there) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let first = kept(&admission, here).ok().unwrap();
+        let _second = kept(&admission, here).ok().unwrap();
+        assert_eq!(kept(&admission, here).err(), Some(Refused::TooManyOfAddress));
+        let mapped = std::net::Ipv4Addr::from(here).to_ipv6_mapped();
+        assert_eq!(admission.admit(mapped.into()).err(), Some(Refused::TooManyOfAddress), "the same address");
+        let _third = kept(&admission, there).ok().unwrap();
+        assert_eq!(kept(&admission, there).err(), Some(Refused::TooMany));
         drop(first);
-        assert!(admission.admit(here).is_ok());
+        assert!(kept(&admission, here).is_ok());
         assert_eq!(admission.open(), 2, "the last one went at once");
+        let _last = kept(&admission, LOOPBACK).ok().unwrap();
+        assert_eq!(kept(&admission, LOOPBACK).err(), Some(Refused::TooMany));
+    }
+
+    #[test]
+    fn many_of_one_machine_are_bounded_in_total_only() {
+        let limits = KafkaLimits { connections: 3, connections_per_address: 1, ..KafkaLimits::default() };
+        let admission = Admission::new(&limits);
+        let places: Vec<_> = (0..3).map(|_| kept(&admission, LOOPBACK).ok().unwrap()).collect();
+        assert_eq!(kept(&admission, LOOPBACK).err(), Some(Refused::TooMany));
+        drop(places);
+        assert_eq!(admission.open(), 0);
+    }
+
+    #[test]
+    fn the_oldest_silent_connection_makes_room_and_gives_its_place_back_once() {
+        let limits = KafkaLimits { connections: 3, connections_per_address: 2, ..KafkaLimits::default() };
+        let admission = Admission::new(&limits);
+        let silent = |address: [u8; 4]| admission.admit(address.into()).ok().unwrap();
+        let (here, there, elsewhere) = ([10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]);
+        let oldest = silent(there);
+        let heard = kept(&admission, here).ok().unwrap();
+        let second = silent(here);
+        // One address makes room of its own.
+        let third = silent(here);
+        let unseated =
+            |places: &[&Place]| places.iter().map(|place| place.unseated.is_cancelled()).collect::<Vec<_>>();
+        assert_eq!(unseated(&[&oldest, &heard, &second, &third]), [false, false, true, false]);
+        // Who is another's guest takes the oldest of all.
+        let fourth = silent(elsewhere);
+        assert_eq!(unseated(&[&oldest, &heard, &third, &fourth]), [true, false, false, false]);
+        drop((oldest, second));
+        assert_eq!(admission.open(), 3);
+        third.keep();
+        fourth.keep();
+        assert_eq!(admission.admit(there.into()).err(), Some(Refused::TooMany), "all have been answered");
+        drop((heard, third, fourth));
+        assert_eq!(admission.open(), 0);
+        assert!(admission.open.lock().silent.is_empty() && admission.open.lock().by_address.is_empty());
     }
 
     #[tokio::test]

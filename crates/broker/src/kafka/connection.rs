@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
+use super::admission::Place;
 use super::api::{Call, Frame, Pending, Piece, Reply};
 use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
 use super::outlet::{Follows, Outlet};
@@ -44,6 +45,10 @@ pub(super) struct Connection {
     pub(super) answers: admission::Bytes,
     /// Requests that aren't answered.
     pending: AtomicUsize,
+    /// Where it counts, until the last of its requests is done with.
+    pub(super) place: Place,
+    /// Whether it keeps its place for as long as it wants, because it has been answered after saying who it is.
+    keeps_place: AtomicBool,
 }
 
 /// Why a connection ended.
@@ -67,6 +72,9 @@ pub(super) enum Ended {
     /// Nothing came for too long.
     #[error("idle for too long")]
     Idle,
+    /// It had been answered nothing yet when there was no place for a new one.
+    #[error("made room for another")]
+    MadeRoom,
     /// A handler wanted it.
     #[error("{0}")]
     Said(&'static str),
@@ -95,11 +103,20 @@ impl Connection {
     fn answered(&self, server: &Server, asked: &Asked) {
         server.counters.answered(asked.place, asked.at.elapsed());
         self.pending.fetch_sub(1, Ordering::Relaxed);
+        if !self.keeps_place.load(Ordering::Relaxed) && self.is_authenticated() {
+            self.keeps_place.store(true, Ordering::Relaxed);
+            self.place.keep();
+        }
     }
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr, authentication: Authentication) -> Self {
+    pub(super) fn new(
+        peer: SocketAddr,
+        local: SocketAddr,
+        authentication: Authentication,
+        place: Place,
+    ) -> Self {
         Self {
             peer,
             local,
@@ -107,6 +124,8 @@ impl Connection {
             authentication: Mutex::new(authentication),
             answers: admission::Bytes::new(FREE_BYTES),
             pending: AtomicUsize::new(0),
+            place,
+            keeps_place: AtomicBool::new(false),
         }
     }
 

@@ -43,6 +43,11 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn connection_to(server: &Server, address: SocketAddr) -> Arc<Connection> {
+    let place = server.admission.admit(address.ip()).ok().unwrap();
+    Arc::new(Connection::new(address, address, Authentication::Done, place))
+}
+
 /// A frame without its length, in every version that the codec can encode.
 fn frames<Q: Request>(request: &Q, into: &mut Vec<Vec<u8>>) {
     let key = kafka_protocol::messages::ApiKey::try_from(Q::KEY).unwrap();
@@ -205,7 +210,7 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
             stream.put_slice(&frame);
             requests += 1;
         }
-        let connection = Arc::new(Connection::new(address, address, Authentication::Done));
+        let connection = connection_to(&server, address);
         // A wait that a request asks for ends with its stream.
         let served =
             connection::serve(Arc::clone(&server), connection, &stream[..], Copying::new(tokio::io::sink()));
@@ -219,7 +224,7 @@ async fn mutated_requests_neither_panic_nor_take_memory_nor_hold_up_a_good_clien
             let (client, other) = tokio::io::duplex(1 << 16);
             let (mut read, mut write) = tokio::io::split(client);
             let (server_read, server_write) = tokio::io::split(other);
-            let connection = Arc::new(Connection::new(address, address, Authentication::Done));
+            let connection = connection_to(&server, address);
             let served = tokio::spawn(connection::serve(
                 Arc::clone(&server),
                 connection,

@@ -31,6 +31,8 @@ pub struct KafkaStats {
     pub answers_refused: u64,
     /// Connections ended because nothing came for too long.
     pub idle: u64,
+    /// Connections ended because they had been answered nothing yet and there was no place for a new one.
+    pub made_room: u64,
     /// Clients that could not prove who they are.
     pub authentications_refused: u64,
     /// Bytes of requests.
@@ -85,6 +87,7 @@ pub(super) struct Counters {
     stalled_answers: AtomicU64,
     answers_refused: AtomicU64,
     idle: AtomicU64,
+    made_room: AtomicU64,
     cut_off: AtomicU64,
     authentications_refused: AtomicU64,
     pub(super) bytes_in: AtomicU64,
@@ -134,6 +137,7 @@ impl Counters {
             Ended::StalledRequest => add(&self.stalled_requests, 1),
             Ended::StalledAnswer => add(&self.stalled_answers, 1),
             Ended::Idle => add(&self.idle, 1),
+            Ended::MadeRoom => add(&self.made_room, 1),
             Ended::Closed | Ended::Io(_) | Ended::Stopped | Ended::Said(_) => {}
         }
     }
@@ -174,6 +178,7 @@ impl Counters {
             stalled_answers: get(&self.stalled_answers),
             answers_refused: get(&self.answers_refused),
             idle: get(&self.idle),
+            made_room: get(&self.made_room),
             authentications_refused: get(&self.authentications_refused),
             bytes_in: get(&self.bytes_in),
             bytes_out: get(&self.bytes_out),

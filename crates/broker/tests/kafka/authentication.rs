@@ -281,3 +281,25 @@ fn certificates_and_keys_that_are_none_are_refused() {
     assert!(Tls::from_pem(CERTIFICATE, b"").is_err());
     assert!(Tls::from_pem(KEY, CERTIFICATE).is_err());
 }
+
+#[tokio::test]
+async fn whoever_does_not_say_who_it_is_makes_room_for_who_does() {
+    let limits = KafkaLimits { connections: 2, ..KafkaLimits::default() };
+    let server = Server::start_with(KafkaSettings { limits, ..with_users() }).await;
+    let mut strangers = Vec::new();
+    for _ in 0..2 {
+        let mut client = server.client().await;
+        client.call(3, &api_versions()).await;
+        strangers.push(client);
+    }
+    let mut known = server.client().await;
+    assert_eq!(choose(&mut known, "PLAIN").await, 0);
+    assert_eq!(say(&mut known, 1, b"\0farol\0a long password").await.error_code, 0);
+    let mut last = server.client().await;
+    last.call(3, &api_versions()).await;
+    for stranger in &mut strangers {
+        assert!(stranger.is_closed().await);
+    }
+    known.call(9, &MetadataRequest::default()).await;
+    assert_eq!(server.handle.numbers()().made_room, 2);
+}

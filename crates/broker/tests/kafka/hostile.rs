@@ -132,6 +132,41 @@ async fn random_bytes_behind_a_valid_header_of_every_api_and_version_do_no_harm(
 }
 
 #[tokio::test]
+async fn whoever_says_nothing_keeps_nobody_out() {
+    const PLACES: usize = 50;
+    let server = Server::start_limited(KafkaLimits { connections: PLACES, ..KafkaLimits::default() }).await;
+    let witness = Witness::start(&server);
+    eventually("the good client has its place", async || witness.rounds.load(Ordering::Relaxed) > 0).await;
+    let numbers = server.handle.numbers();
+    let (mut silent, mut heard) = (Vec::new(), Vec::new());
+    for round in 1..=3 {
+        for number in 0..2 * PLACES {
+            let mut client = server.client().await;
+            if number % 2 == 0 {
+                // Half a request is nothing yet.
+                client.stream.write_i32(100).await.unwrap();
+            }
+            silent.push(client);
+        }
+        eventually("the rest has made room", async || {
+            (numbers().connections, numbers().made_room)
+                == (PLACES, (silent.len() + heard.len() + 1 - PLACES) as u64)
+        })
+        .await;
+        let mut client = server.client().await;
+        client.call(0, &ApiVersionsRequest::default()).await;
+        heard.push(client);
+        assert_eq!(numbers().connections, PLACES, "round {round}");
+    }
+    assert!(silent[0].is_closed().await);
+    for client in &mut heard {
+        client.call(0, &ApiVersionsRequest::default()).await;
+    }
+    witness.finish().await;
+    assert_eq!(numbers().connections_refused, 0);
+}
+
+#[tokio::test]
 async fn whoever_sends_by_drops_loses_the_connection() {
     let limits = KafkaLimits { transfer: Duration::from_millis(500), ..KafkaLimits::default() };
     let server = Server::start_limited(limits).await;

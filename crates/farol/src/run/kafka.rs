@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::stops::Stops;
-use crate::settings::value::{KafkaUser, ListenOrOff};
+use crate::settings::value::{Count, KafkaUser, ListenOrOff};
 use crate::settings::{KafkaSettings, Settings};
 
 /// A running server.
@@ -58,10 +58,11 @@ pub async fn start(
 
 fn server_settings(settings: &Settings) -> anyhow::Result<ServerSettings> {
     let kafka = &settings.kafka;
-    let connections = usize::try_from(kafka.connections.get())?;
+    let connections = kafka.connections.get();
+    let per_address = kafka.connections_per_address.map_or(connections.div_ceil(2), Count::get);
     let limits = KafkaLimits {
-        connections,
-        connections_per_address: connections,
+        connections: usize::try_from(connections)?,
+        connections_per_address: usize::try_from(per_address)?,
         request_bytes: usize::try_from(kafka.request_limit.0)?,
         ..KafkaLimits::default()
     };

@@ -243,6 +243,7 @@ fn kafka(stats: &KafkaStats) -> Vec<Sample> {
         ended("stalled answer", stats.stalled_answers),
         ended("no room for an answer", stats.answers_refused),
         ended("idle", stats.idle),
+        ended("made room", stats.made_room),
     ];
     samples.extend(stats.apis.iter().map(|api| {
         let requests = SampleValue::Counter(api.requests);

@@ -164,7 +164,17 @@ pub fn keys() -> Vec<Key> {
         Key::new("kafka.tls_certificate", "", "PEM file with the certificate for Kafka clients, for connections by TLS only.")
             .example("\"/etc/farol/tls.crt\""),
         Key::new("kafka.tls_key", "", "PEM file with its private key.").example("\"/etc/farol/tls.key\""),
-        Key::new("kafka.connections", "4096", "Open connections of Kafka clients; more are closed at once."),
+        Key::new(
+            "kafka.connections",
+            "4096",
+            "Open connections of Kafka clients; then one that has said nothing yet makes room, or new ones are closed at once.",
+        ),
+        Key::new(
+            "kafka.connections_per_address",
+            "",
+            "The same for one address other than loopback; half of kafka.connections without it.",
+        )
+        .example("100"),
         Key::new("kafka.request_limit", "\"100MiB\"", "Largest request of a Kafka client."),
         Key::new("kafka.group_members", "1000", "Members of one consumer group; more are refused."),
         Key::new("kafka.groups", "10000", "Consumer groups, with members or with committed offsets; more are refused."),
