@@ -172,3 +172,24 @@ async fn whoever_follows_waits_for_a_broker_that_is_killed_and_prints_each_recor
         assert!(counts.len() as u64 == sent + 1 && counts.values().all(|count| *count == 1), "{counts:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_under_whoever_follows_is_named() {
+    let folder = folder();
+    let path = folder.path();
+    let server = Farol::start(path, &["--workers", "0"]).await;
+    run(path, &server, &["topics", "create", "notes"]);
+    send(producer(&server).await.as_ref(), 1).await;
+    let alone = ["consume", "notes", "--from-beginning", "--follow", "--brokers", &server.kafka];
+    let followers = [Running::start(path, &alone), member(path, &server.kafka)];
+    for follower in &followers {
+        eventually(SOON, "it has read", async || (!follower.printed().is_empty()).then_some(())).await;
+    }
+    run(path, &server, &["topics", "delete", "notes", "--yes"]);
+    for mut follower in followers {
+        // librdkafka believes it only after half a minute.
+        let status = follower.ended_within(SOON * 4).await;
+        let said = follower.complained();
+        assert_eq!((status.code(), &*said), (Some(1), "farol: there is no topic `notes`, or not any more"));
+    }
+}

@@ -55,8 +55,12 @@ impl Running {
 
     /// Waits for its end; what it printed is then complete.
     pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(SOON).await
+    }
+
+    pub async fn ended_within(&mut self, limit: Duration) -> ExitStatus {
         let child = &mut self.child;
-        let status = eventually(SOON, "the command ends", async || child.try_wait().unwrap()).await;
+        let status = eventually(limit, "the command ends", async || child.try_wait().unwrap()).await;
         self.out.finish();
         self.errors.finish();
         status

@@ -1,13 +1,14 @@
 //! Taking what librdkafka has fetched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rdkafka::Message as _;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{Message as _, TopicPartitionList};
 
 use super::context::Told;
 use crate::engine::BusError;
@@ -70,7 +71,7 @@ pub(super) fn gather(consumer: &BaseConsumer<Told>, told: &Told, budget: Budget,
         match consumer.poll(std::time::Duration::ZERO) {
             Some(Ok(message)) => into.push(&message, &mut memory),
             Some(Err(error)) => {
-                if let Some(problem) = problem(&error, told) {
+                if let Some(problem) = problem(&error, consumer) {
                     into.problem = Some(problem);
                     return;
                 }
@@ -106,12 +107,13 @@ fn record(message: &BorrowedMessage<'_>, memory: &mut BytesMut) -> ConsumedRecor
 }
 
 /// What the consumer's user must know. The rest passes by itself or is told in another way.
-fn problem(error: &KafkaError, told: &Told) -> Option<BusError> {
+fn problem(error: &KafkaError, consumer: &BaseConsumer<Told>) -> Option<BusError> {
+    let trouble = &consumer.context().trouble;
     match error {
         KafkaError::PartitionEOF(_) => None,
         KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code) => match code {
-            Code::AllBrokersDown => Some(told.trouble.error().unwrap_or(BusError::Unreachable)),
-            Code::Authentication => Some(told.trouble.error().unwrap_or_else(|| bus_error(error, "reading"))),
+            Code::AllBrokersDown => Some(trouble.error().unwrap_or(BusError::Unreachable)),
+            Code::Authentication => Some(trouble.error().unwrap_or_else(|| bus_error(error, "reading"))),
             // The group tells of it by taking the partitions away.
             Code::PollExceeded => None,
             _ => match bus_error(error, "reading") {
@@ -119,9 +121,48 @@ fn problem(error: &KafkaError, told: &Told) -> Option<BusError> {
                     tracing::debug!(reason, "librdkafka tries again");
                     None
                 }
+                // librdkafka's binding for Rust keeps to itself which one it is.
+                BusError::UnknownTopicOrPartition(_) => {
+                    Some(BusError::UnknownTopicOrPartition(gone(&topics(consumer))))
+                }
                 problem => Some(problem),
             },
         },
         other => Some(bus_error(other, "reading")),
+    }
+}
+
+/// The topics that are read, or are to be once the group gives partitions of them.
+fn topics(consumer: &BaseConsumer<Told>) -> BTreeSet<String> {
+    let lists = [consumer.assignment(), consumer.subscription()];
+    let elements = |list: &TopicPartitionList| {
+        list.elements().iter().map(|element| element.topic().to_owned()).collect::<Vec<_>>()
+    };
+    lists.iter().flatten().flat_map(elements).collect()
+}
+
+/// That one of these topics isn't there, for [`BusError::UnknownTopicOrPartition`].
+fn gone(topics: &BTreeSet<String>) -> String {
+    let names = topics.iter().map(|topic| format!("`{topic}`")).collect::<Vec<_>>().join(", ");
+    match topics.len() {
+        0 => "topic that was to be read, or not any more".to_owned(),
+        1 => format!("topic {names}, or not any more"),
+        _ => format!("topic of one of these names, or not any more: {names}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_gone_is_named() {
+        let error = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            BusError::UnknownTopicOrPartition(gone(&names)).to_string()
+        };
+        assert_eq!(error(&["notes"]), "there is no topic `notes`, or not any more");
+        assert_eq!(error(&["a", "b"]), "there is no topic of one of these names, or not any more: `a`, `b`");
+        assert_eq!(error(&[]), "there is no topic that was to be read, or not any more");
     }
 }
