@@ -99,12 +99,21 @@ async fn extents(
 
 /// A topic that must be there.
 async fn topic(bus: &KafkaBus, name: &str) -> anyhow::Result<TopicDescription> {
-    let found = bus.topics().await?.into_iter().find(|topic| *topic.name == *name);
-    found.with_context(|| {
+    found(bus, name).await?.with_context(|| {
         format!(
             "there is no topic `{name}`; `farol topics` lists them, `farol topics create {name}` makes it"
         )
     })
+}
+
+/// A topic that must be there for something to be taken from it.
+async fn topic_to_change(bus: &KafkaBus, name: &str) -> anyhow::Result<TopicDescription> {
+    let found = found(bus, name).await?;
+    found.with_context(|| format!("there is no topic `{name}`; `farol topics` lists them"))
+}
+
+async fn found(bus: &KafkaBus, name: &str) -> Result<Option<TopicDescription>, BusError> {
+    Ok(bus.topics().await?.into_iter().find(|topic| *topic.name == *name))
 }
 
 /// The partitions of one topic.
@@ -112,9 +121,12 @@ fn partitions_of(topic: &Arc<str>, count: i32) -> Vec<TopicPartition> {
     (0..count).map(|partition| TopicPartition::new(Arc::clone(topic), partition)).collect()
 }
 
-/// Asks before something that can't be undone. Without a terminal nobody can answer. The answer is read by a thread of its own, so that
+/// What whoever doesn't want to delete is told.
+const NOTHING_DELETED: &str = "nothing was deleted";
+
+/// Asks before something that can't be undone, and says what a no comes to. Without a terminal nobody can answer. The answer is read by a thread of its own, so that
 /// whoever waits for it can be interrupted.
-async fn confirm(what: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
+async fn confirm(what: &str, otherwise: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
     if sure.yes {
         return Ok(true);
     }
@@ -125,7 +137,11 @@ async fn confirm(what: &str, sure: &cli::kafka::Sure) -> anyhow::Result<bool> {
         io::stdin().lock().read_line(&mut answer).map(|_| answer)
     });
     let answer = typed.await??;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "s" | "sim"))
+    let agreed = matches!(answer.trim(), "y" | "Y" | "yes" | "s" | "sim");
+    if !agreed {
+        writeln!(io::stderr(), "{otherwise}")?;
+    }
+    Ok(agreed)
 }
 
 /// The brokers of the settings.

@@ -17,7 +17,7 @@ use farol_event::Timestamp;
 use futures_util::future::try_join_all;
 use serde_json::json;
 
-use super::{confirm, connect, extents, partitions_of};
+use super::{NOTHING_DELETED, confirm, connect, extents, partitions_of, topic_to_change};
 use crate::cli::{self, kafka::GroupsCommand};
 use crate::client::unless_interrupted;
 use crate::settings::Settings;
@@ -38,13 +38,20 @@ pub fn run(arguments: cli::Groups, settings: &Settings) -> anyhow::Result<ExitCo
             GroupsCommand::List => list(&bus, json).await?,
             GroupsCommand::Describe { name } => describe(&bus, &name, json).await?,
             GroupsCommand::Reset { name, topic, to, sure } => {
-                if !confirm(&format!("have group {name} go on from another place in {topic}"), &sure).await? {
+                let topic = topic_to_change(&bus, &topic).await?;
+                if let Some(group) = named(&bus, &name).await? {
+                    without_members(&group)?;
+                }
+                let what = format!("have group {name} go on from another place in {}", topic.name);
+                if !confirm(&what, "nothing was changed", &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 reset(&bus, &name, &topic, to, json).await?;
             }
             GroupsCommand::Delete { name, sure } => {
-                if !confirm(&format!("delete group {name} and what it has committed"), &sure).await? {
+                without_members(&find(&bus, &name).await?)?;
+                let what = format!("delete group {name} and what it has committed");
+                if !confirm(&what, NOTHING_DELETED, &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 bus.delete_group(&name).await?;
@@ -189,8 +196,22 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
 }
 
 async fn find(bus: &KafkaBus, name: &str) -> anyhow::Result<GroupDescription> {
-    let found = bus.groups().await?.into_iter().find(|group| group.group == name);
+    let found = named(bus, name).await?;
     found.with_context(|| format!("there is no group `{name}`; `farol groups` lists them"))
+}
+
+async fn named(bus: &KafkaBus, name: &str) -> Result<Option<GroupDescription>, BusError> {
+    Ok(bus.groups().await?.into_iter().find(|group| group.group == name))
+}
+
+fn without_members(group: &GroupDescription) -> anyhow::Result<()> {
+    let members = group.members.len();
+    anyhow::ensure!(
+        members == 0,
+        "group {} has members ({members}); stop them first",
+        harmless(&group.group)
+    );
+    Ok(())
 }
 
 /// When the record at each place came.
@@ -220,16 +241,14 @@ async fn oldest(
     Ok(found)
 }
 
-async fn reset(bus: &KafkaBus, name: &str, topic: &str, to: OffsetSpec, json: bool) -> anyhow::Result<()> {
-    let described = super::topic(bus, topic).await?;
-    if let Some(group) = bus.groups().await?.into_iter().find(|group| group.group == name) {
-        anyhow::ensure!(
-            group.members.is_empty(),
-            "group {name} has {} members; stop them first",
-            group.members.len()
-        );
-    }
-    let offsets = bus.offsets(&partitions_of(&described.name, described.partitions), to).await?;
+async fn reset(
+    bus: &KafkaBus,
+    name: &str,
+    topic: &TopicDescription,
+    to: OffsetSpec,
+    json: bool,
+) -> anyhow::Result<()> {
+    let offsets = bus.offsets(&partitions_of(&topic.name, topic.partitions), to).await?;
     bus.reset_group(name, &offsets).await?;
     if json {
         let offsets: BTreeMap<_, _> = offsets.iter().map(|(p, offset)| (p.to_string(), offset)).collect();

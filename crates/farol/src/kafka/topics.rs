@@ -7,7 +7,7 @@ use farol_bus::kafka::KafkaBus;
 use farol_bus::{Bus as _, TopicDescription, TopicPartition, TopicSpec};
 use serde_json::{Value, json};
 
-use super::{confirm, connect, extents, partitions_of, topic};
+use super::{NOTHING_DELETED, confirm, connect, extents, partitions_of, topic, topic_to_change};
 use crate::cli::{self, kafka::TopicsCommand};
 use crate::client::unless_interrupted;
 use crate::settings::Settings;
@@ -27,7 +27,9 @@ pub fn run(arguments: cli::Topics, settings: &Settings) -> anyhow::Result<ExitCo
                 done(json, &json!({ "created": name, "partitions": partitions }), &format!("created {name}"));
             }
             TopicsCommand::Delete { name, sure } => {
-                if !confirm(&format!("delete topic {name} with everything in it"), &sure).await? {
+                topic_to_change(&bus, &name).await?;
+                let what = format!("delete topic {name} with everything in it");
+                if !confirm(&what, NOTHING_DELETED, &sure).await? {
                     return Ok(ExitCode::FAILURE);
                 }
                 bus.delete_topic(&name).await?;

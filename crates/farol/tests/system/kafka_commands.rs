@@ -388,6 +388,50 @@ async fn one_interruption_is_enough_where_a_command_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_asks_only_where_there_is_something_to_delete_and_says_what_a_no_comes_to() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes"]);
+    produce(path, &server, &["notes"], "1\n");
+    run(path, &server, &["consume", "notes", "--group", "idle", "--from-beginning"]);
+    let busy = ["consume", "notes", "--group", "busy", "--from-beginning", "--follow"];
+    let busy = Running::start(path, &[&busy[..], &["--brokers", &server.kafka]].concat());
+    busy.says("  1").await;
+    let reset = |group, topic| ["groups", "reset", group, "--topic", topic, "--to", "earliest"];
+    // Nobody is at a terminal, which would be said first where something is asked.
+    for (command, reason) in [
+        (&["topics", "delete", "missing"][..], "there is no topic `missing`"),
+        (&["groups", "delete", "missing"], "there is no group `missing`"),
+        (&["groups", "delete", "busy"], "group busy has members (1)"),
+        (&reset("idle", "missing"), "there is no topic `missing`"),
+        (&reset("busy", "notes"), "group busy has members (1)"),
+    ] {
+        let refused = attempt(path, &server, command);
+        let said = text(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && said.contains(reason), "{command:?}: {said}");
+        assert!(!said.contains("--yes") && !said.contains("topics create"), "{command:?}: {said}");
+    }
+    busy.interrupt().await;
+    for (command, outcome) in [
+        (&["topics", "delete", "notes"][..], "nothing was deleted"),
+        (&["groups", "delete", "idle"], "nothing was deleted"),
+        (&reset("idle", "notes"), "nothing was changed"),
+    ] {
+        let mut terminal = Terminal::start(path, &[command, &["--brokers", &server.kafka]].concat());
+        terminal.shows("[y/N]").await;
+        terminal.types("n\n");
+        assert_eq!(terminal.ended().await.code(), Some(1), "{command:?}");
+        terminal.shows(outcome).await;
+    }
+    let mut terminal = Terminal::start(path, &["topics", "delete", "notes", "--brokers", &server.kafka]);
+    terminal.shows("[y/N]").await;
+    terminal.types("y\n");
+    assert_eq!(terminal.ended().await.code(), Some(0));
+    terminal.shows("deleted notes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn simulated_sensors_send_over_the_kafka_protocol() {
     let folder = folder();
     let server = Farol::start(folder.path(), &[]).await;
