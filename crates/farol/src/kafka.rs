@@ -116,6 +116,13 @@ async fn found(bus: &KafkaBus, name: &str) -> Result<Option<TopicDescription>, B
     Ok(bus.topics().await?.into_iter().find(|topic| *topic.name == *name))
 }
 
+/// A name that no other process has: with those of machine and process behind it.
+fn name_of_this_process(name: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().unwrap_or_default();
+    format!("{name}-{host}{}{}", if host.is_empty() { "" } else { "-" }, std::process::id())
+}
+
 /// The partitions of one topic.
 fn partitions_of(topic: &Arc<str>, count: i32) -> Vec<TopicPartition> {
     (0..count).map(|partition| TopicPartition::new(Arc::clone(topic), partition)).collect()

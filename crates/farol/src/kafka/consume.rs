@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::outage::Outage;
 use self::printed::Printed;
-use super::{connect, extents, partitions_of, topic};
+use super::{connect, extents, name_of_this_process, partitions_of, topic};
 use crate::cli;
 use crate::client::{interrupted, until_interrupted};
 use crate::settings::Settings;
@@ -98,7 +98,10 @@ fn until_of_member(arguments: &cli::Consume) -> Until {
 async fn member(bus: &KafkaBus, group: &str, arguments: &cli::Consume) -> anyhow::Result<Box<dyn Consumer>> {
     let offset_reset = if arguments.from_beginning { OffsetReset::Earliest } else { OffsetReset::Latest };
     topic(bus, &arguments.topic).await?;
-    let settings = ConsumerSettings { offset_reset, ..ConsumerSettings::member("farol-consume", group) };
+    let settings = ConsumerSettings {
+        offset_reset,
+        ..ConsumerSettings::member(name_of_this_process("farol-consume"), group)
+    };
     let mut consumer = bus.consumer(settings).await?;
     consumer.subscribe(&[&arguments.topic]).await?;
     Ok(consumer)

@@ -104,9 +104,7 @@ fn name(settings: &Settings, given: &Given) -> String {
     if given.contains_key("pipeline.consumer_id") {
         return id.clone();
     }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().split('.').next().unwrap_or_default();
-    format!("{id}-{}{}{}", host, if host.is_empty() { "" } else { "-" }, std::process::id())
+    super::name_of_this_process(id)
 }
 
 fn own_rules(arguments: &cli::Worker, settings: &Settings) -> anyhow::Result<Arc<RulesHandle>> {

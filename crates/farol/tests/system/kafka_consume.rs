@@ -77,6 +77,9 @@ async fn members_that_come_and_go_in_order_print_each_record_once() {
     let mut printed = Vec::new();
     let mut running = vec![member(path, &server.kafka)];
     members(path, &server, 1, 6).await;
+    let described = run(path, &server, &["groups", "describe", "readers"]);
+    let named = format!("-{} ", running[0].pid());
+    assert!(described.contains("farol-consume-") && described.contains(&named), "{described}");
     for _ in 0..3 {
         running.push(member(path, &server.kafka));
         running.push(member(path, &server.kafka));

@@ -48,6 +48,11 @@ impl Running {
         eventually(limit, text, async || self.printed().contains(text).then_some(())).await;
     }
 
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the process is there");
