@@ -211,7 +211,7 @@ pub struct Consume {
     #[arg(long, value_name = "N")]
     pub max_messages: Option<u64>,
 
-    /// Share the topic with the other members of this consumer group, and go on where it has committed; what is printed is committed
+    /// Share the topic with the other members of this consumer group, and go on where it has committed; where it begins, and then what is printed, is committed
     #[arg(long, value_name = "NAME", conflicts_with_all = ["partition", "offset"])]
     pub group: Option<String>,
 

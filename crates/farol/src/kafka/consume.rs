@@ -65,7 +65,7 @@ fn tell_uncommitted(partitions: &[TopicPartition]) {
     // Nobody may be looking.
     let _ = writeln!(
         io::stderr(),
-        "what was printed last of {} could not be committed; the group may print it again",
+        "how far {} was printed could not be committed; the group may print some of it again",
         names.join(", ")
     );
 }
@@ -181,7 +181,10 @@ async fn print(
         let batches = match polled {
             Polled::Records(batches) => batches,
             Polled::Assigned(assignment) => {
-                printed.assigned(&assignment, consumer)?;
+                if arguments.group.is_some() {
+                    printed.assigned(&assignment, consumer)?;
+                    stop.run_until_cancelled(printed.commit(consumer)).await.transpose()?;
+                }
                 if !matches!(until, Until::Stopped) {
                     let gained: Vec<_> =
                         assignment.partitions.into_iter().map(|(partition, _)| partition).collect();

@@ -222,7 +222,7 @@ async fn a_groups_lag_is_shown_and_the_group_reset_and_deleted() {
     assert_eq!(
         described["partitions"].as_array().unwrap().len(),
         2,
-        "the one without a commit, too: {described}"
+        "the one in which nothing was read, too: {described}"
     );
     assert_eq!((&lagging[0]["committed"], &lagging[0]["end"]), (&3.into(), &5.into()));
     assert!(lagging[0]["lag_seconds"].as_f64().unwrap() >= 1.0, "{described}");

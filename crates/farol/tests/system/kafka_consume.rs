@@ -196,3 +196,26 @@ async fn a_topic_that_is_deleted_under_whoever_follows_is_named() {
         assert_eq!((status.code(), &*said), (Some(1), "farol: there is no topic `notes`, or not any more"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_group_misses_nothing_between_two_members_that_print_nothing_before() {
+    let folder = folder();
+    let path = folder.path();
+    let server = Farol::start(path, &["--workers", "0"]).await;
+    run(path, &server, &["topics", "create", "notes"]);
+    let now = producer(&server).await;
+    send(now.as_ref(), 1).await;
+    let consume = ["consume", "notes", "--group", "readers", "--json", "--brokers", &server.kafka];
+    let idle = Running::start(path, &consume);
+    eventually(SOON, "it has committed where it begins", async || {
+        let described = attempt(path, &server, &["groups", "describe", "readers", "--json"]);
+        let described: Value = serde_json::from_slice(&described.stdout).ok()?;
+        (described["partitions"][0]["committed"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(idle.interrupt().await.1, "");
+    send(now.as_ref(), 2).await;
+    let next = Running::start(path, &consume);
+    next.says("\"value\":2").await;
+    assert_eq!(counts(&[next.interrupt().await.1]), BTreeMap::from([(2, 1)]));
+}

@@ -1,4 +1,5 @@
-//! How far a member of a group has printed, as far as the group doesn't know it yet.
+//! How far a member of a group has printed, as far as the group doesn't know it yet. Where it begins is committed, too: a member that
+//! prints nothing would otherwise begin anew the next time, after what came in between.
 //!
 //! A commit may meet a rebalance, or find that the member was thrown out and has only not heard of it. Neither ends the command: what
 //! isn't committed is kept for the next commit, and a partition that comes back before anybody has committed more of it goes on
@@ -15,7 +16,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// The pause between two tries of the last commit, while which the group is heard.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 
-/// By partition, one after the last record that was printed.
+/// By partition, one after the last record that was printed, or where it begins.
 #[derive(Debug, Default)]
 pub(super) struct Printed {
     uncommitted: BTreeMap<TopicPartition, i64>,
@@ -42,7 +43,7 @@ impl Printed {
         self.try_to_commit(revoked, consumer).await
     }
 
-    /// Goes on where it was printed to, unless somebody else has come further.
+    /// Goes on where it was printed to, unless somebody else has come further. The next commit has where it begins.
     pub(super) fn assigned(
         &mut self,
         assignment: &Assignment,
@@ -51,7 +52,7 @@ impl Printed {
         for (partition, start) in &assignment.partitions {
             match self.uncommitted.get(partition) {
                 Some(printed) if printed > start => consumer.seek(partition, *printed)?,
-                _ => drop(self.uncommitted.remove(partition)),
+                _ => drop(self.uncommitted.insert(partition.clone(), *start)),
             }
         }
         Ok(())
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(member.sought, offsets([(0, 5)]), "somebody else has read the other one");
         member.held.extend([partition(0), partition(1)]);
         printed.commit(&mut member).await.unwrap();
-        assert_eq!(member.committed, offsets([(0, 5)]));
+        assert_eq!(member.committed, offsets([(0, 5), (1, 9)]));
     }
 
     #[tokio::test(start_paused = true)]
