@@ -177,7 +177,9 @@ async fn print(
             Err(BusError::Unreachable) => anyhow::bail!("{} does not answer any more", bus.brokers()),
             Err(error) => return Err(error.into()),
         };
-        stop.run_until_cancelled(outage.look(&polled)).await;
+        if matches!(until, Until::Stopped) {
+            stop.run_until_cancelled(outage.look(&polled)).await.transpose()?;
+        }
         let batches = match polled {
             Polled::Records(batches) => batches,
             Polled::Assigned(assignment) => {

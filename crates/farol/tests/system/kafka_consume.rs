@@ -155,8 +155,9 @@ async fn whoever_follows_waits_for_a_broker_that_is_killed_and_prints_each_recor
         }
         let told = async |what: &str| {
             for follower in &followers {
-                eventually(SOON, what, async || {
-                    (follower.complained().matches(what).count() == outage).then_some(())
+                // A commit on its way is given up first.
+                eventually(SOON * 2, what, async || {
+                    (follower.complained().matches(what).count() >= outage).then_some(())
                 })
                 .await;
             }

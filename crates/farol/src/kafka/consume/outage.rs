@@ -1,6 +1,7 @@
 //! What somebody who follows a topic is told while no broker answers: that it is so, once, and that it is over.
 //!
-//! The client connects again by itself and reads on where it was, so nothing has to be done but to wait.
+//! The client connects again by itself and reads on where it was, so nothing has to be done but to wait. It doesn't tell of every
+//! broker that it loses, so whoever hears nothing for a while asks.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -9,17 +10,22 @@ use std::time::Duration;
 use farol_bus::kafka::KafkaBus;
 use farol_bus::{Bus as _, BusError, Polled};
 
+use crate::kafka::ANSWER_LIMIT;
+
 /// How long a broker may take to show that it is back; it is asked again after each poll.
 const BACK_LIMIT: Duration = Duration::from_millis(500);
+/// After how many polls in a row that brought nothing it is asked whether the brokers are there.
+const QUIET_POLLS: u32 = 5;
 
 pub(super) struct Outage<'a> {
     bus: &'a KafkaBus,
     away: bool,
+    quiet: u32,
 }
 
 impl<'a> Outage<'a> {
     pub(super) fn new(bus: &'a KafkaBus) -> Self {
-        Self { bus, away: false }
+        Self { bus, away: false, quiet: 0 }
     }
 
     /// Tells of an error that passes by itself; others are given back.
@@ -27,23 +33,43 @@ impl<'a> Outage<'a> {
         if !passes(&error) {
             return Err(error);
         }
+        tracing::debug!(%error, "reading fails at present");
         if !std::mem::replace(&mut self.away, true) {
-            tell(format_args!("{} is away ({error}); going on when it is back", self.bus.brokers()));
+            let brokers = self.bus.brokers();
+            match error {
+                BusError::Unavailable(_) => tell(format_args!("{brokers}: {error}; trying again")),
+                // A connection that a broker ends when it stops may look like one that it doesn't want.
+                _ => tell(format_args!("{brokers} is away (no broker answers); going on when it is back")),
+            }
         }
         Ok(())
     }
 
-    /// Tells that it is over if a poll, or the brokers themselves, show it.
-    pub(super) async fn look(&mut self, polled: &Polled) {
-        if !self.away {
-            return;
+    /// Tells that it is over, or that it has begun, if a poll or the brokers themselves show it.
+    pub(super) async fn look(&mut self, polled: &Polled) -> Result<(), BusError> {
+        if !matches!(polled, Polled::Records(records) if records.is_empty()) {
+            self.quiet = 0;
+            self.is_over();
+            return Ok(());
         }
-        let has_brought_nothing = matches!(polled, Polled::Records(records) if records.is_empty());
-        if has_brought_nothing && self.bus.check(BACK_LIMIT).await.is_err() {
-            return;
+        self.quiet = (self.quiet + 1) % QUIET_POLLS;
+        if !self.away && self.quiet != 0 {
+            return Ok(());
         }
-        self.away = false;
-        tell(format_args!("{} is back", self.bus.brokers()));
+        let limit = if self.away { BACK_LIMIT } else { ANSWER_LIMIT };
+        match self.bus.check(limit).await {
+            Ok(()) => {
+                self.is_over();
+                Ok(())
+            }
+            Err(error) => self.note(error),
+        }
+    }
+
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.away) {
+            tell(format_args!("{} is back", self.bus.brokers()));
+        }
     }
 }
 
