@@ -13,7 +13,8 @@ use conformance::Engine;
 use farol_broker::kafka::{KafkaHandle, KafkaSettings, serve};
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use farol_bus::kafka::{KafkaBus, KafkaOptions};
-use farol_bus::{Bus, BusError, ConsumerSettings};
+use farol_bus::{Bus, BusError, ConsumerSettings, TopicPartition};
+use farol_log::{Batch, BatchBuilder, BatchLimits, Compression};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tempfile::TempDir;
@@ -157,6 +158,31 @@ async fn a_broker_that_goes_is_missed_at_once_and_one_that_comes_back_is_found()
     })
     .await;
     assert!(numbers == [3] || numbers == [2, 3], "{numbers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_whose_name_is_no_text_is_read_by_both_engines_alike() {
+    let engine = over_the_port().await;
+    let (over_the_port, embedded): (Arc<dyn Bus>, Arc<dyn Bus>) = (engine.bus(), engine.embedded.clone());
+    let topic = conformance::topic(&over_the_port, "headers", 1, &[]).await;
+    let mut builder = BatchBuilder::new(Compression::None);
+    let headers = [("NAME", Some(&b"value"[..])), ("empty", None)];
+    builder.push(None, Some(b"1"), &headers, 0).unwrap();
+    let mut bytes = builder.build().unwrap().bytes().to_vec();
+    let name = memchr::memmem::find(&bytes, b"NAME").unwrap();
+    bytes[name] = 0xff;
+    // The checksum is of all that follows it.
+    let checksum = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    let batch = Batch::validate(bytes.into(), &BatchLimits::default()).unwrap();
+    engine.embedded.broker().produce(&TopicPartition::new(topic.as_str(), 0), batch).await.unwrap();
+
+    for bus in [embedded, over_the_port] {
+        let read = conformance::read(&mut conformance::reader(&bus, &topic).await, 1).await;
+        let expected =
+            [("\u{fffd}AME".to_owned(), "value".into()), ("empty".to_owned(), bytes::Bytes::new())];
+        assert_eq!(read[0].1.headers, expected);
+    }
 }
 
 /// Against librdkafka's own imitation of a cluster, which refuses what it is told to.

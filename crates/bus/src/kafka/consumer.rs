@@ -6,6 +6,7 @@
 mod assignment;
 mod context;
 mod gather;
+mod headers;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

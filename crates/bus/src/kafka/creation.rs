@@ -1,5 +1,5 @@
 //! Making topics by librdkafka's own functions. Its binding for Rust gives the code of a refusal and keeps the broker's sentence to itself, so
-//! this is the one file of Farol with `unsafe` code. What else is asked of topics goes through the binding.
+//! this file has `unsafe` code. What else is asked of topics goes through the binding.
 //!
 //! Every pointer is librdkafka's. What is made here is destroyed when its [`Owned`] is dropped; what is looked at belongs to the event that
 //! brought it, and is copied before that is dropped.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Message as _, TopicPartitionList};
 
 use super::context::Told;
+use super::headers;
 use crate::engine::BusError;
 use crate::kafka::error::bus_error;
 use crate::record::{ConsumedRecord, TopicPartition};
@@ -95,7 +96,7 @@ fn record(message: &BorrowedMessage<'_>, memory: &mut BytesMut) -> ConsumedRecor
         memory.split().freeze()
     };
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), copy(header.value.unwrap_or_default()))).collect()
+        headers::each(headers).map(|(name, value)| (name.into_owned(), copy(value))).collect()
     });
     ConsumedRecord {
         offset: message.offset(),
