@@ -32,6 +32,8 @@ use crate::system_events::now;
 
 /// How much of a dead letter's value is kept, in bytes.
 const MAX_DEAD_LETTER_BYTES: usize = 64 * 1024;
+/// How much of its key.
+const MAX_DEAD_LETTER_KEY_BYTES: usize = 1024;
 /// How many series' states one transaction writes at most.
 const MAX_FLUSHED: usize = 20_000;
 /// How many records an outcome has at most before it is committed and a new one begun.
@@ -360,18 +362,27 @@ impl DetectPartition {
 
     fn dead_letter(&self, record: &ConsumedRecord, reason: String, worker: &str) -> ProducerRecord {
         let value = record.value.as_deref().unwrap_or_default();
-        let shown = value.get(..MAX_DEAD_LETTER_BYTES).unwrap_or(value);
         let at = record.timestamp();
         let letter = DeadLetter {
             at,
             reason,
             source: self.partition.at(record.offset),
-            key: record.key.as_deref().map(|k| String::from_utf8_lossy(k).into_owned()),
-            value: String::from_utf8_lossy(shown).into_owned(),
+            key: record.key.as_deref().map(|key| shown(key, MAX_DEAD_LETTER_KEY_BYTES)),
+            value: shown(value, MAX_DEAD_LETTER_BYTES),
             consumer_id: worker,
         };
         let json = serde_json::to_vec(&letter).expect("a dead letter has only text and numbers");
-        ProducerRecord { key: record.key.clone(), ..ProducerRecord::new(Bytes::new(), json, at) }
+        // A whole key could be larger than a record may be, and the letter could never be written.
+        let key = record.key.as_ref().map(|key| key.slice(..key.len().min(MAX_DEAD_LETTER_KEY_BYTES)));
+        ProducerRecord { key, ..ProducerRecord::new(Bytes::new(), json, at) }
+    }
+}
+
+/// Bytes as text; what is cut off is hinted at.
+fn shown(bytes: &[u8], max_bytes: usize) -> String {
+    match bytes.get(..max_bytes) {
+        Some(cut) if cut.len() < bytes.len() => format!("{}…", String::from_utf8_lossy(cut)),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
     }
 }
 

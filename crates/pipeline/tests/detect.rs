@@ -129,6 +129,20 @@ async fn what_is_no_reading_becomes_a_dead_letter_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reading_holds_nobody_up_however_long_its_key_is() {
+    let plant = Plant::start(1).await;
+    // As text in JSON six times as long: more than a record may be.
+    plant.send_raw(&"\u{1}".repeat(200_000), b"rubbish").await;
+    let letters = eventually(LIMIT, async || {
+        let letters = plant.dead_letters_in_view().await;
+        (!letters.is_empty()).then_some(letters)
+    })
+    .await;
+    assert_eq!(letters.len(), 1);
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_services_send_raises_alerts_and_an_outage_that_goes_on_survives_a_restart() {
     let plant = Plant::start(2).await;
     plant.tell(EventType::SYSTEM_UNAVAILABLE, "shop", &json!({"reason": "3 checks failed"})).await;
