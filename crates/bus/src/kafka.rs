@@ -186,6 +186,11 @@ impl KafkaBus {
         Ok(Arc::new(Self { options, client: Arc::new(client), admin, rebalances }))
     }
 
+    /// Whether a topic of this name is the brokers' own: it is not listed, and holds nothing for others.
+    pub fn is_internal(topic: &str) -> bool {
+        admin::is_internal(topic)
+    }
+
     /// The cluster that is asked.
     pub fn brokers(&self) -> &str {
         &self.options.brokers

@@ -112,7 +112,8 @@ async fn topic_to_change(bus: &KafkaBus, name: &str) -> anyhow::Result<TopicDesc
     found.with_context(|| format!("there is no topic `{name}`; `farol topics` lists them"))
 }
 
-async fn found(bus: &KafkaBus, name: &str) -> Result<Option<TopicDescription>, BusError> {
+async fn found(bus: &KafkaBus, name: &str) -> anyhow::Result<Option<TopicDescription>> {
+    anyhow::ensure!(!KafkaBus::is_internal(name), "topic `{name}` is the brokers' own");
     Ok(bus.topics().await?.into_iter().find(|topic| *topic.name == *name))
 }
 

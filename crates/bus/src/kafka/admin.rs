@@ -302,11 +302,17 @@ pub(super) fn list<'a>(
     Ok(list)
 }
 
+/// Whether a topic of this name is the cluster's own: Apache Kafka's and Farol's.
+pub(super) fn is_internal(topic: &str) -> bool {
+    ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"]
+        .contains(&topic)
+}
+
 /// Topics other than the cluster's own, with their number of partitions.
 fn partition_counts(client: &BaseConsumer<Logging>) -> Result<BTreeMap<String, i32>, BusError> {
     let metadata =
         client.client().fetch_metadata(None, CALL_LIMIT).map_err(|error| bus_error(&error, "the topics"))?;
-    let topics = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
+    let topics = metadata.topics().iter().filter(|topic| !is_internal(topic.name()));
     Ok(topics
         .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
         .collect())

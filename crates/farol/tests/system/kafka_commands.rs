@@ -433,6 +433,32 @@ async fn a_command_asks_only_where_there_is_something_to_delete_and_says_what_a_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_name_begins_like_the_brokers_own_is_one_like_others() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "__notes"]);
+    produce(path, &server, &["__notes"], "1\n");
+    assert!(run(path, &server, &["topics"]).contains("__notes "));
+    assert!(!run(path, &server, &["topics"]).contains("__consumer_offsets"));
+    let read = ["consume", "__notes", "--from-beginning", "--group", "g"];
+    assert_eq!(run(path, &server, &read).lines().count(), 1);
+    let groups = json(&run(path, &server, &["groups", "describe", "g", "--json"]));
+    assert_eq!(groups["partitions"][0]["committed"], 1, "{groups}");
+    for command in [
+        &["topics", "describe", "__consumer_offsets"][..],
+        &["topics", "delete", "__transaction_state", "--yes"],
+        &["consume", "__consumer_offsets", "--from-beginning"],
+    ] {
+        let refused = attempt(path, &server, command);
+        let said = text(&refused.stderr);
+        assert!(said.contains("is the brokers' own") && !said.contains("create"), "{command:?}: {said}");
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+    }
+    assert_eq!(run(path, &server, &["topics", "delete", "__notes", "--yes"]), "deleted __notes\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn simulated_sensors_send_over_the_kafka_protocol() {
     let folder = folder();
     let server = Farol::start(folder.path(), &[]).await;
