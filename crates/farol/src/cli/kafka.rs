@@ -231,7 +231,8 @@ pub struct Produce {
     /// The topic
     pub topic: String,
 
-    /// File whose lines are sent [default: standard input]
+    /// File whose lines are sent, without what ends them (a line feed, also with a carriage return before it); empty lines are left out and
+    /// counted [default: standard input]
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
 

@@ -1,7 +1,8 @@
 //! `farol produce`: lines become records.
 //!
 //! Lines are read by a thread of their own, so that what is typed goes out at once and a file goes out in batches. Every line is
-//! acknowledged by itself; the first ones that aren't end the command, each with its number, the reason, and what to do.
+//! acknowledged by itself; the first ones that aren't end the command, each with its number, the reason, and what to do. An empty line is no
+//! record, and is counted. Whoever interrupts it is told where it stopped.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{connect, topic};
 use crate::cli;
-use crate::client::until_interrupted;
+use crate::client::{interrupted, until_interrupted};
 use crate::settings::Settings;
 use crate::terminal::say;
 
@@ -64,26 +65,41 @@ pub fn run(arguments: cli::Produce, settings: &Settings) -> anyhow::Result<ExitC
     };
     let (name, json) = (arguments.topic, arguments.form.json);
     // Before the connection, so that a missing file is told at once.
+    let is_typed = arguments.file.is_none() && io::stdin().is_terminal();
     let input = open(arguments.file.as_ref())?;
     until_interrupted(|stop| async move {
-        let bus = connect(settings, "farol-produce").await?;
-        let topic = topic(&bus, &name).await?;
+        let connected = async {
+            let bus = connect(settings, "farol-produce").await?;
+            let topic = topic(&bus, &name).await?;
+            anyhow::Ok((bus, topic))
+        };
+        let Some(connected) = stop.run_until_cancelled(connected).await else { return Ok(interrupted()) };
+        let (bus, topic) = connected?;
         let producer = bus.producer_for_once("farol-produce")?;
-        let mut input = Input { lines: read(input), keys, held: None };
+        let mut input = Input { lines: read(input), keys, held: None, last: 0, empty: 0, ended: false };
         let mut progress = Progress::new();
         let sent = send(producer.as_ref(), &topic, &mut input, &mut progress, &stop).await;
         progress.end();
         let count = progress.acknowledged;
         let failures = sent.as_ref().map_or(&[][..], Vec::as_slice);
+        // Whoever types sees where it stopped.
+        let stopped = stop.is_cancelled() && !input.ended && !is_typed;
+        let empty = input.empty;
         if json {
             say(json!({
-                "topic": name, "acknowledged": count, "not_acknowledged": lines_of(failures),
-                "failures": failures.iter().map(Failure::json).collect::<Vec<_>>(),
+                "topic": name, "acknowledged": count, "empty_lines": empty, "interrupted": stopped,
+                "not_acknowledged": lines_of(failures), "failures": failures.iter().map(Failure::json).collect::<Vec<_>>(),
             }));
         } else {
-            say(format_args!("{count} record{} acknowledged", if count == 1 { "" } else { "s" }));
+            say(format_args!("{count} record{} acknowledged{}", plural(count), left_out(empty)));
         }
         let failures = sent?;
+        if failures.is_empty() && stopped {
+            // Nobody may be looking.
+            let _ =
+                writeln!(io::stderr(), "interrupted after line {}; nothing behind it was sent", input.last);
+            return Ok(interrupted());
+        }
         if failures.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
@@ -144,6 +160,12 @@ struct Input {
     keys: Keys,
     /// What didn't fit to those before it, and goes first next time.
     held: Option<(u64, ProducerRecord)>,
+    /// The last line that was taken.
+    last: u64,
+    /// How many lines were empty.
+    empty: u64,
+    /// There are no more lines.
+    ended: bool,
 }
 
 impl Input {
@@ -156,13 +178,19 @@ impl Input {
         stop: &CancellationToken,
     ) -> (Vec<(u64, ProducerRecord)>, Option<anyhow::Error>) {
         let (mut records, mut bytes) = (Vec::new(), BYTES_AROUND_A_BATCH);
+        if stop.is_cancelled() {
+            return (records, None);
+        }
         while records.len() < records_at_once {
             let next = match self.held.take() {
                 Some(held) => held,
                 None => {
                     let line = if records.is_empty() {
                         tokio::select! {
-                            line = self.lines.recv() => line,
+                            line = self.lines.recv() => {
+                                self.ended = line.is_none();
+                                line
+                            }
                             () = stop.cancelled() => None,
                         }
                     } else {
@@ -170,8 +198,11 @@ impl Input {
                     };
                     let Some(line) = line else { break };
                     match line.map_err(anyhow::Error::from).and_then(|line| record(line, &self.keys)) {
-                        Ok(Some(next)) => next,
-                        Ok(None) => continue,
+                        Ok(Ok(next)) => next,
+                        Ok(Err(number)) => {
+                            (self.last, self.empty) = (number, self.empty + 1);
+                            continue;
+                        }
                         Err(problem) => return (records, Some(problem)),
                     }
                 }
@@ -181,6 +212,7 @@ impl Input {
                 self.held = Some(next);
                 break;
             }
+            self.last = next.0;
             records.push(next);
         }
         (records, None)
@@ -231,11 +263,11 @@ async fn send(
     }
 }
 
-/// A line as a record; an empty line is none.
-fn record(line: Line, keys: &Keys) -> anyhow::Result<Option<(u64, ProducerRecord)>> {
+/// A line as a record. An empty line is none, so only its number is given back.
+fn record(line: Line, keys: &Keys) -> anyhow::Result<Result<(u64, ProducerRecord), u64>> {
     let Line { number, text } = line;
     if text.is_empty() {
-        return Ok(None);
+        return Ok(Err(number));
     }
     let now = Timestamp::from_system_time(SystemTime::now());
     let text = Bytes::from(text);
@@ -248,7 +280,15 @@ fn record(line: Line, keys: &Keys) -> anyhow::Result<Option<(u64, ProducerRecord
             (Some(text.slice(..at)), text.slice(at + separator.len()..))
         }
     };
-    Ok(Some((number, ProducerRecord { key, ..ProducerRecord::new(Bytes::new(), value, now) })))
+    Ok(Ok((number, ProducerRecord { key, ..ProducerRecord::new(Bytes::new(), value, now) })))
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn left_out(empty: u64) -> String {
+    if empty == 0 { String::new() } else { format!(", {empty} empty line{} left out", plural(empty)) }
 }
 
 /// Lines that are not acknowledged for one reason.
@@ -443,7 +483,7 @@ mod tests {
             sender.send(Ok(Line { number, text: text.into() })).await.unwrap();
         }
         drop(sender);
-        let mut input = Input { lines, keys: Keys::None, held: None };
+        let mut input = Input { lines, keys: Keys::None, held: None, last: 0, empty: 0, ended: false };
         let limit = BYTES_AROUND_A_BATCH + 2 * size(&producer_record("123456789"));
         let mut taken = Vec::new();
         loop {
@@ -466,6 +506,6 @@ mod tests {
         assert_eq!((sent.key.unwrap(), sent.value.unwrap()), (Bytes::from("k"), Bytes::from("v::w")));
         let error = record(line(b"no key"), &keys).unwrap_err().to_string();
         assert!(error.contains("line 3"), "{error}");
-        assert!(record(line(b""), &keys).unwrap().is_none());
+        assert!(record(line(b""), &keys).unwrap().is_err());
     }
 }

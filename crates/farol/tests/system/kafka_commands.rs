@@ -72,7 +72,10 @@ async fn topics_are_made_shown_filled_read_and_deleted() {
     assert!(text(&refused.stderr).contains("each record must have a key"), "{}", text(&refused.stderr));
 
     let lines = "a:{\"x\": 1}\nb:two words\n\na:{\"x\":\n";
-    assert_eq!(produce(path, &server, &["notes", "--key-separator", ":"], lines), "3 records acknowledged\n");
+    assert_eq!(
+        produce(path, &server, &["notes", "--key-separator", ":"], lines),
+        "3 records acknowledged, 1 empty line left out\n"
+    );
     let file = write(path, "lines.txt", "one\ntwo\r\nthree");
     let sent =
         json(&run(path, &server, &["produce", "notes", file.to_str().unwrap(), "--key", "k", "--json"]));
@@ -362,7 +365,9 @@ fn a_broker_that_is_not_there_is_said_to_be_and_how_to_name_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_interruption_is_enough_while_a_command_waits_for_a_broker() {
     let folder = folder();
-    for command in [&["topics"][..], &["groups"], &["consume", "x"], &["simulate", "--sensors", "1"]] {
+    for command in
+        [&["topics"][..], &["groups"], &["consume", "x"], &["produce", "x"], &["simulate", "--sensors", "1"]]
+    {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let brokers = silent.local_addr().unwrap().to_string();
         let mut waiting = Running::start(folder.path(), &[command, &["--brokers", &brokers]].concat());
@@ -430,6 +435,32 @@ async fn a_command_asks_only_where_there_is_something_to_delete_and_says_what_a_
     terminal.types("y\n");
     assert_eq!(terminal.ended().await.code(), Some(0));
     terminal.shows("deleted notes").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_sent_until_somebody_interrupts_has_not_been_sent() {
+    let folder = folder();
+    let server = Farol::start(folder.path(), &["--workers", "0"]).await;
+    let path = folder.path();
+    run(path, &server, &["topics", "create", "notes"]);
+    // Whoever writes the pipe has not ended it.
+    let mut command = farol(path);
+    command.args(["produce", "notes", "--brokers", &server.kafka]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = child.stdin.take().unwrap();
+    lines.write_all(b"one\n\ntwo\n").unwrap();
+    eventually(Duration::from_secs(30), "they are stored", async || {
+        let described = json(&run(path, &server, &["topics", "describe", "notes", "--json"]));
+        (described["partitions"][0]["end"] == 2).then_some(())
+    })
+    .await;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(130));
+    assert_eq!(text(&done.stdout), "2 records acknowledged, 1 empty line left out\n");
+    assert_eq!(text(&done.stderr), "interrupted after line 3; nothing behind it was sent\n");
+    drop(lines);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
