@@ -88,7 +88,7 @@ fn measure(series: usize, every: Option<usize>) {
     for i in 0..series {
         give(&mut state, i, 25.0);
     }
-    state.take_dirty(usize::MAX);
+    state.take_dirty(usize::MAX, usize::MAX);
     let bytes = (LIVE_BYTES.load(Relaxed) - before) as f64 / series as f64;
     // The queue of changed series grows to its full length once, as it does between two checkpoints.
     for i in 0..series {
@@ -108,7 +108,7 @@ fn measure(series: usize, every: Option<usize>) {
     }
     let (took, allocations) = (cpu_time() - cpu, CALLS.load(Relaxed) - calls);
     let took = took.saturating_sub(making(&ids, &machines, readings));
-    let saved = state.take_dirty(usize::MAX);
+    let saved = state.take_dirty(usize::MAX, usize::MAX);
     let saved_bytes: usize = saved.iter().map(|s| s.bytes.len()).sum();
     println!(
         "{series:>7} series: {:>6.2} M readings/s, {:>4.0} ns each, {:.4} allocations each, {told} transitions; \

@@ -420,16 +420,20 @@ impl PartitionState {
     }
 
     /// The ids of series that changed since they were last taken, with their states; those that changed first come first,
-    /// at most `at_most`.
-    pub fn take_dirty(&mut self, at_most: usize) -> Vec<SeriesState> {
-        let mut taken = Vec::with_capacity(at_most.min(self.dirty.len()));
+    /// at most `at_most`, and no further one once they have `max_bytes`.
+    pub fn take_dirty(&mut self, at_most: usize, max_bytes: usize) -> Vec<SeriesState> {
+        let mut taken: Vec<SeriesState> = Vec::with_capacity(at_most.min(self.dirty.len()));
+        let mut bytes = 0;
         while taken.len() < at_most
+            && bytes < max_bytes
             && let Some(slot) = self.dirty.pop_front()
         {
             let Some(series) = series_at(&mut self.series, slot) else { continue };
             series.dirty = false;
             let sensor_id = series.id.to_string();
-            taken.extend(self.series_state(&sensor_id).map(|bytes| SeriesState { sensor_id, bytes }));
+            let state = self.series_state(&sensor_id).map(|bytes| SeriesState { sensor_id, bytes });
+            bytes += state.as_ref().map_or(0, |state| state.sensor_id.len() + state.bytes.len());
+            taken.extend(state);
         }
         taken
     }

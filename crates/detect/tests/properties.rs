@@ -234,7 +234,7 @@ proptest! {
         let mut told = Vec::new();
         for (i, input) in inputs[..crash].iter().enumerate() {
             if i == checkpoint {
-                saved.extend(before.take_dirty(usize::MAX).into_iter().map(|s| (s.sensor_id, s.bytes)));
+                saved.extend(before.take_dirty(usize::MAX, usize::MAX).into_iter().map(|s| (s.sensor_id, s.bytes)));
             }
             let new = give(&mut before, input);
             for transition in &new {
@@ -244,7 +244,7 @@ proptest! {
             told.extend(new);
         }
         if checkpoint == crash {
-            saved.extend(before.take_dirty(usize::MAX).into_iter().map(|s| (s.sensor_id, s.bytes)));
+            saved.extend(before.take_dirty(usize::MAX, usize::MAX).into_iter().map(|s| (s.sensor_id, s.bytes)));
         }
         let mut after = state(&rules);
         for bytes in saved.values() {

@@ -73,9 +73,6 @@ impl Outcome {
 
     /// Whether it is as large as one transaction should be.
     pub(crate) fn is_full(&self) -> bool {
-        let bytes = |record: &ProducerRecord| {
-            record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len)
-        };
         let records = self.alerts.len() + self.dead_letters.len() + self.state.len();
         // Counting bytes is for outcomes that could matter: hundreds of records even of the largest kind are no danger.
         records >= MAX_OUTCOME_RECORDS
@@ -83,10 +80,14 @@ impl Outcome {
                 && [&self.alerts, &self.dead_letters, &self.state]
                     .into_iter()
                     .flatten()
-                    .map(bytes)
+                    .map(bytes_of)
                     .sum::<usize>()
                     >= MAX_OUTCOME_BYTES)
     }
+}
+
+fn bytes_of(record: &ProducerRecord) -> usize {
+    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len)
 }
 
 /// One partition's detector.
@@ -278,7 +279,7 @@ impl DetectPartition {
         }
     }
 
-    /// Adds the state of changed series, at most [`MAX_FLUSHED`] of them, and the marker once all that had changed when this
+    /// Adds the state of changed series, at most [`MAX_FLUSHED`] of them and about [`MAX_OUTCOME_BYTES`], and the marker once all that had changed when this
     /// flush began are written. True when it is done.
     pub(crate) fn flush(&mut self, rules: &RulesInForce, now: Timestamp, state: &mut Records) -> bool {
         let next_offset = self.next_offset;
@@ -287,10 +288,11 @@ impl DetectPartition {
             self.flushing.get_or_insert(Flushing { flushed_through: next_offset, remaining: changed });
         // Series are taken in the order in which they changed, so these are the ones that had changed at the start.
         let room = MAX_FLUSHED.saturating_sub(state.len());
-        if room == 0 && flushing.remaining > 0 {
+        let byte_room = MAX_OUTCOME_BYTES.saturating_sub(state.iter().map(bytes_of).sum());
+        if (room == 0 || byte_room == 0) && flushing.remaining > 0 {
             return false;
         }
-        let taken = self.detector.take_dirty(flushing.remaining.min(room));
+        let taken = self.detector.take_dirty(flushing.remaining.min(room), byte_room);
         flushing.remaining =
             if taken.is_empty() { 0 } else { flushing.remaining.saturating_sub(taken.len()) };
         let done = (flushing.remaining == 0).then_some(flushing.flushed_through);

@@ -377,12 +377,18 @@ fn changed_series_are_taken_once_and_can_be_given_back() {
     }
     let ids = |taken: &[SeriesState]| taken.iter().map(|s| s.sensor_id.clone()).collect::<Vec<_>>();
     assert_eq!(bench.state.dirty(), 3);
-    assert_eq!(ids(&bench.state.take_dirty(2)), ["a", "b"]);
+    assert_eq!(ids(&bench.state.take_dirty(2, usize::MAX)), ["a", "b"]);
     bench.state.mark_dirty("a");
-    let taken = bench.state.take_dirty(10);
+    let taken = bench.state.take_dirty(10, usize::MAX);
     assert_eq!(ids(&taken), ["c", "a"]);
     assert_eq!(taken[1].bytes, bench.state.series_state("a").unwrap());
-    assert_eq!(bench.state.take_dirty(10), []);
+    assert_eq!(bench.state.take_dirty(10, usize::MAX), []);
+    // One that is larger than asked for is taken all the same, and no other with it.
+    for sensor in ["a", "b", "c"] {
+        bench.state.mark_dirty(sensor);
+    }
+    assert_eq!(ids(&bench.state.take_dirty(10, 1)), ["a"]);
+    assert_eq!(ids(&bench.state.take_dirty(10, taken[0].bytes.len() + 2)), ["b", "c"]);
     assert_eq!(bench.state.series_state("nobody"), None);
 }
 
@@ -482,10 +488,10 @@ fn what_was_saved_of_a_service_beyond_its_bound_is_taken_back_and_its_alerts_end
     for request in 0..MAX_SERIES_PER_SERVICE {
         tell(&mut many, request, 1, 1).unwrap();
     }
-    saved.extend(many.take_dirty(usize::MAX));
+    saved.extend(many.take_dirty(usize::MAX, usize::MAX));
     let mut firing = fresh();
     assert_eq!(told(&tell(&mut firing, MAX_SERIES_PER_SERVICE, 9, 1).unwrap()), ["fired@1"]);
-    saved.extend(firing.take_dirty(usize::MAX));
+    saved.extend(firing.take_dirty(usize::MAX, usize::MAX));
 
     let mut state = fresh();
     for series in &saved {

@@ -46,7 +46,7 @@ impl Partition {
     fn handed_over(self, rules: RuleSet) -> Self {
         let mut next = Self::new(rules);
         let mut state = self.state;
-        for saved in state.take_dirty(usize::MAX) {
+        for saved in state.take_dirty(usize::MAX, usize::MAX) {
             next.state.restore(&saved.bytes, at(0)).unwrap();
         }
         Self { offset: self.offset, ..next }
