@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use farol_broker::{Broker, BrokerError, BrokerOptions, TopicPartition};
+use farol_broker::{Broker, BrokerError, BrokerOptions, Isolation, TopicPartition};
 use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::{Background, BatchBuilder, LogOptions};
 
@@ -158,4 +159,30 @@ async fn all_topics_together_have_a_bound() {
     let refused = broker.add_partitions("a", 11);
     assert!(matches!(refused, Err(BrokerError::InvalidPartitionCount { .. })), "{refused:?}");
     broker.create_topic("b", 2, BTreeMap::new()).unwrap();
+}
+
+/// Files of a folder that this process has open although they were deleted.
+fn deleted_but_open(folder: &Path) -> Vec<PathBuf> {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|path| path.starts_with(folder) && path.to_string_lossy().ends_with("(deleted)"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_deleted_topic_that_was_read_gives_its_space_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _) = Broker::open(BrokerOptions::new(folder.path())).unwrap();
+    broker.create_topic("t", 1, BTreeMap::new()).unwrap();
+    append(&broker, "t", 0).await;
+    let partition = TopicPartition::new("t", 0);
+    let read = broker.fetch(&partition, 0, 1024, Isolation::ReadCommitted).unwrap();
+    assert!(!read.batches.is_empty());
+    broker.delete_topic("t").unwrap();
+    let started = Instant::now();
+    while !deleted_but_open(folder.path()).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", deleted_but_open(folder.path()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    broker.close().await.unwrap();
 }

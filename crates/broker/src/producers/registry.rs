@@ -92,6 +92,10 @@ impl Registry {
             Some(tracker) if tracker.partition() == partition => Arc::clone(tracker),
             _ => {
                 let tracker = Arc::new(Tracker::empty(partition.clone(), self.limits, self.clock.now()));
+                if partition.is_deleted() {
+                    // Whoever holds a deleted partition still must not replace the one that was made again.
+                    return tracker;
+                }
                 tracker.guard_compaction();
                 trackers.insert(partition.id().clone(), Arc::clone(&tracker));
                 tracker
@@ -149,6 +153,11 @@ impl Registry {
         let trackers: Vec<_> = self.trackers.read().values().cloned().collect();
         let (mut written, mut failed) = (false, Vec::new());
         for tracker in trackers {
+            // It holds the partition, and with it the files that reading has opened: their space would stay taken.
+            if tracker.partition().is_deleted() {
+                self.forget(&tracker);
+                continue;
+            }
             match run(&tracker) {
                 Ok(wrote) => written |= wrote,
                 Err(PartitionError::Closed) => {}
