@@ -327,8 +327,12 @@ pub(super) async fn list_transactions(
         .into()
 }
 
-/// The code of an error, in the words that the client's version knows.
+/// The code of an error, in the words that the client's version knows. What is about the disk or the stop passes: the client looks
+/// for its coordinator again and asks once more, where it would give its transaction up for a storage error.
 fn known_since(version: i16, call: &Call, error: &BrokerError) -> ResponseError {
+    if let BrokerError::Closed | BrokerError::Poisoned { .. } | BrokerError::Snapshot { .. } = error {
+        return ResponseError::CoordinatorNotAvailable;
+    }
     match code(error) {
         ResponseError::ProducerFenced if call.version < version => ResponseError::InvalidProducerEpoch,
         error => error,

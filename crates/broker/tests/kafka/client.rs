@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use farol_broker::kafka::{KafkaHandle, KafkaLimits, KafkaSettings, serve};
 use farol_broker::{Broker, BrokerOptions};
+use farol_log::fs::fault::FaultFileSystem;
 use farol_log::{BatchBuilder, Compression};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchResponse, PartitionData};
@@ -49,7 +51,19 @@ impl Server {
 
     pub async fn start_with(settings: KafkaSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (broker, _) = Broker::open(BrokerOptions::new(folder.path())).unwrap();
+        Self::start_on(BrokerOptions::new(folder.path()), settings, folder).await
+    }
+
+    /// On a disk that can be filled and emptied.
+    pub async fn start_on_disk(file_system: &FaultFileSystem) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = BrokerOptions::new(folder.path());
+        options.log.file_system = Arc::new(file_system.clone());
+        Self::start_on(options, KafkaSettings::default(), folder).await
+    }
+
+    async fn start_on(options: BrokerOptions, settings: KafkaSettings, folder: TempDir) -> Self {
+        let (broker, _) = Broker::open(options).unwrap();
         broker.create_topic("t", 3, BTreeMap::new()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stop = CancellationToken::new();

@@ -1,6 +1,9 @@
 //! Idempotent producers and transactions over the wire.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use farol_log::fs::fault::FaultFileSystem;
 use farol_log::{BatchBuilder, BatchProducer};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
@@ -321,4 +324,39 @@ async fn what_only_brokers_and_newer_transactions_send_is_not_announced() {
     let served = client.call(0, &request).await.api_keys;
     let max = |key: ApiKey| served.iter().find(|api| api.api_key == key as i16).unwrap().max_version;
     assert_eq!((max(ApiKey::AddPartitionsToTxn), max(ApiKey::EndTxn)), (3, 4));
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_full_disk_holds_up_is_to_be_ended_once_more() {
+    let disk = FaultFileSystem::new(1);
+    let server = Server::start_on_disk(&disk).await;
+    let mut client = server.client().await;
+    let producer = client.init(4).await;
+    assert_eq!(client.add(3, producer, &[("t", 0)]).await, [0]);
+    client.produce("t", 0, records(producer, 0, "kept", true)).await;
+    let add_offsets = AddOffsetsToTxnRequest::default()
+        .with_transactional_id(id())
+        .with_producer_id(ProducerId(producer.id))
+        .with_producer_epoch(producer.epoch)
+        .with_group_id(GroupId(StrBytes::from_static_str("g")));
+    let another = init().with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("another"))));
+
+    disk.set_capacity(disk.used_bytes());
+    // The first is refused by the disk itself, the others by the log, which waits for space.
+    let later = ResponseError::CoordinatorNotAvailable.code();
+    for _ in 0..2 {
+        assert_eq!(client.end(3, producer, true).await, later);
+        assert_eq!(client.add(3, producer, &[("t", 1)]).await, [later]);
+        assert_eq!(client.call(3, &add_offsets).await.error_code, later);
+        assert_eq!(client.call(4, &another).await.error_code, later);
+    }
+    disk.set_capacity(u64::MAX);
+    // As clients do, because this code says that it passes.
+    let started = Instant::now();
+    while client.end(3, producer, true).await == later {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (values, stable_offset, aborted) = client.committed().await;
+    assert_eq!((values[0].as_str(), stable_offset, aborted), ("kept", 2, vec![]), "the record and its marker");
 }
