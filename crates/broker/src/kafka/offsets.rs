@@ -43,14 +43,14 @@ const NO_LEADER_EPOCH: i32 = -1;
 
 /// Commits offsets; the answer comes when they are durable.
 pub(super) async fn offset_commit(call: Call, request: OffsetCommitRequest) -> Answer<OffsetCommitResponse> {
-    let broker = call.broker().clone();
+    let broker = call.broker();
     let mut offsets = BTreeMap::new();
     let mut refused = BTreeMap::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
             let name = TopicPartition::new(owned(&topic.name), partition.partition_index);
             let metadata = partition.committed_metadata.as_ref().map(owned).unwrap_or_default();
-            if let Err(error) = check(&broker, &name, partition.committed_offset, &metadata) {
+            if let Err(error) = check(broker, &name, partition.committed_offset, &metadata) {
                 refused.insert(name, error);
                 continue;
             }
@@ -72,11 +72,10 @@ pub(super) async fn offset_commit(call: Call, request: OffsetCommitRequest) -> A
         }),
         offsets,
     };
-    Answer::later(async move {
-        let all = broker.commit_offsets(commit).await.err().map_or(0, |error| commit_code(&error));
-        let topics = request.topics.into_iter().map(|topic| committed(topic, &refused, all));
-        OffsetCommitResponse::default().with_topics(topics.collect())
-    })
+    // Before the next request is looked at: it may be the member's farewell, or that it joins once more.
+    let all = broker.commit_offsets(commit).await.err().map_or(0, |error| commit_code(&error));
+    let topics = request.topics.into_iter().map(|topic| committed(topic, &refused, all));
+    OffsetCommitResponse::default().with_topics(topics.collect()).into()
 }
 
 /// What of a commit concerns one partition alone.

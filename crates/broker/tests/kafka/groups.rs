@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use crate::client::{Client, Server, eventually, name};
+use crate::client::{Client, Server, eventually, fetch_request, name};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -440,4 +440,27 @@ async fn groups_that_are_assigned_much_are_refused_more_and_the_others_still_reb
     assert_eq!((again.error_code, again.generation_id), (0, before.generation_id + 1));
     assert_eq!(synced(&mut client, 2, "modest", &again).await.error_code, 0);
     assert_eq!(joined(&mut client, 3, "new").await.error_code, 0);
+}
+
+#[tokio::test]
+async fn a_commit_counts_although_the_farewell_comes_right_behind_it() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let member = joined(&mut client, 9, "g").await;
+    synced(&mut client, 5, "g", &member).await;
+    // Nothing answers before this one.
+    let waits = client.send(12, &fetch_request("t", 0, 0).with_max_wait_ms(300).with_min_bytes(1)).await;
+    let commit = commit("g", 7, "")
+        .with_member_id(member.member_id.clone())
+        .with_generation_id_or_member_epoch(member.generation_id);
+    let committed = client.send(8, &commit).await;
+    let leaver = MemberIdentity::default().with_member_id(member.member_id.clone());
+    let leave = LeaveGroupRequest::default().with_group_id(group("g")).with_members(vec![leaver]);
+    let left = client.send(4, &leave).await;
+    client.receive::<kafka_protocol::messages::FetchResponse>(12, waits).await;
+    let answer = client.receive::<kafka_protocol::messages::OffsetCommitResponse>(8, committed).await;
+    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    let answer = client.receive::<kafka_protocol::messages::LeaveGroupResponse>(4, left).await;
+    assert_eq!(answer.members[0].error_code, 0);
+    assert_eq!(server.broker.committed("g"), [0, 1].map(|index| (TopicPartition::new("t", index), 7)).into());
 }

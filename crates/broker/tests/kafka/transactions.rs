@@ -358,5 +358,9 @@ async fn a_transaction_that_a_full_disk_holds_up_is_to_be_ended_once_more() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let (values, stable_offset, aborted) = client.committed().await;
-    assert_eq!((values[0].as_str(), stable_offset, aborted), ("kept", 2, vec![]), "the record and its marker");
+    assert_eq!(
+        (values[0].as_str(), stable_offset, aborted),
+        ("kept", 2, vec![]),
+        "the record and its marker"
+    );
 }
