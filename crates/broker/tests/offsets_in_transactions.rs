@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use farol_broker::{
-    Broker, BrokerError, BrokerOptions, CommitCheck, CommittedOffset, Committer, FetchedOffset, MemberRef,
-    OffsetCommit, ProducerIdentity, TopicPartition, TransactionError,
+    Broker, BrokerError, BrokerOptions, CommitCheck, CommittedOffset, Committer, FetchedOffset, GroupError,
+    MemberRef, OffsetCommit, ProducerIdentity, TopicPartition, TransactionError,
 };
 use farol_log::Marker;
 
@@ -136,4 +136,20 @@ async fn a_member_that_the_group_does_not_know_holds_nothing() {
     broker.end_transaction("id", producer, Marker::Commit).await.unwrap();
     assert_eq!(fetch(&broker, "g").await, (FetchedOffset::Missing, FetchedOffset::Missing));
     broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_whose_first_offsets_a_transaction_holds_is_not_deleted_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    broker.create_topic("t", 1, BTreeMap::new()).unwrap();
+    let producer = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
+    broker.add_offsets_to_transaction("id", producer, "g").await.unwrap();
+    hold(&broker, producer, "g", &[(0, 5)]).await.unwrap();
+    let refused = broker.delete_group("g").await;
+    assert!(matches!(refused, Err(BrokerError::Group(GroupError::NotEmpty { .. }))), "{refused:?}");
+    broker.end_transaction("id", producer, Marker::Commit).await.unwrap();
+    assert_eq!(offset(&fetch(&broker, "g").await.0), Some(5));
+    broker.delete_group("g").await.unwrap();
+    assert_eq!(offset(&fetch(&broker, "g").await.0), None);
 }

@@ -95,6 +95,11 @@ impl Ledger {
         !self.in_flight.is_empty() && partitions.any(|partition| self.in_flight.contains_key(partition))
     }
 
+    /// Whether any change is on its way to the disk.
+    pub(super) fn is_any_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     /// Whether an open transaction holds an offset of this partition.
     pub(super) fn is_pending(&self, partition: &TopicPartition) -> bool {
         self.pending.values().any(|offsets| offsets.contains_key(partition))

@@ -51,7 +51,7 @@ impl Groups {
                 let ledger = &entry.ledger;
                 let on_its_way = match partitions {
                     Some(partitions) => ledger.is_in_flight(partitions.iter()),
-                    None => ledger.is_in_flight(ledger.committed().keys()),
+                    None => ledger.is_any_in_flight(),
                 };
                 if !on_its_way {
                     let fetch = |partition: &TopicPartition| {
@@ -82,7 +82,11 @@ impl Groups {
         let mut state = self.state.lock();
         let entry = self.entry(&mut state, &commit.group, now)?;
         if let Some(committer) = &commit.committer {
-            entry.group.decide_commit(committer, commit.offsets.keys(), now)?;
+            if let Err(refusal) = entry.group.decide_commit(committer, commit.offsets.keys(), now) {
+                // It may have been made for this request.
+                state.remove_if_unused(&commit.group);
+                return Err(refusal);
+            }
             let reader = Reader::Member(&committer.member.member_id);
             let effects = entry.group.goes_on(reader, commit.offsets.keys(), now);
             self.carry_out(entry, effects);

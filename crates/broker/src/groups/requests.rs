@@ -354,9 +354,14 @@ impl Groups {
     fn delete_nothing(&self, deletion: &OffsetDeletion) -> Result<(), GroupError> {
         let mut state = self.state.lock();
         super::commit::check_deletion(&state, deletion)?;
-        if deletion.condition == DeletionCondition::GroupEmpty
-            && let Some(mut entry) = state.groups.remove(&deletion.group)
-        {
+        if deletion.condition != DeletionCondition::GroupEmpty {
+            return Ok(());
+        }
+        // A first commit may be on its way to the disk, or held by an open transaction: it would be acknowledged and not be there.
+        if state.groups.get(&deletion.group).is_some_and(|entry| !entry.ledger.is_empty()) {
+            return Err(GroupError::NotEmpty { group: deletion.group.clone() });
+        }
+        if let Some(mut entry) = state.groups.remove(&deletion.group) {
             entry.group.kill();
         }
         Ok(())
