@@ -189,10 +189,9 @@ impl ViewRun {
             }
             for batch in &batches {
                 lag.insert(batch.partition.clone(), batch.end_offset - batch.next_offset);
-                if open.get(&batch.partition).is_some_and(|end| batch.next_offset >= *end) {
-                    open.remove(&batch.partition);
-                }
             }
+            // A partition may end with what brings no record: the marker of an aborted transaction.
+            open.retain(|partition, end| consumer.position(partition).is_some_and(|next| next < *end));
             if !batches.is_empty() {
                 next_apply = Instant::now() + pace;
                 if !self.apply(batches, stop).await {

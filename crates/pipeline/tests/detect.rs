@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use farol_bus::partition_for_key;
+use bytes::Bytes;
+use farol_bus::{TopicPartition, partition_for_key};
 use farol_event::{AlertStatus, Event, EventType, TransitionKind};
 use farol_view::ViewName;
 use plant::{Plant, eventually};
@@ -425,4 +426,12 @@ async fn readings_that_wait_for_their_view_count_as_lag() {
     eventually(LIMIT, async || (plant.values_in_view("t-1").await.len() == sent).then_some(())).await;
     eventually(LIMIT, async || (lag() == 0).then_some(())).await;
     plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_rebuilt_although_a_transaction_that_was_aborted_is_the_last_of_its_topic() {
+    let plant = Plant::start(1).await;
+    plant.append_in_vain(TopicPartition::new("alerts", 0)).await;
+    let rebuilt = tokio::time::timeout(LIMIT, plant.rebuilt_alerts()).await;
+    assert_eq!(rebuilt.expect("the rebuild ends"), []);
 }

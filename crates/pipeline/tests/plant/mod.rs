@@ -1,17 +1,19 @@
 //! A small plant: bus, store, rules and pipeline in a folder of their own, for one test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
 use farol_bus::{
     Bus, ConsumerSettings, OffsetSpec, Partitioning, Polled, Producer, ProducerRecord, StartAt,
     TopicPartition,
 };
 use farol_event::{Alert, AlertTransition, Event, EventType, Position, Reading, Timestamp};
+use farol_log::{BatchBuilder, BatchProducer, Marker};
 use farol_pipeline::{
     NotifierSettings, Pipeline, PipelineDeps, PipelineSettings, RuleSources, RulesHandle, TopicNames,
     ViewRetention, WorkerSettings, WorkerState, default_topics, ensure_topics,
@@ -320,6 +322,22 @@ impl Plant {
             return Vec::new();
         };
         self.store.query(move |q| q.alert_detail(alert.id)).await.unwrap().unwrap().deliveries
+    }
+
+    /// Appends a record by a transaction of a Kafka client, which is aborted.
+    pub async fn append_in_vain(&self, partition: TopicPartition) {
+        let broker = self.bus.broker();
+        let producer = broker.init_producer(Some("in-vain"), 60_000, None).await.unwrap();
+        broker.add_to_transaction("in-vain", producer, &BTreeSet::from([partition.clone()])).await.unwrap();
+        let mut builder = BatchBuilder::default().written_by(BatchProducer {
+            producer_id: producer.producer_id,
+            producer_epoch: producer.epoch,
+            base_sequence: 0,
+            is_transactional: true,
+        });
+        builder.push(None, Some(b"{}"), &[], 1).unwrap();
+        broker.produce(&partition, builder.build().unwrap()).await.unwrap();
+        broker.end_transaction("in-vain", producer, Marker::Abort).await.unwrap();
     }
 
     pub async fn dead_letters_in_view(&self) -> Vec<String> {
