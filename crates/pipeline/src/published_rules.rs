@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farol_bus::{
-    Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, Polled, Producer, ProducerRecord, StartAt,
-    TopicPartition,
+    Bus, BusError, ConsumedRecord, Consumer, ConsumerSettings, OffsetSpec, Polled, Producer, ProducerRecord,
+    StartAt, TopicPartition,
 };
 use farol_detect::{RuleDefinition, RuleSet};
 use farol_event::Timestamp;
@@ -89,6 +89,11 @@ async fn publish(producer: &dyn Producer, rules: &RulesInForce) -> Result<(), Bu
 /// Reads published rules.
 pub struct RulesFollower {
     consumer: Box<dyn Consumer>,
+    partition: TopicPartition,
+    /// Where the topic ended when it was opened: what comes before the last rules there was in force once, and isn't any more.
+    end: i64,
+    /// The newest rules that were read and not given.
+    newest: Option<RuleSet>,
 }
 
 impl RulesFollower {
@@ -97,9 +102,12 @@ impl RulesFollower {
     /// # Errors
     /// [`BusError::UnknownTopicOrPartition`] where nobody publishes any, or that the bus can't be read.
     pub async fn open(bus: &dyn Bus, client_id: &str) -> Result<Self, BusError> {
+        let partition = TopicPartition::new(RULES, 0);
+        let ends = bus.offsets(std::slice::from_ref(&partition), OffsetSpec::Latest).await?;
+        let end = ends.get(&partition).copied().unwrap_or(0);
         let mut consumer = bus.consumer(ConsumerSettings::standalone(client_id)).await?;
-        consumer.assign(vec![(TopicPartition::new(RULES, 0), StartAt::Earliest)]).await?;
-        Ok(Self { consumer })
+        consumer.assign(vec![(partition.clone(), StartAt::Earliest)]).await?;
+        Ok(Self { consumer, partition, end, newest: None })
     }
 
     /// Waits for rules that were published since the last call, and gives the newest. Cancel-safe.
@@ -110,7 +118,9 @@ impl RulesFollower {
         loop {
             let Polled::Records(batches) = self.consumer.poll(FOLLOW_POLL).await? else { continue };
             let newest = batches.iter().flat_map(|batch| &batch.records).rev().find_map(parse);
-            if let Some(rules) = newest {
+            self.newest = newest.or(self.newest.take());
+            let is_current = self.consumer.position(&self.partition).is_some_and(|next| next >= self.end);
+            if is_current && let Some(rules) = self.newest.take() {
                 return Ok(rules);
             }
         }

@@ -435,3 +435,18 @@ async fn a_view_is_rebuilt_although_a_transaction_that_was_aborted_is_the_last_o
     let rebuilt = tokio::time::timeout(LIMIT, plant.rebuilt_alerts()).await;
     assert_eq!(rebuilt.expect("the rebuild ends"), []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_newest_rules_are_found_however_much_lies_before_them() {
+    let plant = Plant::start(1).await;
+    // More than one poll brings.
+    for _ in 0..4 {
+        plant.publish_rules("other", vec![b' '; 6 << 20].into()).await;
+    }
+    let newest = br#"{"version":1,"rules":[{"name":"newest","select":"{}","above":1}]}"#;
+    plant.publish_rules("rules", Bytes::from_static(newest)).await;
+    let found = plant.published_rules().await;
+    let names: Vec<_> = found.rules().iter().map(|rule| rule.definition().name.clone()).collect();
+    assert_eq!(names, ["newest"]);
+    plant.stop().await;
+}

@@ -340,6 +340,18 @@ impl Plant {
         broker.end_transaction("in-vain", producer, Marker::Abort).await.unwrap();
     }
 
+    /// Appends to the published rules.
+    pub async fn publish_rules(&self, key: &'static str, value: Bytes) {
+        let record = ProducerRecord::new(Bytes::from_static(key.as_bytes()), value, now());
+        self.producer.send("rules", vec![record]).await.unwrap();
+    }
+
+    /// The rules that somebody finds who comes now.
+    pub async fn published_rules(&self) -> farol_detect::RuleSet {
+        let mut follower = farol_pipeline::RulesFollower::open(self.bus.as_ref(), "test").await.unwrap();
+        follower.next().await.unwrap()
+    }
+
     pub async fn dead_letters_in_view(&self) -> Vec<String> {
         let page = self.store.query(|q| q.dead_letters(None, None)).await.unwrap();
         page.dead_letters.into_iter().map(|letter| letter.reason).collect()
