@@ -79,6 +79,8 @@ pub(super) async fn init_producer_id(
             .with_producer_id(ProducerId(identity.producer_id))
             .with_producer_epoch(identity.epoch)
             .into(),
+        // One without transactions has no coordinator to look for, and is told what is wrong.
+        Err(error) if transactional_id.is_none() => failed(code(&error)).into(),
         Err(error) => failed(known_since(INIT_FENCED_FROM, &call, &error)).into(),
     }
 }
