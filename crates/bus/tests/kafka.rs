@@ -6,13 +6,14 @@
 
 mod conformance;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::Engine;
 use farol_broker::kafka::{KafkaHandle, KafkaSettings, serve};
 use farol_bus::embedded::{EmbeddedBus, EmbeddedOptions};
-use farol_bus::kafka::{KafkaBus, KafkaOptions};
+use farol_bus::kafka::{CALL_LIMIT, KafkaBus, KafkaOptions};
 use farol_bus::{Bus, BusError, ConsumerSettings, TopicPartition};
 use farol_log::{Batch, BatchBuilder, BatchLimits, Compression};
 use rdkafka::mocking::MockCluster;
@@ -214,6 +215,39 @@ async fn why_a_broker_refuses_records_is_told() {
     }
     let producer = bus.producer_for_once("p").unwrap();
     producer.send("t", vec![conformance::numbered(1)]).await.unwrap();
+}
+
+/// librdkafka keeps whoever commits waiting for longer than a minute if the coordinator dies while the commit is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_coordinator_dies_ends_without_an_answer_and_the_next_one_counts() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let bus: Arc<dyn Bus> = client(&cluster.bootstrap_servers());
+    let partition = TopicPartition::new("t", 0);
+    let commit = |offset| BTreeMap::from([(partition.clone(), offset)]);
+    let mut member = conformance::member(&bus, "m", "g", "t").await;
+    conformance::assigned(&mut member).await;
+    member.commit(commit(1)).await.unwrap();
+    cluster.broker_round_trip_time(1, Duration::from_secs(5)).unwrap();
+    let dies = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.broker_down(1).unwrap();
+    };
+    let (unanswered, ()) = tokio::join!(tokio::time::timeout(CALL_LIMIT * 3, member.commit(commit(2))), dies);
+    let error = unanswered.expect("it ends").unwrap_err();
+    assert!(error.is_retriable(), "{error}");
+    cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    cluster.broker_up(1).unwrap();
+    // It may have been thrown out, and comes back.
+    while let Err(error) = member.commit(commit(3)).await {
+        assert!(error.is_retriable() || matches!(error, BusError::Fenced(_)), "{error}");
+        if let Err(error) = member.poll(Duration::from_millis(100)).await {
+            assert!(error.is_retriable(), "{error}");
+        }
+    }
+    member.close().await.unwrap();
+    let mut next = conformance::member(&bus, "n", "g", "t").await;
+    assert_eq!(conformance::assigned(&mut next).await.partitions, [(partition, 3)]);
 }
 
 mod port {

@@ -17,13 +17,13 @@ use farol_broker::RebalanceRecord;
 use farol_event::Timestamp;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::client::{self, blocking};
 use super::error::bus_error;
-use super::{KafkaOptions, admin};
+use super::{CALL_LIMIT, KafkaOptions, admin};
 use crate::engine::{Assignment, BusError, Consumer, ConsumerSettings, GroupMetadata, Polled, StartAt};
 use crate::record::{ConsumedBatch, ConsumedRecord, TopicPartition};
 use assignment::Start;
@@ -57,6 +57,8 @@ pub(super) struct KafkaConsumer {
     step: Option<JoinHandle<Result<Step, BusError>>>,
     /// What the step is about, to be begun anew if it fails.
     handling: Option<Handling>,
+    /// The answer of a commit that nobody has heard the end of yet.
+    committing: Option<oneshot::Receiver<Result<(), BusError>>>,
     gathered: Gathered,
 }
 
@@ -132,6 +134,7 @@ impl KafkaConsumer {
             assignments: 0,
             step: None,
             handling: None,
+            committing: None,
             gathered: Gathered::default(),
         })
     }
@@ -187,6 +190,17 @@ impl KafkaConsumer {
                 Err(error)
             }
         }
+    }
+
+    /// What the commit under way has come to. Dropped, or without an answer in time, it stays under way.
+    async fn end_commit(&mut self) -> Result<Result<(), BusError>, BusError> {
+        let Some(committing) = &mut self.committing else { return Ok(Ok(())) };
+        let Ok(done) = tokio::time::timeout(CALL_LIMIT, committing).await else {
+            let seconds = CALL_LIMIT.as_secs();
+            return Err(BusError::Unavailable(format!("the offsets: no answer within {seconds} s")));
+        };
+        self.committing = None;
+        Ok(done.unwrap_or_else(|_| Err(BusError::Unavailable("the commit was interrupted".to_owned()))))
     }
 
     fn moved_to(&mut self, partition: &TopicPartition, offset: i64) {
@@ -470,12 +484,26 @@ impl Consumer for KafkaConsumer {
         if offsets.is_empty() {
             return Ok(());
         }
-        blocking(move || {
-            let offsets = offsets.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
-            let list = admin::list(offsets)?;
-            native.commit(&list, CommitMode::Sync).map_err(|error| bus_error(&error, "the offsets"))
-        })
-        .await
+        // While the coordinator is away librdkafka keeps a commit for minutes. One that comes late must not undo a newer one.
+        if self.committing.is_some() {
+            // Whoever began it has gone, or was told that there was no answer.
+            let _ = self.end_commit().await?;
+        }
+        let (answer, answered) = oneshot::channel();
+        // No thread of the runtime's, which would wait for it when it ends.
+        std::thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || {
+                let offsets = offsets.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset)));
+                let committed = admin::list(offsets).and_then(|list| {
+                    native.commit(&list, CommitMode::Sync).map_err(|error| bus_error(&error, "the offsets"))
+                });
+                // Nobody may wait for it any more.
+                let _ = answer.send(committed);
+            })
+            .map_err(|error| BusError::Unavailable(format!("a thread for the commit: {error}")))?;
+        self.committing = Some(answered);
+        self.end_commit().await?
     }
 
     fn group_metadata(&self) -> GroupMetadata {
