@@ -280,7 +280,7 @@ async fn maintenance_keeps_an_outage_quiet_until_it_ends() {
     assert_eq!(events(&farol, "job", &["sistema_indisponivel"]).await, [] as [Value; 0]);
     assert_eq!(delete(&farol, "/api/services/job/maintenance").await.status, 200);
     events_until(&farol, "job", &["sistema_indisponivel"], 1).await;
-    let told = events(&farol, "job", &["servico_em_manutencao", "servico_em_operacao"]).await;
+    let told = events_until(&farol, "job", &["servico_em_manutencao", "servico_em_operacao"], 2).await;
     assert_eq!(told[0]["data"], json!({"reason": "disk", "by": "ana"}));
     assert_eq!(told.len(), 2);
     delete(&farol, "/api/services/job/maintenance").await.problem(409);
