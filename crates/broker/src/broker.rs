@@ -340,7 +340,7 @@ impl Broker {
         self.submit(request, move |outcome| commit.finish(outcome.is_ok())).await.map(|_| ())
     }
 
-    /// Appends, and calls `on_decided` on the commit thread when the append has ended.
+    /// Appends, and calls `on_decided` on the thread that commits when the append has ended.
     pub(crate) async fn submit(
         &self,
         request: AppendRequest,
@@ -349,7 +349,7 @@ impl Broker {
         self.begin(request, on_decided).await?.decided().await
     }
 
-    /// Puts an append into the log's queue, and calls `on_decided` on the commit thread when it has ended.
+    /// Puts an append into the log's queue, and calls `on_decided` on the thread that commits when it has ended.
     pub(crate) async fn begin(
         &self,
         request: AppendRequest,

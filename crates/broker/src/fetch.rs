@@ -136,7 +136,7 @@ impl PartitionReader {
     }
 
     /// Calls `listener` when there may be more to read, also when only the last stable offset has moved. On the
-    /// commit thread: it must be quick and must not call the log.
+    /// thread that commits: it must be quick and must not call the log.
     pub fn on_advance(&self, listener: impl Fn(i64) + Send + Sync + 'static) -> Subscription {
         // The last stable offset moves with markers, which are records, and before the listeners are called.
         self.partition.on_advance(listener)

@@ -8,7 +8,7 @@
 //!
 //! # How a commit is fenced
 //!
-//! A commit of offsets is an append to the log with a precondition. The log's commit thread runs the precondition just
+//! A commit of offsets is an append to the log with a precondition. The thread that commits runs the precondition just
 //! before it writes ([`InFlightCommit::decide`]): under this module's lock, the member's generation and ownership and
 //! the producer's epoch are checked and the partitions are marked as having a commit in flight. When the append is
 //! durable or has failed ([`InFlightCommit::finish`]), the offsets are taken over and the marks go. While a partition is

@@ -19,10 +19,10 @@
 //! # Main flow
 //!
 //! A sender encodes records into [`TopicBatches`] on its own thread and gives them to [`Broker::append`], which bounds
-//! the bytes on their way and resolves when the log's commit thread says so. A reader reads a partition through a
+//! the bytes on their way and resolves when the thread that commits says so. A reader reads a partition through a
 //! [`PartitionReader`]. A member of a group ([`Member`]) learns from its polls what is its own. A
 //! transaction inside the process ([`TransactionalId::commit`]) is one append to many partitions, committed offsets among
-//! them, with a precondition that the commit thread checks: that is why nothing half-done can ever be read and no marker is
+//! them, with a precondition that the thread that commits checks: that is why nothing half-done can ever be read and no marker is
 //! needed. Kafka clients send whole batches ([`Broker::begin_produce`]), once each if they are idempotent, and those of a
 //! transaction count when it ends ([`Broker::end_transaction`]).
 //!

@@ -125,7 +125,7 @@ impl Producing {
 }
 
 impl Judged {
-    /// Whether the batch is to be written. Run by the log's commit thread.
+    /// Whether the batch is to be written. Run by the thread that commits.
     fn decide(&self) -> Result<(), farol_log::Rejection> {
         match self.admit()? {
             Admitted::Append => {

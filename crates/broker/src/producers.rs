@@ -14,7 +14,7 @@
 //!
 //! # Main flow
 //!
-//! A batch of a producer is appended to one partition by a request of its own. The log's commit thread asks
+//! A batch of a producer is appended to one partition by a request of its own. The thread that commits asks
 //! [`state::ProducerState::admit`] just before it writes, so batches are judged in the order that they get in the log,
 //! also those that go into one group commit. What is admitted counts at once, *on its way*; the callback completes it with
 //! its offset. A batch sent again while the first is on its way waits for that one's end.

@@ -392,7 +392,7 @@ impl InFlightChange {
         ending.groups.iter().map(commit).collect()
     }
 
-    /// Run by the log's commit thread, just before the markers are written.
+    /// Run by the thread that commits, just before the markers are written.
     fn admit(&self) -> Result<(), BrokerError> {
         if let Some(offsets) = &self.offsets {
             offsets.decide()?;

@@ -10,7 +10,7 @@ use crate::id::PartitionId;
 /// Why a precondition refused an append; whoever set it can downcast it.
 pub type Rejection = Box<dyn std::error::Error + Send + Sync>;
 
-/// Asked by the commit thread, in the order of the queue, just before the request's group is written. Must be quick and
+/// Asked by the thread that commits, in the order of the queue, just before the request's group is written. Must be quick and
 /// must not call the log.
 pub type Precondition = Box<dyn FnOnce() -> Result<(), Rejection> + Send>;
 
@@ -30,7 +30,8 @@ pub struct Appended {
 /// How an append ended.
 pub type AppendResult = Result<Appended, AppendError>;
 
-/// Called once with the result, on the commit thread: must be quick and must not block.
+/// Called once with the result, on the thread that commits: must be quick and must not block. That is the commit thread, or the one
+/// that appends ([`crate::Log::try_append`]), which then must hold no lock that a callback takes.
 pub type OnAppended = Box<dyn FnOnce(AppendResult) + Send>;
 
 /// Why nothing of a request was appended. For [`AppendError::LogPoisoned`] the outcome is open until the folder is

@@ -1,4 +1,4 @@
-//! Group commit: one thread takes what has queued up, writes it, syncs once, and answers everyone.
+//! Group commit: one thread at a time takes what has queued up, writes it, syncs once, and answers everyone.
 //!
 //! For each group, in this order:
 //!
@@ -18,7 +18,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::append::{AppendError, AppendResult, Appended, OnAppended, Precondition, Rejection};
+use parking_lot::MutexGuard;
+
+use crate::append::{
+    AppendError, AppendRequest, AppendResult, Appended, OnAppended, Precondition, Rejection,
+};
 use crate::batch::Batch;
 use crate::checkpoint::{Failure, Kind};
 use crate::journal::Journal;
@@ -27,7 +31,7 @@ use crate::log::Shared;
 use crate::options::{Background, SyncPolicy};
 use crate::partition::writer::{BatchExtent, WriterMark};
 use crate::partition::{Partition, PartitionInner};
-use crate::queue::{Next, Queued};
+use crate::queue::{By, Next, Queued};
 use crate::space::{self, Waiting};
 
 /// Bytes of the base offset, which the log writes in place of the batch's own.
@@ -36,6 +40,9 @@ const BASE_OFFSET_BYTES: usize = 8;
 const PREFIX_BYTES: usize = ENTRY_HEADER_BYTES + BASE_OFFSET_BYTES;
 /// How often a commit that waits for a journal file looks whether the log was poisoned meanwhile.
 const JOURNAL_WAIT: Duration = Duration::from_millis(50);
+
+/// How many groups somebody commits at most who came to append.
+const GROUPS_HERE: usize = 4;
 
 /// What only the thread that commits may touch.
 pub(crate) struct Committer {
@@ -103,8 +110,8 @@ impl Shared {
     pub(crate) fn commit_until_closed(&self) {
         loop {
             let deadline = self.committer.lock().sync_deadline;
-            match self.queue.next(self.options.group_bytes, deadline) {
-                Next::Group(group) => self.commit(group),
+            match self.queue.wait(deadline) {
+                Next::Commit => _ = self.commit_next(),
                 Next::Deadline => self.sync_journal(),
                 Next::Closed => return,
             }
@@ -113,9 +120,42 @@ impl Shared {
 
     /// Commits everything that waits, on the caller's thread.
     pub(crate) fn commit_waiting(&self) {
-        while let Some(group) = self.queue.next_now(self.options.group_bytes) {
-            self.commit(group);
+        while self.commit_next() {}
+    }
+
+    fn commit_next(&self) -> bool {
+        let _turn = self.commit_turn.lock();
+        let committer = self.committer.lock();
+        let group = self.queue.take(self.options.group_bytes);
+        group.map(|group| self.commit(committer, group)).is_some()
+    }
+
+    /// Whoever appends to one partition that is never synced commits it himself if he can: two changes of threads would take longer
+    /// than the commit.
+    pub(crate) fn who_commits(&self, request: &AppendRequest) -> By {
+        let mut partitions = request.batches.iter().map(|(partition, _)| partition);
+        let is_quick = self.options.background == Background::Threads
+            && partitions.next().is_some_and(|first| {
+                first.inner.options.read().sync == SyncPolicy::Never && partitions.all(|other| other == first)
+            });
+        if is_quick { By::Sender } else { By::Thread }
+    }
+
+    /// Commits what waits on the caller's thread if that doesn't have to wait for the disk; leaves it to the commit thread otherwise.
+    pub(crate) fn commit_here(&self) {
+        for _ in 0..GROUPS_HERE {
+            let Some(bytes) = self.queue.bytes_for_senders() else { break };
+            let Some(_turn) = self.commit_turn.try_lock() else { break };
+            let Some(committer) = self.committer.try_lock() else { break };
+            // An entry's header is far less than a quarter of its batch.
+            let needed = (bytes + bytes / 4) as u64;
+            if committer.sync_deadline.is_some() || committer.journal.is_full_for(needed) {
+                break;
+            }
+            let Some(group) = self.queue.take(self.options.group_bytes) else { break };
+            self.commit(committer, group);
         }
+        self.queue.hand_over();
     }
 
     /// Syncs what was acknowledged before its sync.
@@ -127,14 +167,13 @@ impl Shared {
         }
     }
 
-    fn commit(&self, group: Vec<Queued>) {
-        let mut committer = self.committer.lock();
+    fn commit(&self, mut committer: MutexGuard<'_, Committer>, group: Vec<Queued>) {
         let mut admitted: Vec<Admitted> = group.into_iter().filter_map(|queued| self.admit(queued)).collect();
         while !admitted.is_empty() {
             match self.attempt(&mut committer, &mut admitted) {
                 Ok(touched) => {
                     // Waiting threads (a roll, a new partition) get their turn between groups.
-                    parking_lot::MutexGuard::unlock_fair(committer);
+                    MutexGuard::unlock_fair(committer);
                     self.announce(admitted, &touched);
                     return;
                 }

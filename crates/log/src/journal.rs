@@ -5,7 +5,7 @@
 //! checkpoint covers every frame in them. A frame of an earlier use can't be taken for a new one: sequences only rise
 //! within an epoch, and every opening of the folder begins a new epoch.
 //!
-//! The commit thread owns [`Journal`]; [`JournalFiles`] is shared with the threads that prepare and free files.
+//! Whoever commits has [`Journal`] alone; [`JournalFiles`] is shared with the threads that prepare and free files.
 
 pub(crate) mod frame;
 pub(crate) mod scan;

@@ -36,7 +36,9 @@
 //! The caller encodes batches on its own thread ([`BatchBuilder`]) or validates foreign ones ([`Batch::validate`]).
 //! The commit thread takes all requests that have queued up, assigns offsets, writes the batches to their segments
 //! (buffered) and once more, together, to the journal, syncs the journal once, makes the batches readable and answers.
-//! So a sync is shared by everything that waits for one, across partitions. A checkpoint thread syncs the segments behind
+//! So a sync is shared by everything that waits for one, across partitions. What waits for no sync ([`SyncPolicy::Never`]) is
+//! committed by whoever appends it, before [`Log::try_append`] returns, unless somebody else is at it: two changes of threads would
+//! take longer than the commit. A checkpoint thread syncs the segments behind
 //! it and frees journal files. Why: `docs/decisions/0001-shared-journal.md`.
 //!
 //! # Reading

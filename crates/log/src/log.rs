@@ -20,7 +20,7 @@ use crate::journal::JournalFiles;
 use crate::metrics::{LogCounters, LogMetrics};
 use crate::options::{Background, LogOptions, PartitionOptions};
 use crate::partition::{Committed, Partition, PartitionInner, ReadError, View};
-use crate::queue::Queue;
+use crate::queue::{By, Queue};
 use crate::recovery::{self, OpenError, RecoveryReport};
 use crate::segment::Segment;
 use crate::space::{self, Waiting, WaitsFor};
@@ -130,6 +130,8 @@ pub(crate) struct Shared {
     /// Held while a partition is being made, so that one with a used number is always in the list.
     pub(crate) next_partition_number: Mutex<u32>,
     pub(crate) queue: Queue,
+    /// Held from a group's taking to its last callback, so that all this happens in one order.
+    pub(crate) commit_turn: Mutex<()>,
     /// Held during a group commit and by whatever must not happen during one.
     pub(crate) committer: Mutex<Committer>,
     /// Sequence of the last frame whose batches can be read. Held while a group is made readable.
@@ -245,6 +247,9 @@ impl Log {
 
     /// Queues an append if the queue has room. `on_appended` gets the result.
     ///
+    /// If nothing that waits needs a sync, and nobody else is committing, it is committed at once on the caller's thread, which then
+    /// writes to the page cache, runs the preconditions and callbacks of what is committed, and waits for nothing else.
+    ///
     /// # Errors
     /// [`QueueFull`] gives request and callback back.
     pub fn try_append(&self, request: AppendRequest, on_appended: OnAppended) -> Result<(), Box<QueueFull>> {
@@ -252,7 +257,11 @@ impl Log {
             on_appended(Err(error));
             return Ok(());
         }
-        self.shared().queue.try_push(request, on_appended)?;
+        let by = self.shared().who_commits(&request);
+        self.shared().queue.try_push(request, on_appended, by)?;
+        if by == By::Sender {
+            self.shared().commit_here();
+        }
         self.commit_if_inline();
         Ok(())
     }
@@ -374,6 +383,7 @@ impl Shared {
             partitions: RwLock::new(recovered.partitions),
             next_partition_number: Mutex::new(recovered.next_partition_number),
             queue: Queue::new(options.queue_bytes),
+            commit_turn: Mutex::default(),
             committer: Mutex::new(recovered.committer),
             published: Mutex::new(recovered.last_sequence),
             checkpoints: Checkpoints::new(recovered.epoch),

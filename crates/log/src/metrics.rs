@@ -87,7 +87,7 @@ pub struct LogMetrics {
     pub syncs: DurationCounts,
     /// Checkpoints written.
     pub checkpoints: u64,
-    /// Times that the commit thread waited for a journal file to become free.
+    /// Times that a commit waited for a journal file to become free.
     pub journal_waits: u64,
     /// Bytes of batches waiting for the commit thread.
     pub queued_bytes: u64,

@@ -1,6 +1,6 @@
 //! One partition: its segments, what of them can be read, and who is told when there is more.
 //!
-//! Three parties share a partition. The commit thread alone appends, through [`writer`]. Readers see the [`View`]: the
+//! Three parties share a partition. Whoever commits, one at a time, appends through [`writer`]. Readers see the [`View`]: the
 //! segments, the first offset, and how far appends are committed; nothing beyond is ever returned. Maintenance
 //! (retention, compaction, deletion) replaces or removes whole segments below the checkpoint, one pass at a time.
 
@@ -317,7 +317,7 @@ impl Partition {
         self.inner.visit_headers(from_offset, see)
     }
 
-    /// Calls `listener` with the new end offset whenever records become readable, on the commit thread: it must be
+    /// Calls `listener` with the new end offset whenever records become readable, on the thread that commits: it must be
     /// quick and must not call the log. The callbacks of the appends that made them readable have been called before.
     pub fn on_advance(&self, listener: impl Fn(i64) + Send + Sync + 'static) -> Subscription {
         let number = self.inner.next_listener.fetch_add(1, Ordering::Relaxed);

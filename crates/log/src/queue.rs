@@ -1,4 +1,4 @@
-//! Requests on their way to the commit thread, bounded by bytes.
+//! Requests on their way to be committed, bounded by bytes.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,12 +12,22 @@ pub(crate) struct Queued {
     pub(crate) request: AppendRequest,
     pub(crate) on_appended: OnAppended,
     bytes: usize,
+    by: By,
+}
+
+/// Who may commit a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Only the commit thread: it has to wait for the disk.
+    Thread,
+    /// Its sender, too, who tries to at once. The commit thread isn't woken for it.
+    Sender,
 }
 
 /// What the commit thread gets to do next.
 pub(crate) enum Next {
-    /// Requests to commit together.
-    Group(Vec<Queued>),
+    /// Requests wait.
+    Commit,
     /// The deadline has passed without a request.
     Deadline,
     /// Closed and empty.
@@ -36,6 +46,8 @@ pub(crate) struct Queue {
 struct State {
     requests: VecDeque<Queued>,
     bytes: usize,
+    /// How many of them are for the commit thread alone.
+    for_thread: usize,
     closed: bool,
 }
 
@@ -45,9 +57,10 @@ impl State {
         self.requests.is_empty() || self.bytes.saturating_add(bytes) <= limit
     }
 
-    fn add(&mut self, request: AppendRequest, on_appended: OnAppended, bytes: usize) {
+    fn add(&mut self, request: AppendRequest, on_appended: OnAppended, bytes: usize, by: By) {
         self.bytes += bytes;
-        self.requests.push_back(Queued { request, on_appended, bytes });
+        self.for_thread += usize::from(by == By::Thread);
+        self.requests.push_back(Queued { request, on_appended, bytes, by });
     }
 
     fn take(&mut self, group_bytes: usize) -> Vec<Queued> {
@@ -60,6 +73,7 @@ impl State {
             let Some(queued) = self.requests.pop_front() else { break };
             taken += queued.bytes;
             self.bytes -= queued.bytes;
+            self.for_thread -= usize::from(queued.by == By::Thread);
             group.push(queued);
         }
         group
@@ -83,7 +97,7 @@ impl Queue {
             on_appended(Err(AppendError::Closed));
             return;
         }
-        state.add(request, on_appended, bytes);
+        state.add(request, on_appended, bytes, By::Thread);
         drop(state);
         self.not_empty.notify_one();
     }
@@ -93,6 +107,7 @@ impl Queue {
         &self,
         request: AppendRequest,
         on_appended: OnAppended,
+        by: By,
     ) -> Result<(), Box<QueueFull>> {
         let bytes = request.total_bytes();
         let mut state = self.state.lock();
@@ -104,14 +119,16 @@ impl Queue {
         if !state.has_room(bytes, self.limit_bytes) {
             return Err(Box::new(QueueFull { request, on_appended }));
         }
-        state.add(request, on_appended, bytes);
+        state.add(request, on_appended, bytes, by);
         drop(state);
-        self.not_empty.notify_one();
+        if by == By::Thread {
+            self.not_empty.notify_one();
+        }
         Ok(())
     }
 
-    /// The next group, of up to `group_bytes` (or one larger request); waits until `deadline` if there is one.
-    pub(crate) fn next(&self, group_bytes: usize, deadline: Option<Instant>) -> Next {
+    /// Waits for a request, until `deadline` if there is one.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Next {
         let mut state = self.state.lock();
         while state.requests.is_empty() {
             if state.closed {
@@ -126,19 +143,29 @@ impl Queue {
                 }
             }
         }
-        let group = state.take(group_bytes);
-        drop(state);
-        self.not_full.notify_all();
-        Next::Group(group)
+        Next::Commit
     }
 
-    /// The next group if a request waits.
-    pub(crate) fn next_now(&self, group_bytes: usize) -> Option<Vec<Queued>> {
+    /// The next group, of up to `group_bytes` (or one larger request), if a request waits.
+    pub(crate) fn take(&self, group_bytes: usize) -> Option<Vec<Queued>> {
         let mut state = self.state.lock();
         let group = (!state.requests.is_empty()).then(|| state.take(group_bytes));
         drop(state);
         self.not_full.notify_all();
         group
+    }
+
+    /// Bytes that wait, if something does and nothing is for the commit thread alone.
+    pub(crate) fn bytes_for_senders(&self) -> Option<usize> {
+        let state = self.state.lock();
+        (!state.requests.is_empty() && state.for_thread == 0).then_some(state.bytes)
+    }
+
+    /// Wakes the commit thread if something waits.
+    pub(crate) fn hand_over(&self) {
+        if !self.state.lock().requests.is_empty() {
+            self.not_empty.notify_one();
+        }
     }
 
     /// Refuses further requests; the ones that wait are still handed out.

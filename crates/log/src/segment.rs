@@ -1,6 +1,6 @@
 //! A segment: one file of record batches, named by the offset of its first, with its sparse index.
 //!
-//! The file `00000000000000000042.log` holds whole batches back to back and nothing else. Only the commit thread writes,
+//! The file `00000000000000000042.log` holds whole batches back to back and nothing else. Only whoever commits writes,
 //! at the end; everyone may read. A segment's index has two parts: the *head* covers what the file held when it was
 //! opened and is loaded when a reader first needs it, so that opening a folder reads nothing; the *tail* covers what was
 //! appended since and is always in memory.

@@ -5,13 +5,13 @@ mod support;
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use farol_log::{
-    AppendError, AppendRequest, LogOptions, OpenError, PartitionError, PartitionOptions, ReadError,
-    Retention, SyncPolicy, Verify,
+    AppendError, AppendRequest, AppendResult, Log, LogOptions, OpenError, Partition, PartitionError,
+    PartitionOptions, ReadError, Retention, SyncPolicy, Verify,
 };
 use support::*;
 
@@ -93,7 +93,7 @@ fn reads_from_every_offset_with_every_size_find_the_rest() {
 fn batches_are_located_where_reading_finds_them() {
     let dir = tempfile::tempdir().unwrap();
     let options = PartitionOptions { segment_bytes: 60_000, ..PartitionOptions::default() };
-    let fill = |log: &farol_log::Log| {
+    let fill = |log: &Log| {
         let sensors = partition(log, "p", options.clone());
         for n in 0..40usize {
             // Small ones, some in one page, and some that are larger than what lies between two entries of the index.
@@ -238,7 +238,7 @@ fn a_full_queue_gives_the_request_back_and_a_blocking_append_gets_through() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(LogOptions { queue_bytes: 300, ..LogOptions::new(dir.path()) });
     let sensors = partition(&log, "p", PartitionOptions::default());
-    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let (open_gate, gate) = mpsc::channel::<()>();
     let held = AppendRequest::single(sensors.clone(), batch(&["held"]))
         .with_precondition(move || gate.recv().map_err(Into::into));
     let first = log.append(held);
@@ -257,6 +257,113 @@ fn a_full_queue_gives_the_request_back_and_a_blocking_append_gets_through() {
     first.wait().unwrap();
     log.append(refused.request).wait().unwrap();
     assert_eq!(sensors.end_offset(), accepted + 2);
+}
+
+/// Tries to append, and tells which thread the callback came on.
+fn committed_by(log: &Log, partition: &Partition) -> mpsc::Receiver<std::thread::ThreadId> {
+    let (tell, told) = mpsc::channel();
+    let request = AppendRequest::single(partition.clone(), batch(&["x"]));
+    let on_appended = Box::new(move |result: AppendResult| {
+        // Who waits no longer doesn't want to know.
+        drop(result.map(|_| tell.send(std::thread::current().id())));
+    });
+    log.try_append(request, on_appended).unwrap();
+    told
+}
+
+#[test]
+fn who_appends_without_a_sync_commits_it_himself_unless_somebody_else_is_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogOptions::new(dir.path()));
+    let with = |sync| PartitionOptions { sync, ..PartitionOptions::default() };
+    let never = partition(&log, "never", with(SyncPolicy::Never));
+    let own = std::thread::current().id();
+    // The commit thread may be about to leave.
+    let done_when_the_call_returns = || {
+        let limit = Instant::now() + FAR;
+        while committed_by(&log, &never).try_recv() != Ok(own) {
+            assert!(Instant::now() < limit, "it is left to the commit thread");
+        }
+    };
+    done_when_the_call_returns();
+    for (name, sync) in [("always", SyncPolicy::Always), ("interval", SyncPolicy::Interval(FAR))] {
+        let told = committed_by(&log, &partition(&log, name, with(sync)));
+        assert_ne!(told.recv_timeout(FAR).unwrap(), own, "{name}: the disk is waited for elsewhere");
+    }
+    // A sync is due, which its deadline must not miss.
+    assert_ne!(committed_by(&log, &never).recv_timeout(FAR).unwrap(), own);
+    log.sync();
+    done_when_the_call_returns();
+
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let held = AppendRequest::single(never.clone(), batch(&["held"])).with_precondition(move || {
+        begun.send(()).unwrap();
+        gate.recv().map_err(Into::into)
+    });
+    let held = log.append(held);
+    has_begun.recv_timeout(FAR).unwrap();
+    let told = committed_by(&log, &never);
+    assert!(told.try_recv().is_err(), "it neither waits nor overtakes");
+    open_gate.send(()).unwrap();
+    held.wait().unwrap();
+    assert_ne!(told.recv_timeout(FAR).unwrap(), own);
+}
+
+#[test]
+fn whoever_commits_everything_is_decided_and_told_in_one_order() {
+    const THREADS: i64 = 4;
+    const EACH: i64 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogOptions::new(dir.path()));
+    let options = |nth| PartitionOptions {
+        sync: if nth == 0 { SyncPolicy::Always } else { SyncPolicy::Never },
+        ..PartitionOptions::default()
+    };
+    let partitions: Vec<_> = (0..3).map(|nth| partition(&log, &format!("p-{nth}"), options(nth))).collect();
+    let (decided, told) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    let ends = Arc::new([const { AtomicI64::new(0) }; 3]);
+    let out_of_order = Arc::new(AtomicI64::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (log, partitions, decided, told, ends) = (&log, &partitions, &decided, &told, &ends);
+            let out_of_order = &out_of_order;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let nth = usize::try_from((n * 7 + thread) % 3).unwrap();
+                    let place = Arc::new(AtomicI64::new(-1));
+                    let (deciding, place_decided) = (Arc::clone(decided), Arc::clone(&place));
+                    let (telling, ends) = (Arc::clone(told), Arc::clone(ends));
+                    let out_of_order = Arc::clone(out_of_order);
+                    let value = format!("{thread}:{n}");
+                    let request = AppendRequest::single(partitions[nth].clone(), batch(&[&value]))
+                        .with_precondition(move || {
+                            place_decided.store(deciding.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+                            Ok(())
+                        });
+                    let on_appended = Box::new(move |result: AppendResult| {
+                        let in_turn = telling.fetch_add(1, Ordering::SeqCst) == place.load(Ordering::SeqCst);
+                        let offset = result.unwrap().base_offsets[0];
+                        let at_the_end = ends[nth].swap(offset + 1, Ordering::SeqCst) == offset;
+                        out_of_order.fetch_add(i64::from(!(in_turn && at_the_end)), Ordering::SeqCst);
+                    });
+                    log.try_append(request, on_appended).unwrap();
+                }
+            });
+        }
+    });
+    log.close().unwrap();
+    assert_eq!(told.load(Ordering::SeqCst), THREADS * EACH);
+    assert_eq!(out_of_order.load(Ordering::SeqCst), 0);
+    for (partition, end) in partitions.iter().zip(ends.iter()) {
+        let mut last = vec![-1; usize::try_from(THREADS).unwrap()];
+        for (_, value) in contents(partition) {
+            let (thread, n) = value.split_once(':').unwrap();
+            let before = std::mem::replace(&mut last[thread.parse::<usize>().unwrap()], n.parse().unwrap());
+            assert!(before < n.parse().unwrap(), "a thread's appends keep their order");
+        }
+        assert_eq!(partition.end_offset(), end.load(Ordering::SeqCst));
+    }
 }
 
 #[test]
@@ -289,18 +396,18 @@ fn partitions_are_made_listed_and_deleted_for_good() {
 fn a_folder_in_use_of_another_version_or_not_a_folder_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = open(LogOptions::new(dir.path()));
-    let second = farol_log::Log::open(LogOptions::new(dir.path()));
+    let second = Log::open(LogOptions::new(dir.path()));
     assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
     log.close().unwrap();
     drop(log);
 
     std::fs::write(dir.path().join("version"), "farol-log 99\n").unwrap();
-    let newer = farol_log::Log::open(LogOptions::new(dir.path())).unwrap_err();
+    let newer = Log::open(LogOptions::new(dir.path())).unwrap_err();
     assert!(newer.to_string().contains("farol-log 99"), "{newer}");
 
     let file = dir.path().join("a file");
     std::fs::write(&file, "").unwrap();
-    let not_a_folder = farol_log::Log::open(LogOptions::new(file.join("data"))).unwrap_err();
+    let not_a_folder = Log::open(LogOptions::new(file.join("data"))).unwrap_err();
     assert!(matches!(not_a_folder, OpenError::Io { .. }) && not_a_folder.to_string().contains("a file"));
 }
 
@@ -341,7 +448,7 @@ fn timestamps_are_found_across_segments_whatever_their_order() {
         append(&log, &sensors, batch_at(at, &[&filler, "b"]));
         timestamps.extend([at, at + 1]);
     }
-    let check = |sensors: &farol_log::Partition| {
+    let check = |sensors: &Partition| {
         for wanted in (600..5_100).step_by(37) {
             let expected = timestamps.iter().position(|at| *at >= wanted);
             let found = sensors.offset_for_timestamp(wanted).unwrap();

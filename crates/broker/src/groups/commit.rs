@@ -118,7 +118,7 @@ impl InFlightCommit {
         Arc::new(Self { groups, changes, producer, stage: Mutex::new(Stage::Queued) })
     }
 
-    /// Whether the changes may be written. Run by the log's commit thread.
+    /// Whether the changes may be written. Run by the thread that commits.
     pub(crate) fn decide(&self) -> Result<(), BrokerError> {
         let decided = self.decide_all();
         match &decided {

@@ -1,4 +1,4 @@
-//! The producers of one partition, shared by the commit thread, readers and the task that writes snapshots.
+//! The producers of one partition, shared by whoever commits, readers and the task that writes snapshots.
 //!
 //! The lock is held for microseconds, never across an await or a call that writes.
 
@@ -181,7 +181,7 @@ impl Tracker {
         marked.await.copied()
     }
 
-    /// Whether a producer's batch may be written: see [`ProducerState::admit`]. Asked by the log's commit thread.
+    /// Whether a producer's batch may be written: see [`ProducerState::admit`]. Asked by the thread that commits.
     pub(crate) fn admit(&self, header: &BatchHeader, now: Timestamp) -> Result<Admitted, ProducerError> {
         let end_offset = self.partition.end_offset();
         let mut inner = self.inner.lock();

@@ -101,7 +101,7 @@ impl InFlightOffsets {
         encode(&[record], self.transactions.clock.now().as_millis())
     }
 
-    /// Whether the member may. Run by the log's commit thread.
+    /// Whether the member may. Run by the thread that commits.
     fn admit(&self) -> Result<(), Rejection> {
         let producer_id = self.producer.producer_id;
         let before = self.groups.pending(producer_id, &self.commit.group);
