@@ -66,7 +66,7 @@ pub use coordinator::{
 pub use error::{BrokerError, OpenError};
 pub use fetch::{FetchedBatches, Isolation, LocatedBatches, PartitionReader};
 pub use groups::{
-    CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest,
+    CommittedOffset, DescribedGroup, FetchedOffset, GroupOptions, GroupSnapshot, JoinRequest, LeftOffsets,
     MAX_GROUP_HELD_BYTES, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES,
     MAX_PROTOCOLS, Membership, OffsetCommit, SMALL_BYTES, SyncRequest,
 };

@@ -379,8 +379,28 @@ async fn deleted_offsets_and_groups_stay_away_after_a_restart() {
     drop(broker);
     let broker = open(dir.path(), prompt());
     assert_eq!(groups(&broker), left);
-    broker.delete_offsets_of_topic("t").await.unwrap();
+    let left_offsets = broker.delete_topic("t").unwrap();
+    broker.delete_left_offsets(left_offsets).await.unwrap();
     assert_eq!(groups(&broker), []);
+}
+
+#[tokio::test]
+async fn what_is_committed_for_a_topic_that_was_made_anew_stays_when_the_old_ones_offsets_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = broker_with_topic(dir.path(), 2);
+    for (group, partition) in [("g", 0), ("g", 1), ("other", 0)] {
+        broker.commit_offsets(commit(group, partition, CommittedOffset::new(7))).await.unwrap();
+    }
+    let left = broker.delete_topic("t").unwrap();
+    broker.create_topic("t", 2, BTreeMap::new()).unwrap();
+    broker.commit_offsets(commit("g", 0, CommittedOffset::new(10))).await.unwrap();
+    broker.delete_left_offsets(left).await.unwrap();
+    let of_new = BTreeMap::from([(tp(0), 10)]);
+    assert_eq!((broker.committed("g"), broker.committed("other")), (of_new.clone(), BTreeMap::new()));
+    broker.close().await.unwrap();
+    drop(broker);
+    let broker = open(dir.path(), prompt());
+    assert_eq!((broker.committed("g"), broker.committed("other")), (of_new, BTreeMap::new()));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use crate::error::BrokerError;
+use crate::groups::LeftOffsets;
 use crate::topic::{Catalog, ListedTopic, Topic};
 
 impl Broker {
@@ -151,11 +152,11 @@ impl Broker {
     }
 
     /// Deletes a topic with its records. It is gone when this returns, also after a crash; space that could not be freed is
-    /// freed at the next start.
+    /// freed at the next start. The offsets that groups committed for it are left to [`Broker::delete_left_offsets`], or to the next start.
     ///
     /// # Errors
     /// [`BrokerError::UnknownTopicOrPartition`], [`BrokerError::InternalTopic`], [`BrokerError::Catalog`]: it is then still there.
-    pub fn delete_topic(&self, name: &str) -> Result<(), BrokerError> {
+    pub fn delete_topic(&self, name: &str) -> Result<LeftOffsets, BrokerError> {
         self.check_open()?;
         let mut catalog = self.inner.catalog.lock();
         let topic = self.topic(name)?;
@@ -165,12 +166,14 @@ impl Broker {
         catalog.begin_deletion(name)?;
         self.inner.topics.write().remove(name);
         self.tell_topic_change();
+        // As long as the list is held, nobody makes another topic of this name.
+        let left = self.groups().offsets_of_topic(name);
         let deleted = delete_partitions(&self.inner.log, name, topic.partition_count())
             .and_then(|()| catalog.end_deletion(name));
         if let Err(error) = deleted {
             tracing::warn!(topic = name, %error, "what is left of a deleted topic goes at the next start");
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Changes whenever a topic is made, changed or deleted.

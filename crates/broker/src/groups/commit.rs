@@ -43,7 +43,7 @@ pub(crate) struct OffsetDeletion {
 }
 
 /// What must still hold when a deletion's turn has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DeletionCondition {
     /// The group has no members; it goes as well.
     GroupEmpty,
@@ -51,8 +51,8 @@ pub(crate) enum DeletionCondition {
     NotRead,
     /// As `NotRead`, and what is committed was committed before this time, in milliseconds.
     CommittedBefore(i64),
-    /// The topic is gone.
-    TopicGone,
+    /// What is committed is what was seen when the topic was gone, and nothing is on its way: anything else is of a newer topic of that name.
+    Unchanged(BTreeMap<TopicPartition, CommittedOffset>),
 }
 
 /// A change of offsets.
@@ -224,8 +224,11 @@ pub(super) fn check_deletion(state: &State, deletion: &OffsetDeletion) -> Result
     let Some(entry) = state.groups.get(&deletion.group) else {
         return Err(GroupError::NotFound { group: group() });
     };
-    match deletion.condition {
-        DeletionCondition::TopicGone => Ok(()),
+    match &deletion.condition {
+        DeletionCondition::Unchanged(seen) => {
+            let stands = seen.iter().all(|(partition, offset)| entry.ledger.is_unchanged(partition, offset));
+            if stands { Ok(()) } else { Err(GroupError::NotEmpty { group: group() }) }
+        }
         DeletionCondition::GroupEmpty => {
             if entry.group.state() == GroupState::Empty {
                 Ok(())
@@ -240,11 +243,55 @@ pub(super) fn check_deletion(state: &State, deletion: &OffsetDeletion) -> Result
             let is_old = |partition| {
                 committed
                     .get(partition)
-                    .is_none_or(|offset: &CommittedOffset| offset.committed_at_ms < limit_ms)
+                    .is_none_or(|offset: &CommittedOffset| offset.committed_at_ms < *limit_ms)
             };
             let stands = deletion.partitions.iter().all(is_old)
                 && !entry.ledger.is_in_flight(deletion.partitions.iter());
             if stands { Ok(()) } else { Err(GroupError::NotEmpty { group: group() }) }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::groups::GroupOptions;
+    use crate::offsets::CommittedOffsets;
+
+    fn at(offset: i64) -> BTreeMap<TopicPartition, CommittedOffset> {
+        BTreeMap::from([(TopicPartition::new("t", 0), CommittedOffset::new(offset))])
+    }
+
+    fn groups() -> Arc<Groups> {
+        let committed = CommittedOffsets::from([("g".to_owned(), at(7))]);
+        Arc::new(Groups::new(Clock::start(), GroupOptions::default(), committed, None))
+    }
+
+    fn commit(groups: &Arc<Groups>, offset: i64) -> Arc<InFlightCommit> {
+        let commit = OffsetCommit { group: "g".to_owned(), committer: None, offsets: at(offset) };
+        InFlightCommit::new(Arc::clone(groups), vec![OffsetChange::Commit(commit)], None)
+    }
+
+    fn deletion(groups: &Arc<Groups>, condition: DeletionCondition) -> Arc<InFlightCommit> {
+        let partitions = BTreeSet::from([TopicPartition::new("t", 0)]);
+        let deletion = OffsetDeletion { group: "g".to_owned(), partitions, condition };
+        InFlightCommit::new(Arc::clone(groups), vec![OffsetChange::Delete(deletion)], None)
+    }
+
+    #[test]
+    fn a_deletion_of_what_was_seen_is_refused_once_a_commit_was_decided() {
+        let groups = groups();
+        let seen = DeletionCondition::Unchanged(at(7));
+        let newer = commit(&groups, 10);
+        newer.decide().unwrap();
+        assert!(deletion(&groups, seen.clone()).decide().is_err(), "it is on its way");
+        newer.finish(true);
+        assert!(deletion(&groups, seen.clone()).decide().is_err(), "it stands");
+        let older = commit(&groups, 7);
+        older.decide().unwrap();
+        older.finish(true);
+        deletion(&groups, seen).decide().unwrap();
     }
 }

@@ -48,8 +48,10 @@ impl Groups {
 pub(crate) async fn expire_offsets(broker: Weak<Inner>) {
     if let Some(broker) = broker.upgrade().map(Broker::from_inner) {
         for topic in broker.groups().topics_with_offsets() {
+            // Looked at first: what is committed from now on may be of a topic that is being made.
+            let seen = broker.groups().offsets_of_topic(&topic);
             if broker.topic(&topic).is_err()
-                && let Err(error) = broker.delete_offsets_of_topic(&topic).await
+                && let Err(error) = broker.delete_left_offsets(seen).await
             {
                 tracing::warn!(%topic, %error, "committed offsets of a topic that is gone could not be deleted");
             }

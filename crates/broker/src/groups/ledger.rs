@@ -100,6 +100,11 @@ impl Ledger {
         !self.in_flight.is_empty()
     }
 
+    /// Whether this offset is still the one that is committed, and no change of it is on its way.
+    pub(super) fn is_unchanged(&self, partition: &TopicPartition, seen: &CommittedOffset) -> bool {
+        self.committed.get(partition) == Some(seen) && !self.in_flight.contains_key(partition)
+    }
+
     /// Whether an open transaction holds an offset of this partition.
     pub(super) fn is_pending(&self, partition: &TopicPartition) -> bool {
         self.pending.values().any(|offsets| offsets.contains_key(partition))

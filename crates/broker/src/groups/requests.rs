@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::commit::{DeletionCondition, OffsetChange, OffsetDeletion};
-use super::ledger::FetchedOffset;
+use super::ledger::{CommittedOffset, FetchedOffset};
 use super::settings::{MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_OFFSET_METADATA_BYTES, MAX_PROTOCOLS};
 use super::{GroupSnapshot, Groups, OffsetCommit, Waiting};
 use crate::broker::Broker;
@@ -59,6 +59,12 @@ pub struct SyncRequest {
     pub protocol: Option<String>,
     /// Member id and assignment, from the leader.
     pub assignments: Vec<(String, Bytes)>,
+}
+
+/// Offsets of a deleted topic, as they were when it was gone.
+#[derive(Debug)]
+pub struct LeftOffsets {
+    by_group: Vec<(String, BTreeMap<TopicPartition, CommittedOffset>)>,
 }
 
 /// A group that was asked for by name.
@@ -237,14 +243,29 @@ impl Broker {
         self.delete(OffsetDeletion { group: group.to_owned(), partitions, condition }).await
     }
 
-    /// Deletes every group's offsets of a topic that is gone.
+    /// Deletes the offsets that a deleted topic left, as far as they stand: what was committed since is of a newer topic of that name.
     ///
     /// # Errors
     /// Those of [`Broker::append`].
-    pub async fn delete_offsets_of_topic(&self, topic: &str) -> Result<(), BrokerError> {
-        for (group, partitions) in self.groups().offsets_of_topic(topic) {
-            self.delete(OffsetDeletion { group, partitions, condition: DeletionCondition::TopicGone })
-                .await?;
+    pub async fn delete_left_offsets(&self, left: LeftOffsets) -> Result<(), BrokerError> {
+        for (group, mut seen) in left.by_group {
+            loop {
+                self.groups().retain_unchanged(&group, &mut seen);
+                if seen.is_empty() {
+                    break;
+                }
+                let partitions = seen.keys().cloned().collect();
+                let condition = DeletionCondition::Unchanged(seen.clone());
+                let group = group.clone();
+                match self.delete(OffsetDeletion { group, partitions, condition }).await {
+                    // Something was committed after the look at it.
+                    Err(BrokerError::Group(_)) => {}
+                    deleted => {
+                        deleted?;
+                        break;
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -265,7 +286,7 @@ impl Broker {
         &self,
         producer_id: i64,
         group: &str,
-    ) -> BTreeMap<TopicPartition, super::CommittedOffset> {
+    ) -> BTreeMap<TopicPartition, CommittedOffset> {
         self.groups().pending(producer_id, group)
     }
 
@@ -335,19 +356,24 @@ impl Groups {
         Ok(entry.committed())
     }
 
-    fn offsets_of_topic(&self, topic: &str) -> Vec<(String, BTreeSet<TopicPartition>)> {
+    /// Every group's offsets of a topic.
+    pub(crate) fn offsets_of_topic(&self, topic: &str) -> LeftOffsets {
         let state = self.state.lock();
         let of_topic = |(group, entry): (&String, &super::Entry)| {
-            let partitions: BTreeSet<_> = entry
-                .ledger
-                .committed()
-                .keys()
-                .filter(|partition| &*partition.topic == topic)
-                .cloned()
+            let committed = entry.ledger.committed().iter();
+            let offsets: BTreeMap<_, _> = committed
+                .filter(|(partition, _)| &*partition.topic == topic)
+                .map(|(partition, offset)| (partition.clone(), offset.clone()))
                 .collect();
-            (!partitions.is_empty()).then(|| (group.clone(), partitions))
+            (!offsets.is_empty()).then(|| (group.clone(), offsets))
         };
-        state.groups.iter().filter_map(of_topic).collect()
+        LeftOffsets { by_group: state.groups.iter().filter_map(of_topic).collect() }
+    }
+
+    fn retain_unchanged(&self, group: &str, seen: &mut BTreeMap<TopicPartition, CommittedOffset>) {
+        let state = self.state.lock();
+        let ledger = state.groups.get(group).map(|entry| &entry.ledger);
+        seen.retain(|partition, offset| ledger.is_some_and(|ledger| ledger.is_unchanged(partition, offset)));
     }
 
     /// A deletion that finds no offset: only its condition counts, and a group that is to go goes.

@@ -24,6 +24,7 @@ use super::error_code::Failure;
 use super::metadata::topic_name;
 use super::{KafkaSettings, NODE_ID};
 use crate::broker::Broker;
+use crate::groups::LeftOffsets;
 use crate::topic::{CONFIG_KEYS, Topic};
 
 /// Partitions of a topic that is made without saying how many, if the settings don't say either.
@@ -145,8 +146,8 @@ fn delete(call: &Call, wanted: &DeleteTopicState) -> DeletableTopicResult {
     };
     let deleted = found.map_err(Failure::from).and_then(|topic| {
         check_managed(&call.server.settings, topic.name())?;
-        call.broker().delete_topic(topic.name())?;
-        delete_offsets(call.broker(), topic.name());
+        let left = call.broker().delete_topic(topic.name())?;
+        delete_offsets(call.broker(), topic.name(), left);
         Ok(topic)
     });
     match deleted {
@@ -159,8 +160,8 @@ fn delete(call: &Call, wanted: &DeleteTopicState) -> DeletableTopicResult {
 }
 
 /// A topic that is made anew under the name begins without offsets. What fails here is made up for at the next start.
-fn delete_offsets(broker: &Broker, topic: &str) {
-    let deleted = Handle::current().block_on(broker.delete_offsets_of_topic(topic));
+fn delete_offsets(broker: &Broker, topic: &str, left: LeftOffsets) {
+    let deleted = Handle::current().block_on(broker.delete_left_offsets(left));
     if let Err(error) = deleted {
         tracing::warn!(topic, %error, "committed offsets of a deleted topic stay for now");
     }
