@@ -117,6 +117,8 @@ pub enum WorkerNews<'a> {
         /// The pause.
         retry_in: Duration,
     },
+    /// It had failed, and has not done so for a while.
+    Recovered,
 }
 
 /// A worker as a member of one consumer group. Every worker is one of two groups: that of readings and that of services.

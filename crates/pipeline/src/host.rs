@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::system_events::{SystemEvents, now};
+use crate::system_events::{Recording, SystemEvents, now};
 
 /// How many measurements wait to be published at most.
 const WAITING: usize = 2;
@@ -225,6 +225,7 @@ pub async fn watch_host(settings: HostSettings, events: SystemEvents, stop: Canc
         tracing::error!(%error, "no thread to measure the machine: it is not watched");
         return;
     }
+    let recording = Recording::of("measurements of the machine");
     loop {
         let measured: Measured = tokio::select! {
             measured = measurements.recv() => match measured {
@@ -239,9 +240,7 @@ pub async fn watch_host(settings: HostSettings, events: SystemEvents, stop: Canc
         };
         let mut told: Vec<Event> = measured.of_host().iter().map(|metric| event(&name, metric)).collect();
         told.extend(measured.of_process().iter().map(|metric| event(FAROL, metric)));
-        if let Err(error) = events.publish_all(&told).await {
-            tracing::warn!(%error, "what was measured of the machine was not recorded");
-        }
+        recording.note(&events.publish_all(&told).await, &name);
     }
 }
 

@@ -36,12 +36,15 @@ pub mod view_runner;
 pub mod webhook;
 pub mod workers;
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farol_bus::{Bus, BusError};
+use farol_log::Trouble;
 use farol_resilience::Registry;
 use farol_view::Store;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -161,11 +164,7 @@ impl Pipeline {
             settings: settings.worker,
             started_at: system_events::now(),
             retry,
-            observer: Arc::new(|member, news| {
-                if let WorkerNews::Failed { error, retry_in } = news {
-                    tracing::error!(worker = member.worker, group = member.group, %error, ?retry_in, "worker failed; it will be started again");
-                }
-            }),
+            observer: log_failures(),
         };
         let workers = Workers::start_all(Arc::new(deps), &settings.workers)?;
         stop_on_error.disarm();
@@ -213,6 +212,24 @@ impl Pipeline {
         }
         late
     }
+}
+
+/// Logs that workers fail and that they work again, each worker for itself.
+fn log_failures() -> Observer {
+    let failing = Mutex::new(HashMap::<(String, String), Trouble>::new());
+    Arc::new(move |Member { worker, group }, news| {
+        let mut failing = failing.lock();
+        let failing = failing.entry((worker.to_owned(), group.to_owned())).or_default();
+        match news {
+            WorkerNews::Failed { error, retry_in } => {
+                if let Some(untold) = failing.again(Instant::now()) {
+                    tracing::error!(worker, group, %error, untold, ?retry_in, "worker failed; it will be started again");
+                }
+            }
+            WorkerNews::Recovered if failing.is_over() => tracing::warn!(worker, group, "worker works again"),
+            _ => {}
+        }
+    })
 }
 
 /// Rebuilds one view from the log: clears it and feeds it up to the end that its topics have now. `report` is called with

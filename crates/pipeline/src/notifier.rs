@@ -27,6 +27,7 @@ use std::sync::Arc;
 use farol_alert::dispatch::ReceiverRules;
 use farol_alert::{GroupBy, GroupTiming, InhibitRule, Route, Routes};
 use farol_bus::Bus;
+use farol_log::Trouble;
 use farol_matcher::Matchers;
 use farol_resilience::Registry;
 use tokio_util::sync::CancellationToken;
@@ -194,6 +195,7 @@ pub(crate) fn start(
             .map(|(name, receiver)| (name.clone(), ReceiverRules { send_resolved: receiver.send_resolved }))
             .collect(),
         receivers: receivers.into_iter().map(|(name, receiver)| (name, Arc::new(receiver))).collect(),
+        held_up: Trouble::default(),
     };
     tasks.spawn(dispatching.run(stop.child_token()));
     Ok(())

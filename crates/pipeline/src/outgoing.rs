@@ -22,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::system_events::{self, SystemEvents};
+use crate::system_events::{self, Recording, SystemEvents};
 
 /// Who calls, where `farol run` does.
 pub const CALLER: &str = "farol";
@@ -131,15 +131,14 @@ async fn publish_moves(
     events: &SystemEvents,
     stop: &CancellationToken,
 ) {
+    let recording = Recording::of("moves of breakers");
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             change = changes.recv() => match change {
                 Ok(change) => {
-                    if let Some(event) = moved(caller, service_of(&change.name), &change)
-                        && let Err(error) = events.publish(&event).await
-                    {
-                        tracing::warn!(%error, policy = %change.name, "a breaker's move was not recorded");
+                    if let Some(event) = moved(caller, service_of(&change.name), &change) {
+                        recording.note(&events.publish(&event).await, &change.name);
                     }
                 }
                 Err(RecvError::Lagged(missed)) => {
@@ -157,19 +156,25 @@ async fn publish_snapshots(
     events: &SystemEvents,
     stop: &CancellationToken,
 ) {
-    let mut told = Told::default();
+    let (mut told, recording) = (Told::default(), Recording::of("states of policies"));
     let mut ticks = tokio::time::interval(SNAPSHOT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => tell_changed(caller, policies, &mut told, events).await,
+            _ = ticks.tick() => tell_changed(caller, policies, &mut told, events, &recording).await,
         }
     }
 }
 
 /// All that have changed go to the log in one append: one wait for the disk, however many there are.
-async fn tell_changed(caller: &str, policies: &Registry, told: &mut Told, events: &SystemEvents) {
+async fn tell_changed(
+    caller: &str,
+    policies: &Registry,
+    told: &mut Told,
+    events: &SystemEvents,
+    recording: &Recording,
+) {
     let now = system_events::now();
     let changed = told.changed(policies.snapshots());
     for round in changed.chunks(MAX_APPEND) {
@@ -177,8 +182,9 @@ async fn tell_changed(caller: &str, policies: &Registry, told: &mut Told, events
             .iter()
             .map(|snapshot| measured(caller, service_of(&snapshot.name), snapshot, now))
             .collect();
-        if let Err(error) = events.publish_all(&measured).await {
-            tracing::warn!(%error, policies = round.len(), "how policies stand was not recorded");
+        let outcome = events.publish_all(&measured).await;
+        recording.note(&outcome, format_args!("{} policies of {caller}", round.len()));
+        if outcome.is_err() {
             round.iter().for_each(|snapshot| told.forget(snapshot));
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::system_events::{SystemEvents, now};
+use crate::system_events::{Recording, SystemEvents, now};
 use pace::{Pace, Told, Verdict};
 
 /// How often it is looked whether something that was held may be told.
@@ -67,6 +67,7 @@ pub(crate) async fn publish_rebalances(
     counts: Arc<RebalanceCounts>,
     stop: CancellationToken,
 ) {
+    let recording = Recording::of("rebalances");
     let mut pace = Pace::default();
     let mut next_look = Instant::now();
     let untold = |missed| {
@@ -82,7 +83,7 @@ pub(crate) async fn publish_rebalances(
         };
         match received {
             Some(Ok(record)) => match pace.offer(told(&record), Instant::now()) {
-                Verdict::Tell(told) => publish(&events, *told).await,
+                Verdict::Tell(told) => publish(&events, &recording, *told).await,
                 Verdict::Held => {}
                 Verdict::Untold => untold(1),
             },
@@ -94,18 +95,18 @@ pub(crate) async fn publish_rebalances(
             next_look = Instant::now() + LOOK_INTERVAL;
             for told in pace.due(Instant::now()) {
                 counts.merged.fetch_add(told.rebalances - 1, Ordering::Relaxed);
-                publish(&events, told).await;
+                publish(&events, &recording, told).await;
             }
         }
     }
     for told in pace.rest() {
         counts.merged.fetch_add(told.rebalances - 1, Ordering::Relaxed);
-        publish(&events, told).await;
+        publish(&events, &recording, told).await;
     }
 }
 
 /// Publishes it and the members that came and went, at once. A refusal is logged: what the events tell of has happened all the same.
-async fn publish(events: &SystemEvents, told: Told) {
+async fn publish(events: &SystemEvents, recording: &Recording, told: Told) {
     let rebalance = told.in_words();
     let at = now();
     let mut all = Vec::with_capacity(rebalance.changes.len() + 1);
@@ -133,9 +134,7 @@ async fn publish(events: &SystemEvents, told: Told) {
     }
     let kind = EventType::PARTITIONS_REASSIGNED;
     all.push(Event::new(Uuid::now_v7(), at, kind, &rebalance.group, &rebalance));
-    if let Err(error) = events.publish_all(&all).await {
-        tracing::warn!(%error, group = rebalance.group, "a rebalance was not recorded");
-    }
+    recording.note(&events.publish_all(&all).await, format_args!("of group {}", rebalance.group));
 }
 
 fn told(record: &RebalanceRecord) -> Told {

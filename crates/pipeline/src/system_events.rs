@@ -1,11 +1,13 @@
 //! Publishing events about Farol itself to topic `system-events`.
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use farol_bus::{Bus, BusError, Producer, ProducerRecord};
 use farol_event::{Event, EventType, Timestamp};
+use farol_log::Trouble;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -20,6 +22,7 @@ pub(crate) fn now() -> Timestamp {
 #[derive(Clone)]
 pub struct SystemEvents {
     producer: Arc<dyn Producer>,
+    announced: Arc<Recording>,
 }
 
 impl SystemEvents {
@@ -28,7 +31,8 @@ impl SystemEvents {
     /// # Errors
     /// When the bus gives no producer.
     pub async fn new(bus: &dyn Bus) -> Result<Self, BusError> {
-        Ok(Self { producer: bus.producer("system-events").await? })
+        let announced = Arc::new(Recording::of("system events"));
+        Ok(Self { producer: bus.producer("system-events").await?, announced })
     }
 
     /// The producer behind it, for other records that stand alone.
@@ -62,8 +66,35 @@ impl SystemEvents {
     /// all the same.
     pub async fn announce(&self, event_type: EventType, source: &str, data: &impl Serialize) {
         let event = Event::new(Uuid::now_v7(), now(), event_type, source, data);
-        if let Err(error) = self.publish(&event).await {
-            tracing::warn!(%error, event_type = %event.event_type, source, "a system event was not recorded");
+        let outcome = self.publish(&event).await;
+        self.announced.note(&outcome, format_args!("{} of {source}", event.event_type));
+    }
+}
+
+/// What is recorded again and again and given up if the bus refuses it, as a full disk makes it do for as long as it lasts: that is
+/// told when it begins, once a minute, and when it is over.
+pub(crate) struct Recording {
+    what: &'static str,
+    refused: Trouble,
+}
+
+impl Recording {
+    /// `what` is the plural of what is recorded.
+    pub(crate) fn of(what: &'static str) -> Self {
+        Self { what, refused: Trouble::default() }
+    }
+
+    /// Takes note of how it went with `which` of them.
+    pub(crate) fn note(&self, outcome: &Result<(), BusError>, which: impl Display) {
+        let what = self.what;
+        match outcome {
+            Ok(()) if self.refused.is_over() => tracing::warn!("{what} are recorded again"),
+            Ok(()) => {}
+            Err(error) => {
+                if let Some(untold) = self.refused.again(Instant::now()) {
+                    tracing::warn!(%error, %which, untold, "{what} are not recorded");
+                }
+            }
         }
     }
 }

@@ -296,7 +296,20 @@ async fn run_member(
     while !stop.is_cancelled() {
         let began = tokio::time::Instant::now();
         let worker = DetectWorker::new(Arc::clone(deps), intake, name, errors);
-        let pause = match run_while_answered(deps.bus.as_ref(), worker, stop).await {
+        let member = Member { worker: name, group: intake.group(&deps.settings) };
+        let run = run_while_answered(deps.bus.as_ref(), worker, stop);
+        let recovers = async {
+            tokio::time::sleep(MAX_PAUSE).await;
+            if errors > 0 {
+                (deps.observer)(member, WorkerNews::Recovered);
+            }
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = run => ended,
+            never = recovers => never,
+        };
+        let pause = match ended {
             Ok(()) => return Ok(Stopped::InOrder),
             Err(BusError::Closed) if stop.is_cancelled() => return Ok(stopped),
             Err(error) => {
@@ -314,7 +327,6 @@ async fn run_member(
                     return Err(error);
                 }
                 let Some(pause) = tries.decided(Decision::Retry, false) else { return Err(error) };
-                let member = Member { worker: name, group: intake.group(&deps.settings) };
                 (deps.observer)(member, WorkerNews::Failed { error: &error, retry_in: pause });
                 pause
             }

@@ -361,6 +361,8 @@ impl Terminal {
                 count(&BTreeSet::clear);
                 self.failed(error, *retry_in);
             }
+            // Each failure was told with the next try, and each try with the partitions that it got.
+            WorkerNews::Recovered => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -150,6 +151,44 @@ async fn a_full_disk_refuses_readings_with_a_reason_keeps_what_was_acknowledged_
         records.as_array().unwrap().iter().find(|topic| topic["name"] == "sensor-data").unwrap()["records"]
             .as_u64();
     assert!(records >= Some(accepted + 1), "{records:?} of {accepted} and one more");
+}
+
+#[tokio::test]
+async fn what_fails_again_and_again_on_a_full_disk_is_logged_when_it_begins_and_when_it_is_over() {
+    let folder = folder();
+    let Some(mount) = Mount::new(&folder.path().join("small"), "size=48m") else { return };
+    let mut command = farol(folder.path());
+    command.args(["run", "--demo", "--listen", "127.0.0.1:0", "--data"]).arg(mount.0.join("data"));
+    let server = Farol::spawn(&mut command).await;
+    server.views_caught_up().await;
+    let ballast = mount.0.join("ballast");
+    fill(&ballast);
+    let begins = ["worker failed", "rebalances are not recorded", "system events are not recorded"];
+    let logged = async |these: &[&str]| {
+        eventually(SOON * 2, "it is logged", async || {
+            let log = server.logged();
+            these.iter().all(|what| log.contains(what)).then_some(())
+        })
+        .await;
+    };
+    logged(&begins).await;
+    // Each of them fails some times more.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    std::fs::remove_file(&ballast).unwrap();
+    logged(&["worker works again", "rebalances are recorded again", "system events are recorded again"])
+        .await;
+
+    let log = server.logged();
+    let full = log.matches("the disk is full").count();
+    for what in &begins[1..] {
+        // Whoever waits for longer than a minute is reminded, with what was left untold.
+        let told = log.lines().filter(|line| line.contains(what) && line.contains("untold=0")).count();
+        assert!((1..=full).contains(&told), "{what}: {told} times on {full} full disks:\n{log}");
+    }
+    let failed =
+        log.lines().filter(|line| line.contains("worker failed") && line.contains("untold=0")).count();
+    let members = 3 * 2;
+    assert!((1..=full * members).contains(&failed), "{failed} times on {full} full disks:\n{log}");
 }
 
 #[tokio::test]

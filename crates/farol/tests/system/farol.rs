@@ -135,6 +135,11 @@ impl Farol {
         self.out.text()
     }
 
+    /// Everything that it has logged.
+    pub fn logged(&self) -> String {
+        self.errors.text()
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -26,6 +26,7 @@ use farol_bus::{
     ProducerRecord, StartAt, TopicPartition, TransactionalProducer,
 };
 use farol_event::{Event, EventHead, EventType};
+use farol_log::Trouble;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -62,6 +63,8 @@ pub(super) struct Dispatching {
     pub(super) inhibit: Vec<InhibitRule>,
     pub(super) rules: BTreeMap<String, ReceiverRules>,
     pub(super) receivers: BTreeMap<String, Arc<Receiver>>,
+    /// That it is held up.
+    pub(super) held_up: Trouble,
 }
 
 /// One run, from what was committed.
@@ -84,7 +87,9 @@ impl Dispatching {
                 Ok(()) => return,
                 Err(BusError::Closed) if stop.is_cancelled() => return,
                 Err(error) => {
-                    tracing::error!(%error, retry_in = ?RESTART_PAUSE, "notifications by routes are held up");
+                    if let Some(untold) = self.held_up.again(std::time::Instant::now()) {
+                        tracing::error!(%error, untold, retry_in = ?RESTART_PAUSE, "notifications by routes are held up");
+                    }
                 }
             }
             tokio::select! {
@@ -336,7 +341,11 @@ impl Run<'_> {
         if !offsets.is_empty() {
             producer.send_offsets(offsets, &consumer.group_metadata()).await?;
         }
-        producer.commit().await
+        producer.commit().await?;
+        if self.of.held_up.is_over() {
+            tracing::warn!("notifications by routes go on");
+        }
+        Ok(())
     }
 }
 

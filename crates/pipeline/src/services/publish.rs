@@ -1,12 +1,13 @@
 //! Findings become events.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farol_bus::{Bus, BusError, ProducerRecord, TransactionalProducer};
 use farol_event::service::{CheckChanged, Metric, Reason, names};
 use farol_event::{Event, EventType};
+use farol_log::Trouble;
 use farol_registry::record::{Content, KEPT, TOPIC};
 use farol_registry::{Finding, FindingKind, Record};
 use serde::Serialize;
@@ -43,6 +44,7 @@ impl Publisher {
     pub(super) async fn run(self, mut found: mpsc::Receiver<Vec<Finding>>, stop: CancellationToken) {
         let mut transactions: Option<Box<dyn TransactionalProducer>> = None;
         let mut bundles = Vec::new();
+        let refused = Trouble::default();
         loop {
             let received = tokio::select! {
                 () = stop.cancelled() => return,
@@ -57,11 +59,18 @@ impl Publisher {
             }
             loop {
                 match self.publish(&mut transactions, &out).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        if refused.is_over() {
+                            tracing::warn!("what checks found is recorded again");
+                        }
+                        break;
+                    }
                     Err(BusError::Closed) => return,
                     Err(error) => {
                         transactions = None;
-                        tracing::error!(%error, retry_in = ?RETRY_PAUSE, "what checks found can't be recorded at present");
+                        if let Some(untold) = refused.again(Instant::now()) {
+                            tracing::error!(%error, untold, retry_in = ?RETRY_PAUSE, "what checks found can't be recorded at present");
+                        }
                     }
                 }
                 tokio::select! {
