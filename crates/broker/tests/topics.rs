@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farol_broker::{Broker, BrokerError, BrokerOptions, Isolation, TopicPartition};
+use farol_log::fs::FileSystem;
 use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::{Background, BatchBuilder, LogOptions};
 
@@ -128,6 +129,47 @@ async fn more_partitions_come_and_stay_after_a_crash() {
         assert!(topic.partition_count() == 3 || !added || crashed, "seed {seed}");
         assert_eq!(end(&broker, "t", 0), 1);
         append(&broker, "t", topic.partition_count() - 1).await;
+    }
+}
+
+/// Which of the first partitions of topic `t` have a folder.
+fn folders(file_system: &FaultFileSystem) -> Vec<String> {
+    let found = file_system.read_dir(&Path::new(DIR).join("partitions")).unwrap();
+    let names = found.into_iter().map(|entry| entry.name);
+    names.filter(|name| ["t-0", "t-1", "t-2"].contains(&name.as_str())).collect()
+}
+
+#[tokio::test]
+async fn partitions_that_could_not_be_made_come_at_the_next_start_or_go_with_their_topic() {
+    for change in ["none", "configuration", "fewer partitions"] {
+        let file_system = FaultFileSystem::new(5);
+        let broker = open(&file_system);
+        broker.create_topic("t", 1, BTreeMap::new()).unwrap();
+        let fail_to_add = || {
+            file_system.fail_next(Operation::Open, "t-3");
+            let refused = broker.add_partitions("t", 5);
+            assert!(matches!(refused, Err(BrokerError::CreatePartition { .. })), "{refused:?}");
+            match change {
+                "configuration" => {
+                    let config = BTreeMap::from([("retention.ms".to_owned(), "5000".to_owned())]);
+                    broker.configure_topic("t", config).unwrap();
+                }
+                "fewer partitions" => broker.add_partitions("t", 2).unwrap(),
+                _ => {}
+            }
+        };
+        fail_to_add();
+        assert_eq!(folders(&file_system).len(), 3);
+        broker.delete_topic("t").unwrap();
+        assert_eq!(folders(&file_system), [""; 0], "{change}");
+
+        broker.create_topic("t", 1, BTreeMap::new()).unwrap();
+        fail_to_add();
+        broker.close().await.unwrap();
+        drop(broker);
+        let broker = open(&file_system);
+        assert_eq!(broker.topic("t").unwrap().partition_count(), 5, "{change}");
+        append(&broker, "t", 4).await;
     }
 }
 

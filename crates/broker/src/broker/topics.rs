@@ -97,9 +97,10 @@ impl Broker {
         change(&mut config)?;
         let (id, partitions) = (topic.id(), topic.partition_count());
         Topic::check(name, partitions, &config, self.inner.sync)?;
-        let listed = ListedTopic { id, partitions, config };
-        catalog.set(name, listed.clone())?;
-        self.put_topic(Topic::open(&self.inner.log, name, listed, self.inner.sync)?);
+        let opened = ListedTopic { id, partitions, config };
+        let listed = listed_as(&catalog, name, &opened);
+        catalog.set(name, listed)?;
+        self.put_topic(Topic::open(&self.inner.log, name, opened, self.inner.sync)?);
         Ok(())
     }
 
@@ -125,10 +126,11 @@ impl Broker {
         let mut catalog = self.inner.catalog.lock();
         self.check_more_partitions(name, partitions)?;
         let topic = self.topic(name)?;
-        let listed = ListedTopic { id: topic.id(), partitions, config: topic.overrides().clone() };
+        let opened = ListedTopic { id: topic.id(), partitions, config: topic.overrides().clone() };
         // Listed first: a crash before the last one is made leaves a topic whose partitions are made at the next start.
-        catalog.set(name, listed.clone())?;
-        self.put_topic(Topic::open(&self.inner.log, name, listed, self.inner.sync)?);
+        let listed = listed_as(&catalog, name, &opened);
+        catalog.set(name, listed)?;
+        self.put_topic(Topic::open(&self.inner.log, name, opened, self.inner.sync)?);
         Ok(())
     }
 
@@ -164,12 +166,14 @@ impl Broker {
             return Err(BrokerError::InternalTopic(name.to_owned()));
         }
         catalog.begin_deletion(name)?;
+        // As many as were listed: more than the topic has if some could not be made.
+        let listed = catalog.deleting().get(name).copied().unwrap_or_else(|| topic.partition_count());
         self.inner.topics.write().remove(name);
         self.tell_topic_change();
         // As long as the list is held, nobody makes another topic of this name.
         let left = self.groups().offsets_of_topic(name);
-        let deleted = delete_partitions(&self.inner.log, name, topic.partition_count())
-            .and_then(|()| catalog.end_deletion(name));
+        let deleted =
+            delete_partitions(&self.inner.log, name, listed).and_then(|()| catalog.end_deletion(name));
         if let Err(error) = deleted {
             tracing::warn!(topic = name, %error, "what is left of a deleted topic goes at the next start");
         }
@@ -200,6 +204,13 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+/// How a topic is listed that is opened like this: with the partitions that could not be made when they were asked for, too. Some of them
+/// may have folders, and what isn't listed is never deleted.
+fn listed_as(catalog: &Catalog, name: &str, opened: &ListedTopic) -> ListedTopic {
+    let listed = catalog.topics().get(name).map_or(0, |listed| listed.partitions);
+    ListedTopic { partitions: opened.partitions.max(listed), ..opened.clone() }
 }
 
 /// Deletes what a crash or a failure left of deleted topics. What can't be deleted now stays noted.
