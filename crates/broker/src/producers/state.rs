@@ -259,7 +259,8 @@ impl ProducerState {
         }
     }
 
-    /// A marker stands at `marker_offset`: the producer's transaction has ended. Without one open, only the epoch counts.
+    /// A marker stands at `marker_offset`: the producer's transaction has ended. Without one open, only the epoch counts; a producer that
+    /// isn't known needs room for that, and if everybody writes, there is none: an older producer of its id is fenced by the coordinator.
     pub(crate) fn end(
         &mut self,
         producer_id: i64,
@@ -268,6 +269,9 @@ impl ProducerState {
         marker_offset: i64,
         now: Timestamp,
     ) {
+        if !self.producers.contains_key(&producer_id) && self.make_room().is_err() {
+            return;
+        }
         let producer = self.producers.entry(producer_id).or_insert_with(|| Producer::new(epoch, now));
         producer.enter_epoch(epoch);
         producer.last_seen = now;

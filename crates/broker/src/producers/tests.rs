@@ -163,6 +163,23 @@ fn silent_producers_are_forgotten_but_for_open_transactions() {
 }
 
 #[test]
+fn markers_of_unknown_producers_keep_to_the_bound_too() {
+    let limits = ProducerLimits { max_producers: 3, expiration: Duration::from_secs(100) };
+    let mut state = ProducerState::new(limits);
+    for id in 1..10 {
+        state.end(id, 0, Marker::Abort, id, at(id));
+        assert!(state.producer_count() <= 3, "{}", state.producer_count());
+    }
+    let known: Vec<i64> = state.describe().iter().map(|producer| producer.producer_id).collect();
+    assert_eq!((known, state.evicted()), (vec![7, 8, 9], 6));
+    for id in 11..14 {
+        write(&mut state, &header(id, 0, 0, 1, TRANSACTIONAL), 10 + id).unwrap();
+    }
+    state.end(20, 0, Marker::Abort, 30, at(30));
+    assert_eq!(state.producer_count(), 3, "all of them have a transaction open");
+}
+
+#[test]
 fn a_snapshot_has_the_bytes_of_its_first_version() {
     let mut state = state();
     write(&mut state, &header(7, 1, 0, 2, TRANSACTIONAL), 0).unwrap();
