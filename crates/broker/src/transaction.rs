@@ -20,8 +20,10 @@ impl TransactionalId {
             let bytes = transactional_id.len();
             return Err(BrokerError::TooLarge { what: "transactional id", bytes, limit: MAX_NAME_BYTES });
         }
-        let producer = broker.groups().new_producer(transactional_id).await;
-        Ok(Self { broker: broker.clone(), producer })
+        // Whoever stops waiting drops it, so that it is forgotten.
+        let taken = Self { broker: broker.clone(), producer: broker.groups().new_producer(transactional_id) };
+        broker.groups().commits_decided(transactional_id).await;
+        Ok(taken)
     }
 
     /// Appends batches and commits offsets in one step: all of it or nothing, also across a crash. Refused if a newer

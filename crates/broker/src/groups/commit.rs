@@ -150,9 +150,8 @@ impl InFlightCommit {
                 entry.ledger.begin(change.partitions());
             }
         }
-        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
-        {
-            entry.commits_in_flight += 1;
+        if let Some(producer) = &self.producer {
+            state.begin_producers_commit(producer);
         }
         Ok(())
     }
@@ -183,12 +182,8 @@ impl InFlightCommit {
             entry.offsets_settled();
             state.remove_if_unused(change.group());
         }
-        if let Some(entry) = self.producer.as_ref().and_then(|p| state.producers.get_mut(&p.transactional_id))
-        {
-            entry.commits_in_flight = entry.commits_in_flight.saturating_sub(1);
-            if entry.commits_in_flight == 0 {
-                entry.drained.notify_waiters();
-            }
+        if let Some(producer) = &self.producer {
+            state.end_producers_commit(producer);
         }
     }
 }
@@ -293,5 +288,33 @@ mod tests {
         older.decide().unwrap();
         older.finish(true);
         deletion(&groups, seen).decide().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_went_with_a_commit_on_its_way_is_forgotten_when_that_is_decided() {
+        let groups = groups();
+        let begin = |producer: &ProducerEpoch| {
+            let commit = OffsetCommit { group: "g".to_owned(), committer: None, offsets: at(8) };
+            let commit = vec![OffsetChange::Commit(commit)];
+            let in_flight = InFlightCommit::new(Arc::clone(&groups), commit, Some(producer.clone()));
+            in_flight.decide().unwrap();
+            in_flight
+        };
+        let producer = groups.new_producer("id");
+        let on_its_way = begin(&producer);
+        groups.forget_producer(&producer);
+        assert!(!groups.state.lock().producers.is_empty());
+        on_its_way.finish(true);
+        assert!(groups.state.lock().producers.is_empty());
+
+        // One that takes the id over before that stays.
+        let producer = groups.new_producer("id");
+        let on_its_way = begin(&producer);
+        groups.forget_producer(&producer);
+        let newer = groups.new_producer("id");
+        tokio::join!(groups.commits_decided("id"), async { on_its_way.finish(true) });
+        groups.check_producer(&newer).unwrap();
+        groups.forget_producer(&newer);
+        assert!(groups.state.lock().producers.is_empty());
     }
 }

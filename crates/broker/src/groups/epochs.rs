@@ -17,32 +17,40 @@ pub(crate) struct ProducerEpoch {
 /// The producer in force of one id.
 pub(super) struct Producer {
     epoch: u64,
-    pub(super) commits_in_flight: u32,
-    pub(super) drained: Arc<Notify>,
+    commits_in_flight: u32,
+    drained: Arc<Notify>,
+    /// It is gone, and is forgotten when its last commit is decided.
+    is_gone: bool,
 }
 
 impl Groups {
-    /// A new epoch for a transactional id; older producers are fenced from here on. Returns when every commit that they
-    /// got in before is decided, so that whoever reads the topics now reads all that they wrote.
-    pub(crate) async fn new_producer(&self, transactional_id: &str) -> ProducerEpoch {
-        let epoch = {
-            let mut state = self.state.lock();
-            state.last_epoch += 1;
-            let epoch = state.last_epoch;
-            state
-                .producers
-                .entry(transactional_id.to_owned())
-                .and_modify(|producer| producer.epoch = epoch)
-                .or_insert_with(|| Producer { epoch, commits_in_flight: 0, drained: Arc::default() });
-            epoch
-        };
-        let producer = ProducerEpoch { transactional_id: transactional_id.to_owned(), epoch };
+    /// A new epoch for a transactional id; older producers are fenced from here on.
+    pub(crate) fn new_producer(&self, transactional_id: &str) -> ProducerEpoch {
+        let mut state = self.state.lock();
+        state.last_epoch += 1;
+        let epoch = state.last_epoch;
+        state
+            .producers
+            .entry(transactional_id.to_owned())
+            .and_modify(|producer| (producer.epoch, producer.is_gone) = (epoch, false))
+            .or_insert_with(|| Producer {
+                epoch,
+                commits_in_flight: 0,
+                drained: Arc::default(),
+                is_gone: false,
+            });
+        ProducerEpoch { transactional_id: transactional_id.to_owned(), epoch }
+    }
+
+    /// Returns when every commit that producers of an id got in is decided, so that whoever reads the topics then reads all that
+    /// those wrote that are fenced.
+    pub(crate) async fn commits_decided(&self, transactional_id: &str) {
         loop {
             let drained = {
                 let state = self.state.lock();
                 match state.producers.get(transactional_id) {
                     Some(entry) if entry.commits_in_flight > 0 => Arc::clone(&entry.drained).notified_owned(),
-                    _ => return producer,
+                    _ => return,
                 }
             };
             drained.await;
@@ -56,14 +64,39 @@ impl Groups {
     /// The producer is gone. Epochs never come again, so a forgotten id fences older producers all the same.
     pub(crate) fn forget_producer(&self, producer: &ProducerEpoch) {
         let mut state = self.state.lock();
-        let unused = |entry: &Producer| entry.epoch == producer.epoch && entry.commits_in_flight == 0;
-        if state.producers.get(&producer.transactional_id).is_some_and(unused) {
-            state.producers.remove(&producer.transactional_id);
+        let Some(entry) = state.producers.get_mut(&producer.transactional_id) else { return };
+        if entry.epoch == producer.epoch {
+            entry.is_gone = true;
+            state.remove_if_gone(&producer.transactional_id);
         }
     }
 }
 
 impl State {
+    /// A commit of the producer is on its way.
+    pub(super) fn begin_producers_commit(&mut self, producer: &ProducerEpoch) {
+        if let Some(entry) = self.producers.get_mut(&producer.transactional_id) {
+            entry.commits_in_flight += 1;
+        }
+    }
+
+    /// It is decided.
+    pub(super) fn end_producers_commit(&mut self, producer: &ProducerEpoch) {
+        let Some(entry) = self.producers.get_mut(&producer.transactional_id) else { return };
+        entry.commits_in_flight = entry.commits_in_flight.saturating_sub(1);
+        if entry.commits_in_flight == 0 {
+            entry.drained.notify_waiters();
+        }
+        self.remove_if_gone(&producer.transactional_id);
+    }
+
+    fn remove_if_gone(&mut self, transactional_id: &str) {
+        let is_over = |entry: &Producer| entry.is_gone && entry.commits_in_flight == 0;
+        if self.producers.get(transactional_id).is_some_and(is_over) {
+            self.producers.remove(transactional_id);
+        }
+    }
+
     pub(super) fn check_producer(&self, producer: &ProducerEpoch) -> Result<(), BrokerError> {
         match self.producers.get(&producer.transactional_id) {
             Some(entry) if entry.epoch == producer.epoch => Ok(()),
