@@ -139,7 +139,7 @@ fn check_name(name: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if name.is_empty() {
         Err("the name is empty".to_owned())
-    } else if name == "." || name == ".." || name.starts_with('.') {
+    } else if name.starts_with('.') {
         Err("the name begins with a dot".to_owned())
     } else if name.len() > MAX_NAME_BYTES {
         Err(format!("the name has {} bytes, {MAX_NAME_BYTES} are allowed", name.len()))

@@ -9,6 +9,7 @@
 //! | `retention.bytes` | bytes of one partition; -1 is no limit | -1 |
 //! | `segment.bytes` | 16 KiB to 1 GiB | 128 MiB |
 //! | `segment.ms` | milliseconds after which a segment is closed | never, or a quarter of `retention.ms` |
+//! | `max.compaction.lag.ms` | how old a record of a compacted topic may get before compaction has looked at it | 9223372036854775807, no limit |
 //! | `delete.retention.ms` | how long a tombstone stays | 86400000 |
 //! | `compression.type` | `uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`; `producer` means what the producer sends: uncompressed | `producer` |
 //! | `max.message.bytes` | largest batch, 1 KiB to 8 MiB | 1048588 |
