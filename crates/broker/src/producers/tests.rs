@@ -2,14 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use farol_event::Timestamp;
-use farol_log::{BatchHeader, Marker};
+use farol_log::{
+    AppendRequest, BatchBuilder, BatchHeader, Log, LogOptions, Marker, PartitionId, PartitionOptions,
+};
 use proptest::prelude::*;
 
 use super::snapshot;
 use super::state::{Admission, Fate, ProducerError, ProducerLimits, ProducerState};
+use super::tracker::Tracker;
 
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
@@ -160,6 +164,40 @@ fn silent_producers_are_forgotten_but_for_open_transactions() {
     }
     let refused = write(&mut state, &header(7, 0, 0, 1, 0), 20);
     assert_eq!(refused, Err(ProducerError::TooManyProducers { limit: 3 }));
+}
+
+#[test]
+fn a_first_snapshot_says_nothing_of_what_was_written_after_it_was_asked_for() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(LogOptions::new(dir.path())).unwrap().0;
+        let id = PartitionId::new("t-0").unwrap();
+        let partition = log.create_partition(&id, PartitionOptions::default()).unwrap();
+        let limits = ProducerLimits::default();
+        let tracker = Arc::new(Tracker::empty(partition.clone(), limits, at(0)));
+        // The one thread that writes snapshots is busy.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        let mut mark = Box::pin(tracker.mark(limits));
+        tokio::select! {
+            biased;
+            _ = &mut mark => panic!("it can't be written yet"),
+            () = std::future::ready(()) => {}
+        }
+        let mut builder = BatchBuilder::default();
+        builder.push(None, Some(b"value"), &[], 1).unwrap();
+        log.append(AppendRequest::single(partition.clone(), builder.build().unwrap())).wait().unwrap();
+        log.checkpoint().unwrap();
+        assert_eq!(partition.durable_offset(), 1);
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        mark.await.unwrap();
+        let bytes = partition.load_companion(snapshot::FILE_NAME, snapshot::MAX_SNAPSHOT_BYTES).unwrap();
+        let (_, covered) = snapshot::decode(&bytes.unwrap(), limits).unwrap();
+        assert_eq!(covered, 0);
+    });
 }
 
 #[test]

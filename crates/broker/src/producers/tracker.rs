@@ -170,9 +170,10 @@ impl Tracker {
     pub(crate) async fn mark(self: &Arc<Self>, limits: ProducerLimits) -> Result<(), PartitionError> {
         let marking = Arc::clone(self);
         let marked = self.marked.get_or_try_init(|| async move {
+            // Nothing below had a producer, and no recovery cuts the partition shorter than this. Looked at now: what is begun below
+            // goes on if the caller doesn't wait for it, and may come after the first batch of a producer.
+            let covered = marking.partition.durable_offset();
             let saved = tokio::task::spawn_blocking(move || {
-                // Nothing below had a producer, and no recovery cuts the partition shorter than this.
-                let covered = marking.partition.durable_offset();
                 let empty = snapshot::encode(&ProducerState::new(limits), covered);
                 marking.partition.save_companion(FILE_NAME, &empty)
             });
