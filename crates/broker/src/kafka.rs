@@ -66,6 +66,7 @@ mod frame;
 #[cfg(test)]
 mod fuzz;
 mod group_admin;
+mod handover;
 mod list_offsets;
 mod membership;
 mod metadata;

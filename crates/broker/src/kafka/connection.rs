@@ -14,7 +14,7 @@ use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
 use parking_lot::Mutex;
 use tokio::io::AsyncRead;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use super::Server;
 use super::admission::Place;
 use super::api::{Call, Frame, Pending, Piece, Reply};
 use super::frame::{FREE_BYTES, FrameReader, Incoming, NoFrame, allowance};
+use super::handover::{First, Handover, together};
 use super::outlet::{Follows, Outlet};
 use super::sasl::Authentication;
 use super::{admission, api_versions, sasl, shape, stats};
@@ -145,14 +146,11 @@ where
     R: AsyncRead + Unpin + Send,
     W: Outlet,
 {
-    let (due, answers) = mpsc::channel(server.settings.limits.pipelined_requests.max(1));
-    let mut writing = std::pin::pin!(write(&server, &connection, answers, writer));
-    let ended = {
-        let reading = std::pin::pin!(read(&server, &connection, due, reader));
-        tokio::select! {
-            ended = reading => ended,
-            ended = &mut writing => return ended,
-        }
+    let due = Handover::new(server.settings.limits.pipelined_requests);
+    let mut writing = std::pin::pin!(write(&server, &connection, &due, writer));
+    let ended = match together(&due, read(&server, &connection, &due, reader), &mut writing).await {
+        First::Giver(ended) => ended,
+        First::Taker(ended) => return ended,
     };
     match ended {
         // Nobody is there any more to answer.
@@ -170,7 +168,7 @@ where
 async fn read<R: AsyncRead + Unpin>(
     server: &Arc<Server>,
     connection: &Arc<Connection>,
-    due: mpsc::Sender<Due>,
+    due: &Handover<Due>,
     reader: R,
 ) -> Ended {
     let limits = &server.settings.limits;
@@ -198,9 +196,7 @@ async fn read<R: AsyncRead + Unpin>(
             Ok(dispatched) => dispatched,
             Err(problem) => return Ended::Invalid(problem),
         };
-        if due.send(Due { pending, asked: Asked { place, at }, _permit: permit }).await.is_err() {
-            return Ended::Closed;
-        }
+        due.give(Due { pending, asked: Asked { place, at }, _permit: permit }).await;
     }
 }
 
@@ -263,12 +259,12 @@ async fn dispatch(
 async fn write<W: Outlet>(
     server: &Arc<Server>,
     connection: &Arc<Connection>,
-    mut answers: mpsc::Receiver<Due>,
+    answers: &Handover<Due>,
     mut writer: W,
 ) -> Ended {
     let mut outgoing = Outgoing::default();
     loop {
-        let due = if outgoing.is_empty() { answers.recv().await } else { answers.try_recv().ok() };
+        let due = if outgoing.is_empty() { answers.take().await } else { answers.take_now() };
         let Some(mut due) = due else {
             if outgoing.is_empty() {
                 return Ended::Closed;
