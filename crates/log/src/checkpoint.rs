@@ -339,7 +339,8 @@ impl Shared {
     /// Lets the kernel write what was committed since the last time.
     fn begin_writing_back(&self) {
         let partitions: Vec<_> = self.partitions.read().values().map(Arc::clone).collect();
-        for partition in partitions {
+        // What is never synced the kernel writes when it likes.
+        for partition in partitions.into_iter().filter(|partition| !partition.is_never_synced()) {
             let newest = partition.view.read().segments.last().map(Arc::clone);
             // A segment that can't be opened makes the checkpoint fail, which says so.
             if let Some(segment) = newest
@@ -457,24 +458,7 @@ impl CheckpointError {
 
 impl Captured {
     fn sync(&self) -> Result<(), CheckpointError> {
-        for segment in &self.grown {
-            segment.file().and_then(|file| file.sync_data()).map_err(|source| CheckpointError::Io {
-                step: "syncing",
-                path: segment.path().to_owned(),
-                source,
-            })?;
-        }
-        let begun =
-            self.grown.iter().any(|s| s.base_offset() != self.partition.checkpointed.lock().segment_base);
-        if begun {
-            let dir = &self.partition.dir;
-            self.partition.file_system.sync_dir(dir).map_err(|source| CheckpointError::Io {
-                step: "syncing",
-                path: dir.clone(),
-                source,
-            })?;
-        }
-        Ok(())
+        sync_segments(&self.partition, &self.grown)
     }
 
     fn entry(&self) -> PartitionCheckpoint {
@@ -496,6 +480,25 @@ impl Captured {
             }
         }
     }
+}
+
+/// Makes segments durable that have grown since the newest checkpoint.
+pub(crate) fn sync_segments(
+    partition: &PartitionInner,
+    grown: &[Arc<Segment>],
+) -> Result<(), CheckpointError> {
+    let failed = |path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { step: "syncing", path, source }
+    };
+    for segment in grown {
+        segment.file().and_then(|file| file.sync_data()).map_err(failed(segment.path()))?;
+    }
+    let from = partition.checkpointed.lock().segment_base;
+    if grown.iter().any(|segment| segment.base_offset() != from) {
+        partition.file_system.sync_dir(&partition.dir).map_err(failed(&partition.dir))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

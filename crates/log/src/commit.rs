@@ -3,9 +3,10 @@
 //! For each group, in this order:
 //!
 //! 1. preconditions are asked and offsets assigned;
-//! 2. the batches are written to their segments, without a sync. A failure takes the whole group back, poisons the
+//! 2. the batches are written to their segments, without a sync (but for what the journal only names and something that will be
+//!    synced comes after). A failure takes the whole group back, poisons the
 //!    partition whose write failed, refuses the requests that need it, and begins again with the others;
-//! 3. all batches together are written to the journal as one frame;
+//! 3. all batches together are written to the journal as one frame, those that nobody waits to be synced by reference only;
 //! 4. the journal is synced, if a partition's policy or an append to several partitions asks for it;
 //! 5. the batches become readable, the requests are answered, waiting readers are told.
 //!
@@ -24,9 +25,11 @@ use crate::append::{
     AppendError, AppendRequest, AppendResult, Appended, OnAppended, Precondition, Rejection,
 };
 use crate::batch::Batch;
-use crate::checkpoint::{Failure, Kind};
+use crate::checkpoint::{self, CheckpointError, Failure, Kind};
 use crate::journal::Journal;
-use crate::journal::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
+use crate::journal::frame::{
+    BatchReference, ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES, REFERENCE_BYTES, REFERENCE_LENGTH,
+};
 use crate::log::Shared;
 use crate::options::{Background, SyncPolicy};
 use crate::partition::writer::{BatchExtent, WriterMark};
@@ -41,6 +44,9 @@ const PREFIX_BYTES: usize = ENTRY_HEADER_BYTES + BASE_OFFSET_BYTES;
 /// How often a commit that waits for a journal file looks whether the log was poisoned meanwhile.
 const JOURNAL_WAIT: Duration = Duration::from_millis(50);
 
+/// Bytes that are in their segments only count for so much less towards the next checkpoint: no journal file is to be freed for them,
+/// and nobody waits for their sync.
+const UNSYNCED_SHARE: u64 = 32;
 /// How many groups somebody commits at most who came to append.
 const GROUPS_HERE: usize = 4;
 
@@ -56,6 +62,8 @@ struct Admitted {
     batches: Vec<(Partition, Batch)>,
     on_appended: OnAppended,
     base_offsets: Vec<i64>,
+    /// Whether the journal only names its batches.
+    by_reference: bool,
 }
 
 /// A partition that the group appends to.
@@ -71,6 +79,8 @@ struct PlannedBatch<'a> {
     batch: &'a Batch,
     prefix: [u8; PREFIX_BYTES],
     extent: BatchExtent,
+    /// What the journal has instead of the batch, but for the base offset.
+    reference: Option<[u8; REFERENCE_BYTES - BASE_OFFSET_BYTES]>,
 }
 
 /// What to write where.
@@ -133,11 +143,7 @@ impl Shared {
     /// Whoever appends to one partition that is never synced commits it himself if he can: two changes of threads would take longer
     /// than the commit.
     pub(crate) fn who_commits(&self, request: &AppendRequest) -> By {
-        let mut partitions = request.batches.iter().map(|(partition, _)| partition);
-        let is_quick = self.options.background == Background::Threads
-            && partitions.next().is_some_and(|first| {
-                first.inner.options.read().sync == SyncPolicy::Never && partitions.all(|other| other == first)
-            });
+        let is_quick = self.options.background == Background::Threads && is_never_synced(&request.batches);
         if is_quick { By::Sender } else { By::Thread }
     }
 
@@ -210,6 +216,7 @@ impl Shared {
         }
         Some(Admitted {
             base_offsets: Vec::with_capacity(request.batches.len()),
+            by_reference: is_never_synced(&request.batches) && !request.batches.iter().any(is_transactional),
             batches: request.batches,
             on_appended,
         })
@@ -248,10 +255,16 @@ impl Shared {
             plan.take_back();
             let reason = format!("writing a segment in {}: {error}", failed.dir.display());
             if space::is_full_disk(&error) {
-                return Err(GroupFailure::Waiting(self.wait_for_space(&reason, plan.body_bytes())));
+                return Err(GroupFailure::Waiting(self.wait_for_space(&reason, plan.segment_bytes())));
             }
             failed.poison(&reason);
             return Err(GroupFailure::Partition(failed));
+        }
+        if policy.needs_sync
+            && let Err(error) = plan.sync_what_is_only_named()
+        {
+            self.poison_log(&error.to_string());
+            return Err(GroupFailure::Log);
         }
         let sequence = match self.write_frame(committer, &plan, &policy) {
             Ok(sequence) => sequence,
@@ -291,7 +304,7 @@ impl Shared {
         let mut body = Vec::with_capacity(plan.batches.len() * 2 + 1);
         for planned in &plan.batches {
             body.push(IoSlice::new(&planned.prefix));
-            body.push(IoSlice::new(planned.rest()));
+            body.push(IoSlice::new(planned.reference.as_ref().map_or(planned.rest(), <[u8; _]>::as_slice)));
         }
         let batch_count = u32::try_from(plan.batches.len()).unwrap_or(u32::MAX);
         let sequence = journal
@@ -404,8 +417,9 @@ impl Shared {
     }
 
     fn announce(&self, admitted: Vec<Admitted>, touched: &[Touched]) {
-        let mut group_bytes = 0;
+        let mut dirty_bytes = 0;
         for request in admitted {
+            let share = if request.by_reference { UNSYNCED_SHARE } else { 1 };
             for (partition, batch) in &request.batches {
                 let records = u64::try_from(batch.header().record_count).unwrap_or(0);
                 let bytes = batch.bytes().len() as u64;
@@ -416,7 +430,7 @@ impl Shared {
                 self.counters.batches.add(1);
                 self.counters.records.add(records);
                 self.counters.bytes.add(bytes);
-                group_bytes += bytes;
+                dirty_bytes += bytes / share;
             }
             self.answer(request.on_appended, Ok(Appended { base_offsets: request.base_offsets }));
         }
@@ -425,7 +439,7 @@ impl Shared {
             run_guarded("a listener", || touched.partition.notify());
         }
         self.counters.groups.add(1);
-        self.checkpoints.count_dirty(group_bytes, self.options.checkpoint_bytes);
+        self.checkpoints.count_dirty(dirty_bytes, self.options.checkpoint_bytes);
     }
 
     fn answer(&self, on_appended: OnAppended, result: AppendResult) {
@@ -444,6 +458,19 @@ fn run_guarded(what: &str, run: impl FnOnce()) {
     }
 }
 
+/// Whether nobody waits for a sync: all is for one partition that asks for none.
+fn is_never_synced(batches: &[(Partition, Batch)]) -> bool {
+    let mut partitions = batches.iter().map(|(partition, _)| partition);
+    partitions
+        .next()
+        .is_some_and(|first| first.inner.is_never_synced() && partitions.all(|other| other == first))
+}
+
+/// Its marker will be synced, and it with that, which is cheap only if the journal holds it.
+fn is_transactional((_, batch): &(Partition, Batch)) -> bool {
+    batch.header().is_transactional()
+}
+
 fn ask(precondition: Precondition) -> Result<(), Rejection> {
     catch_unwind(AssertUnwindSafe(precondition)).unwrap_or_else(|_| Err("the precondition panicked".into()))
 }
@@ -457,7 +484,7 @@ struct GroupPolicy {
 impl GroupPolicy {
     fn of(admitted: &[Admitted]) -> Self {
         let mut policy = Self { needs_sync: false, interval: None };
-        for request in admitted {
+        for request in admitted.iter().filter(|request| !request.by_reference) {
             let mut first: Option<&Partition> = None;
             for (partition, _) in &request.batches {
                 // All or none across partitions must hold across a power cut too.
@@ -482,7 +509,7 @@ impl<'a> Plan<'a> {
         let planned = admitted.iter_mut().try_for_each(|request| {
             request.base_offsets.clear();
             for (partition, batch) in &request.batches {
-                let base_offset = plan.add(&partition.inner, batch)?;
+                let base_offset = plan.add(&partition.inner, batch, request.by_reference)?;
                 request.base_offsets.push(base_offset);
             }
             Ok(())
@@ -493,7 +520,12 @@ impl<'a> Plan<'a> {
         planned.map(|()| plan)
     }
 
-    fn add(&mut self, partition: &Arc<PartitionInner>, batch: &'a Batch) -> Result<i64, Arc<PartitionInner>> {
+    fn add(
+        &mut self,
+        partition: &Arc<PartitionInner>,
+        batch: &'a Batch,
+        by_reference: bool,
+    ) -> Result<i64, Arc<PartitionInner>> {
         let slot = self.slot_of(partition);
         let place = self.batches.len();
         let header = batch.header();
@@ -506,9 +538,12 @@ impl<'a> Plan<'a> {
             .filter(|next| *next < i64::MAX)
             .ok_or_else(|| Arc::clone(partition))?;
         touched.batches.push(place);
+        let reference =
+            by_reference.then_some(BatchReference { base_offset, bytes: length, crc: header.crc });
+        let entry_length = reference.map_or(length, |_| REFERENCE_LENGTH);
         let mut prefix = [0; PREFIX_BYTES];
         let fields: [&[u8]; 3] =
-            [&partition.number.to_be_bytes(), &length.to_be_bytes(), &base_offset.to_be_bytes()];
+            [&partition.number.to_be_bytes(), &entry_length.to_be_bytes(), &base_offset.to_be_bytes()];
         for (place, byte) in prefix.iter_mut().zip(fields.into_iter().flatten()) {
             *place = *byte;
         }
@@ -518,7 +553,8 @@ impl<'a> Plan<'a> {
             bytes: u64::from(length),
             max_timestamp_ms: header.max_timestamp_ms,
         };
-        self.batches.push(PlannedBatch { batch, prefix, extent });
+        let reference = reference.map(|reference| reference.encode_rest());
+        self.batches.push(PlannedBatch { batch, prefix, extent, reference });
         Ok(base_offset)
     }
 
@@ -538,8 +574,16 @@ impl<'a> Plan<'a> {
         slot
     }
 
+    fn segment_bytes(&self) -> u64 {
+        self.batches.iter().map(|planned| planned.extent.bytes).sum()
+    }
+
+    /// Bytes of the frame's body.
     fn body_bytes(&self) -> u64 {
-        self.batches.iter().map(|planned| planned.extent.bytes + ENTRY_HEADER_BYTES as u64).sum()
+        let bytes = |planned: &PlannedBatch<'_>| {
+            planned.reference.map_or(planned.extent.bytes, |_| REFERENCE_BYTES as u64)
+        };
+        self.batches.iter().map(|planned| bytes(planned) + ENTRY_HEADER_BYTES as u64).sum()
     }
 
     /// Writes the batches to their segments, one write a partition unless a segment is full.
@@ -569,8 +613,29 @@ impl<'a> Plan<'a> {
             slices.push(IoSlice::new(planned.rest()));
             extents.push(extent);
             pending_bytes += extent.bytes;
+            writer.has_named |= planned.reference.is_some();
         }
         writer.write(&mut slices, &extents)
+    }
+
+    /// What is synced in the journal must have nothing before it in its partition that a power cut takes.
+    fn sync_what_is_only_named(&self) -> Result<(), CheckpointError> {
+        let is_held =
+            |place: &usize| self.batches.get(*place).is_some_and(|planned| planned.reference.is_none());
+        let touched = self.touched.iter().filter(|touched| touched.batches.iter().any(is_held));
+        touched.map(|touched| &touched.partition).try_for_each(|partition| {
+            let mut writer = partition.writer.lock();
+            if !std::mem::take(&mut writer.has_named) {
+                return Ok(());
+            }
+            let from = partition.checkpointed.lock().segment_base;
+            let grown: Vec<_> = {
+                let view = partition.view.read();
+                let segments = view.segments.iter().chain(&writer.new_segments);
+                segments.filter(|segment| segment.base_offset() >= from).map(Arc::clone).collect()
+            };
+            checkpoint::sync_segments(partition, &grown)
+        })
     }
 
     /// Cuts every touched partition back to where it was.

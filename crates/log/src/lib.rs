@@ -6,8 +6,8 @@
 //!
 //! # Limits and invariants
 //!
-//! * An append is acknowledged when its batches are in the journal and, by [`SyncPolicy`], synced. Nothing that isn't
-//!   acknowledged can be read.
+//! * An append is acknowledged when its batches are in the journal and, by [`SyncPolicy`], synced; under [`SyncPolicy::Never`] when
+//!   they are in their segment and the journal names them. Nothing that isn't acknowledged can be read.
 //! * A request to several partitions is there wholly or not at all, also after a power cut.
 //! * Offsets rise by one, without gaps but those that compaction leaves; appends of one thread keep their order.
 //! * Bounded: the queue ([`LogOptions::queue_bytes`]), a request ([`LogOptions::max_request_bytes`]), a segment (1 GiB),
@@ -36,6 +36,8 @@
 //! The caller encodes batches on its own thread ([`BatchBuilder`]) or validates foreign ones ([`Batch::validate`]).
 //! The commit thread takes all requests that have queued up, assigns offsets, writes the batches to their segments
 //! (buffered) and once more, together, to the journal, syncs the journal once, makes the batches readable and answers.
+//! Batches that nobody waits to be synced ([`SyncPolicy::Never`]) are written once only, and the journal names them; before something is
+//! synced that comes after them in their partition, their segments are.
 //! So a sync is shared by everything that waits for one, across partitions. What waits for no sync ([`SyncPolicy::Never`]) is
 //! committed by whoever appends it, before [`Log::try_append`] returns, unless somebody else is at it: two changes of threads would
 //! take longer than the commit. A checkpoint thread syncs the segments behind
@@ -56,7 +58,8 @@
 //! | what | then |
 //! | --- | --- |
 //! | process killed | opening replays the journal; nothing acknowledged is lost, whatever the policy |
-//! | power cut | the same for what was synced; a torn tail is cut and reported ([`RecoveryReport`]) |
+//! | power cut | the same for what was synced, and a partition has no gap before it; a torn tail is cut and reported ([`RecoveryReport`]) |
+//! | a batch that the journal only names is damaged | its partition is cut there; what the journal holds of what came later follows after a gap |
 //! | the disk is full | what didn't fit is taken back and refused; everything can be read; appends are taken again by themselves once there is space |
 //! | no checkpoint can be written | appends go on while the journal has room; then the same, until the folder can be written |
 //! | a segment can't be written for another reason | its partition takes no more appends until the folder is opened again |

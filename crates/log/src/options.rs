@@ -15,7 +15,8 @@ pub enum SyncPolicy {
     /// After the write; the journal is synced at least this often while there is something to sync. A killed process
     /// loses nothing, a power cut up to this much time.
     Interval(Duration),
-    /// After the write; the operating system syncs when it likes. A killed process loses nothing.
+    /// After the write; the operating system syncs when it likes, checkpoints (every [`LogOptions::checkpoint_interval`]) at the latest.
+    /// A killed process loses nothing, a power cut what wasn't written yet: the end of the partition.
     Never,
 }
 

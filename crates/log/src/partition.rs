@@ -28,7 +28,7 @@ use crate::fs::FileSystem;
 use crate::id::PartitionId;
 use crate::log::{PartitionError, Shared};
 use crate::metrics::{PartitionCounters, PartitionMetrics};
-use crate::options::PartitionOptions;
+use crate::options::{PartitionOptions, SyncPolicy};
 use crate::segment::Segment;
 
 pub use compact::CompactionGuard;
@@ -198,6 +198,10 @@ impl PartitionInner {
 
     pub(crate) fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_never_synced(&self) -> bool {
+        self.options.read().sync == SyncPolicy::Never
     }
 
     /// Refuses appends from now on; the first reason stays.

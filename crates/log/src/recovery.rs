@@ -7,6 +7,9 @@
 //! checkpoint are appended again. Nothing before the checkpoint is read, so the time depends on what was appended since
 //! (some tens of megabytes at most), not on the size of the folder.
 //!
+//! Of batches that nobody waits to be synced, frames have only references: the segments of their partitions are read instead of cut
+//! (`tail`), as far as they go beyond the checkpoint.
+//!
 //! The journal ends at the first frame that isn't whole: a torn tail, never acknowledged as synced. But each frame also
 //! says up to which sequence the journal was synced before it. If a later frame proves that the broken one had been
 //! synced, it was acknowledged, and opening is refused instead of losing it silently. (The very last synced frame has no
@@ -28,6 +31,7 @@
 mod folder;
 mod restore;
 mod scanned;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -35,20 +39,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::batch::BatchHeader;
 use crate::checkpoint::{Checkpoint, CheckpointError, FILE_NAME, Kind};
 use crate::commit::Committer;
 use crate::fs::FileSystem;
 use crate::id::PartitionId;
-use crate::journal::scan::{self, JournalScanError, JournaledBatch, ScannedFile};
+use crate::journal::scan::{self, Content, JournalScanError, JournaledBatch, ScannedFile};
 use crate::journal::{Journal, JournalFiles};
 use crate::log::{PARTITIONS_DIR, Recovered, Shared};
 use crate::options::LogOptions;
 use crate::partition::PartitionInner;
 use crate::partition::writer::BatchExtent;
+use crate::segment::MAX_SEGMENT_BYTES;
 use crate::space::{self, WaitsFor};
+use tail::Tail;
 
 pub(crate) use folder::partition_file_content;
 
@@ -66,6 +72,10 @@ pub struct RecoveryReport {
     pub batches_replayed: u64,
     /// Records of these batches.
     pub records_replayed: u64,
+    /// Batches that nobody waited to be synced ([`crate::SyncPolicy::Never`]), and that the segments hold as the journal names them.
+    pub batches_found: u64,
+    /// Such batches that a power cut came before: the operating system had not written them yet.
+    pub batches_lost: u64,
     /// Bytes of a frame at the journal's end that was not whole: the appends in it were never acknowledged as synced.
     pub torn_bytes: u64,
     /// Bytes cut from segments, most of which the journal gave back.
@@ -254,6 +264,7 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
             }
             replay.report.clean_shutdown = checkpoint.clean;
             replay.next_partition_number = checkpoint.next_partition_number;
+            replay.referenced = tail::referenced(&files, checkpoint.epoch, checkpoint.sequence)?;
             replay.restore_from_checkpoint(&file_system, partition_dirs, checkpoint)?;
             (checkpoint.epoch, checkpoint.sequence)
         }
@@ -272,7 +283,7 @@ pub(crate) fn open(options: LogOptions) -> Result<(Arc<Shared>, RecoveryReport),
     let end = scan::replay(&files, epoch, after_sequence, |batches| replay.frame(&batches))?;
     replay.report.torn_bytes = end.torn_bytes;
     replay.report.frames_replayed = end.frames;
-    replay.finish();
+    replay.finish()?;
 
     let newest_epoch = files.iter().filter_map(|file| Some(file.first?.epoch)).max().unwrap_or(0);
     let recovered =
@@ -349,6 +360,12 @@ struct Replay {
     next_partition_number: u32,
     /// Without a checkpoint, a partition that was deleted can't be told from one that is lost.
     accept_unknown: bool,
+    /// Partitions of which the journal names batches that it doesn't hold.
+    referenced: HashSet<u32>,
+    /// What the files of these hold beyond what has been replayed.
+    tails: HashMap<u32, Tail>,
+    /// Partitions of which a batch is lost that the journal names.
+    lost: HashSet<u32>,
     replayed: HashMap<u32, ReplayedPartition>,
     report: RecoveryReport,
 }
@@ -360,6 +377,9 @@ impl Replay {
             partitions: BTreeMap::new(),
             next_partition_number: 0,
             accept_unknown: false,
+            referenced: HashSet::new(),
+            tails: HashMap::new(),
+            lost: HashSet::new(),
             replayed: HashMap::new(),
             report: RecoveryReport::default(),
         }
@@ -384,32 +404,46 @@ impl Replay {
 
     fn batch(&mut self, partition: &PartitionInner, batch: &JournaledBatch) -> Result<(), OpenError> {
         let failed = OpenError::io("replaying the journal into", &partition.dir);
-        let header = match BatchHeader::parse(&batch.bytes) {
-            Ok(header) => header,
-            Err(error) => return Err(failed(io::Error::other(error))),
-        };
         let mut writer = partition.writer.lock();
+        let (bytes, header) = match &batch.content {
+            Content::Reference(reference) => {
+                if reference.base_offset < writer.next_offset {
+                    return Ok(());
+                }
+                self.follow_files(partition, &mut writer)?;
+                return self.reference(partition, &mut writer, *reference);
+            }
+            Content::Batch(bytes) => match BatchHeader::parse(bytes) {
+                Ok(header) => (bytes, header),
+                Err(error) => return Err(failed(io::Error::other(error))),
+            },
+        };
         if header.base_offset < writer.next_offset {
             return Ok(());
         }
-        if header.base_offset > writer.next_offset {
+        if header.base_offset > writer.next_offset && !self.lost.contains(&partition.number) {
             return Err(OpenError::ReplayGap {
                 partition: partition.id.clone(),
                 end_offset: writer.next_offset,
                 journal_offset: header.base_offset,
             });
         }
+        self.follow_files(partition, &mut writer)?;
         let extent = BatchExtent {
             base_offset: header.base_offset,
             last_offset_delta: header.last_offset_delta,
-            bytes: batch.bytes.len() as u64,
+            bytes: bytes.len() as u64,
             max_timestamp_ms: header.max_timestamp_ms,
         };
-        let segment_bytes = partition.options.read().segment_bytes;
+        // Where it went on in another file then, it does so again.
+        let segment_bytes = match self.tails.get(&partition.number) {
+            Some(_) => MAX_SEGMENT_BYTES,
+            None => partition.options.read().segment_bytes,
+        };
         if writer.wants_roll(segment_bytes, 0, extent.bytes, header.last_offset()) {
             writer.roll(partition).map_err(OpenError::io("beginning a segment in", &partition.dir))?;
         }
-        writer.write(&mut [IoSlice::new(&batch.bytes)], &[extent]).map_err(failed)?;
+        writer.write(&mut [IoSlice::new(bytes)], &[extent]).map_err(failed)?;
         let records = u64::try_from(header.record_count).unwrap_or(0);
         let replayed = self.replayed.entry(partition.number).or_insert_with(|| ReplayedPartition {
             partition: partition.id.clone(),
@@ -425,15 +459,20 @@ impl Replay {
         Ok(())
     }
 
-    /// Makes the replayed batches readable.
-    fn finish(&mut self) {
-        for number in self.replayed.keys() {
-            if let Some(partition) = self.partitions.get(number) {
-                partition.publish();
-            }
+    /// Cuts what no frame reached, and makes the rest readable.
+    fn finish(&mut self) -> Result<(), OpenError> {
+        let partitions: Vec<_> = self.partitions.values().map(Arc::clone).collect();
+        for partition in partitions {
+            self.cut_tail(&partition, &partition.writer.lock())?;
+            partition.publish();
         }
         self.report.partitions = self.replayed.drain().map(|(_, replayed)| replayed).collect();
         self.report.partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
+        if self.report.batches_lost > 0 {
+            let batches = self.report.batches_lost;
+            tracing::warn!(batches, "batches that were never synced didn't outlive a power cut");
+        }
+        Ok(())
     }
 }
 

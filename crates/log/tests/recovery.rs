@@ -10,7 +10,7 @@ use farol_log::fs::fault::{FaultFileSystem, Operation};
 use farol_log::fs::{FileSystem, OpenMode};
 use farol_log::{
     AppendError, AppendRequest, Background, Log, LogOptions, OpenError, PartitionError, PartitionOptions,
-    ReadError, RecoveryReport, Retention, Verify,
+    ReadError, RecoveryReport, Retention, SyncPolicy, Verify,
 };
 use support::*;
 
@@ -92,6 +92,95 @@ fn recovery_replays_the_journal_and_says_so() {
     let (log, report) = reopen(&file_system);
     assert_eq!(report.frames_replayed, 1);
     assert_eq!(values(&log), first_values(11));
+}
+
+/// A log whose process was killed after ten appends to `p` that nobody waited to be synced, the last of them together with one to `q`.
+/// Most lie behind the checkpoint, in several segments.
+fn killed_without_syncs() -> FaultFileSystem {
+    let file_system = FaultFileSystem::new(7);
+    let (log, _) = open(options(&file_system));
+    let never = PartitionOptions { sync: SyncPolicy::Never, segment_bytes: 200, ..segments() };
+    let (p, q) = (partition(&log, "p", never), partition(&log, "q", segments()));
+    for n in 0..9 {
+        append(&log, &p, batch(&[&format!("value {n}")]));
+        if n == 1 {
+            log.checkpoint().unwrap();
+        }
+    }
+    let both = vec![(p.clone(), batch(&["value 9"])), (q.clone(), batch(&["q"]))];
+    log.append(AppendRequest::new(both)).wait().unwrap();
+    let journal =
+        String::from_utf8_lossy(&file_system.content(&journal_file(&file_system)).unwrap()).into_owned();
+    assert!(
+        !journal.contains("value 8") && journal.contains("value 9"),
+        "only what is synced is in the journal"
+    );
+    file_system.crash_after(0);
+    drop((p, q, log));
+    file_system.resume();
+    file_system
+}
+
+#[test]
+fn what_was_never_synced_outlives_a_kill_with_and_without_a_checkpoint() {
+    for checkpoint in [true, false] {
+        let file_system = killed_without_syncs();
+        if !checkpoint {
+            file_system.remove_file(Path::new("/data/checkpoint")).unwrap();
+        }
+        let (log, report) = reopen(&file_system);
+        assert_eq!(values(&log), first_values(10), "checkpoint: {checkpoint}");
+        let counted = (report.batches_found, report.batches_replayed, report.batches_lost);
+        assert_eq!(
+            counted,
+            if checkpoint { (7, 2, 0) } else { (0, 0, 0) },
+            "what was read anyway needs no more"
+        );
+        let p = log.partition(&id("p")).unwrap();
+        assert!(p.metrics().segments > 2, "{:?}", p.metrics());
+        assert_eq!(append(&log, &p, batch(&["value 10"])), 10);
+        drop(p);
+        // What was taken over is durable now.
+        power_cut(&file_system, log);
+        assert_eq!(values(&reopen(&file_system).0)[..10], first_values(10));
+    }
+}
+
+#[test]
+fn what_a_power_cut_took_of_the_never_synced_leaves_a_gap_before_what_the_journal_holds() {
+    let first_segment = Path::new("/data/partitions/p/00000000000000000000.log");
+    for lost in [2, 3, 4, 8] {
+        let file_system = killed_without_syncs();
+        let needle = format!("value {lost}");
+        let segments = file_system.read_dir(first_segment.parent().unwrap()).unwrap();
+        let (path, position) = segments
+            .iter()
+            .filter(|entry| entry.name.ends_with(".log"))
+            .find_map(|entry| {
+                let path = first_segment.with_file_name(&entry.name);
+                let content = file_system.content(&path)?;
+                let position = content.windows(needle.len()).position(|bytes| bytes == needle.as_bytes())?;
+                Some((path, position))
+            })
+            .unwrap();
+        file_system.flip_bit(&path, position);
+        let (log, report) = reopen(&file_system);
+        let p = log.partition(&id("p")).unwrap();
+        let kept: Vec<i64> = (0..lost).chain([9]).collect();
+        assert_eq!(contents(&p).into_iter().map(|(offset, _)| offset).collect::<Vec<_>>(), kept);
+        assert_eq!(records_from(&p, lost).len(), 1, "a reader passes over the gap");
+        assert_eq!(
+            (report.batches_found, report.batches_lost),
+            (lost.unsigned_abs() - 2, 9 - lost.unsigned_abs())
+        );
+        assert_eq!(contents(&log.partition(&id("q")).unwrap()).len(), 1);
+        assert_eq!(append(&log, &p, batch(&["on"])), 10);
+        drop(p);
+        power_cut(&file_system, log);
+        let (log, report) = reopen(&file_system);
+        assert_eq!(contents(&log.partition(&id("p")).unwrap()).len(), kept.len() + 1);
+        assert_eq!(report.batches_lost, 0);
+    }
 }
 
 #[test]

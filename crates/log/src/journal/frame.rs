@@ -15,10 +15,20 @@
 //! | 44–47 | zero |
 //! | 48… | body: for each batch partition number u32, length u32, and the batch with its assigned base offset |
 //!
+//! Of a batch that nobody waits to be synced ([`crate::SyncPolicy::Never`]) a frame has only a reference to what its segment holds: the
+//! length is 16 with its highest bit set, and what follows is the base offset i64, the bytes of the batch u32, and the CRC32C in its
+//! header.
+//!
 //! Frames begin at multiples of 8.
 
 /// Bytes of a frame before its body.
 pub(crate) const FRAME_HEADER_BYTES: usize = 48;
+/// Bytes of a reference.
+pub(crate) const REFERENCE_BYTES: usize = 16;
+/// Set in the length of a reference.
+pub(crate) const REFERENCE_FLAG: u32 = 1 << 31;
+/// What a reference has for its length.
+pub(crate) const REFERENCE_LENGTH: u32 = REFERENCE_FLAG | 16;
 /// Bytes before each batch of a body.
 pub(crate) const ENTRY_HEADER_BYTES: usize = 8;
 /// Frames begin at multiples of this.
@@ -92,6 +102,40 @@ impl FrameHeader {
     }
 }
 
+/// A batch that stands in a segment only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchReference {
+    pub(crate) base_offset: i64,
+    pub(crate) bytes: u32,
+    /// The checksum in the batch's own header.
+    pub(crate) crc: u32,
+}
+
+impl BatchReference {
+    /// What follows the base offset.
+    pub(crate) fn encode_rest(&self) -> [u8; REFERENCE_BYTES - 8] {
+        let mut out = [0; REFERENCE_BYTES - 8];
+        for (place, byte) in
+            out.iter_mut().zip(self.bytes.to_be_bytes().into_iter().chain(self.crc.to_be_bytes()))
+        {
+            *place = byte;
+        }
+        out
+    }
+
+    /// `None` if the bytes aren't one.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; REFERENCE_BYTES] = bytes.try_into().ok()?;
+        let (base_offset, rest) = bytes.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            base_offset: i64::from_be_bytes(*base_offset),
+            bytes: u32::from_be_bytes(*length),
+            crc: u32::from_be_bytes(*rest.first_chunk()?),
+        })
+    }
+}
+
 /// Bytes of a frame with a body of `body_bytes`, padding included.
 pub(crate) fn frame_bytes(body_bytes: u64) -> u64 {
     (FRAME_HEADER_BYTES as u64 + body_bytes).next_multiple_of(FRAME_ALIGNMENT)
@@ -104,6 +148,14 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn references_read_back(base_offset: i64, bytes: u32, crc: u32) {
+            let reference = BatchReference { base_offset, bytes, crc };
+            let encoded = [&base_offset.to_be_bytes()[..], &reference.encode_rest()].concat();
+            prop_assert_eq!(BatchReference::parse(&encoded), Some(reference));
+            prop_assert_eq!(BatchReference::parse(&encoded[1..]), None);
+        }
+
         #[test]
         fn headers_read_back_and_a_flipped_bit_is_noticed(
             epoch: u64, sequence: u64, durable_through: u64, body_bytes: u32, batch_count: u32, body_crc: u32,

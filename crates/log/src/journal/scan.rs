@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::frame::{ENTRY_HEADER_BYTES, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader};
+use super::frame::{
+    BatchReference, ENTRY_HEADER_BYTES, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, REFERENCE_FLAG,
+};
 use super::{JournalFile, number_of};
 use crate::fs::{self, FileSystem, OpenMode};
 
@@ -34,7 +36,16 @@ pub(crate) struct ScanEnd {
 #[derive(Debug, Clone)]
 pub(crate) struct JournaledBatch {
     pub(crate) partition_number: u32,
-    pub(crate) bytes: Bytes,
+    pub(crate) content: Content,
+}
+
+/// What a frame has of a batch.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// All of it.
+    Batch(Bytes),
+    /// That it stands in its segment.
+    Reference(BatchReference),
 }
 
 /// Why the journal can't be replayed.
@@ -165,13 +176,17 @@ fn parse_body(mut body: Bytes) -> Option<Vec<JournaledBatch>> {
     while !body.is_empty() {
         let head: [u8; ENTRY_HEADER_BYTES] = *body.first_chunk()?;
         let (number, length) = head.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length.first_chunk()?)).ok()?;
+        let length = u32::from_be_bytes(*length.first_chunk()?);
+        let is_reference = length & REFERENCE_FLAG != 0;
+        let length = usize::try_from(length & !REFERENCE_FLAG).ok()?;
         let end = ENTRY_HEADER_BYTES.checked_add(length).filter(|end| *end <= body.len())?;
-        let entry = body.split_to(end);
-        batches.push(JournaledBatch {
-            partition_number: u32::from_be_bytes(*number),
-            bytes: entry.slice(ENTRY_HEADER_BYTES..),
-        });
+        let entry = body.split_to(end).slice(ENTRY_HEADER_BYTES..);
+        let content = if is_reference {
+            Content::Reference(BatchReference::parse(&entry)?)
+        } else {
+            Content::Batch(entry)
+        };
+        batches.push(JournaledBatch { partition_number: u32::from_be_bytes(*number), content });
     }
     Some(batches)
 }

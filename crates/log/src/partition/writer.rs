@@ -1,4 +1,4 @@
-//! Appending to a partition, as the commit thread does: write first, count it later, or take it back.
+//! Appending to a partition, as whoever commits does: write first, count it later, or take it back.
 
 use std::io;
 use std::sync::Arc;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use super::{Committed, PartitionInner, View};
 use crate::segment::{MAX_SEGMENT_BYTES, Segment};
 
-/// The end of a partition as the commit thread sees it: ahead of what readers see while a group is being committed.
+/// The end of a partition as whoever commits sees it: ahead of what readers see while a group is being committed.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) next_offset: i64,
     active: Arc<Segment>,
     /// Segments begun since the last publication.
     pub(crate) new_segments: Vec<Arc<Segment>>,
+    /// Whether batches that the journal only names were written since their segments were last synced for that.
+    pub(crate) has_named: bool,
     /// Place in the group that is being committed.
     pub(crate) slot: Option<usize>,
 }
@@ -42,6 +44,7 @@ impl Writer {
             next_offset: view.committed.end_offset,
             active: Arc::clone(view.segments.last()?),
             new_segments: Vec::new(),
+            has_named: false,
             slot: None,
         })
     }
@@ -75,6 +78,12 @@ impl Writer {
         self.active = Arc::clone(&segment);
         self.new_segments.push(segment);
         Ok(())
+    }
+
+    /// Goes on in a segment whose file is there already.
+    pub(crate) fn go_on_in(&mut self, segment: Arc<Segment>) {
+        self.active = Arc::clone(&segment);
+        self.new_segments.push(segment);
     }
 
     /// Writes batches at the end; their offsets were assigned from `next_offset` on.

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::folder::{PartitionDir, sync_names};
 use super::scanned::{Journaled, journaled};
+use super::tail::Tail;
 use super::{OpenError, Replay, remove_dir};
 use crate::checkpoint::{Checkpoint, PartitionCheckpoint};
 use crate::fs::FileSystem;
@@ -48,7 +49,7 @@ impl Replay {
                 }
             };
             self.next_partition_number = self.next_partition_number.max(entry.number + 1);
-            let view = self.cut_back(file_system, &dir.dir, &entry)?;
+            let view = self.return_to(file_system, &dir.dir, &entry)?;
             let checkpointed = view.committed;
             let partition = self.add(file_system, dir, entry.number, view, checkpointed)?;
             partition.compacted_through.store(entry.compacted_through, Ordering::Relaxed);
@@ -111,7 +112,8 @@ impl Replay {
         Ok(partition)
     }
 
-    fn cut_back(
+    /// The partition as the checkpoint has it. What its files hold beyond that is cut, or kept for references to it.
+    fn return_to(
         &mut self,
         file_system: &Arc<dyn FileSystem>,
         dir: &Path,
@@ -132,14 +134,25 @@ impl Replay {
         for closed in listed.iter().filter(|s| s.base_offset < durable.segment_base) {
             segments.push(Arc::new(existing(file_system, dir, *closed)));
         }
+        let is_referenced = self.referenced.contains(&entry.number);
         let active = match active_len {
+            Some(len) if is_referenced && len > durable.position => {
+                let base = durable.segment_base;
+                segment::remove_indexes(&**file_system, &segment::log_path(dir, base));
+                Segment::existing(file_system, dir, base, durable.position, durable.max_timestamp_ms)
+            }
             Some(len) => self.cut_active(file_system, dir, len, &durable)?,
             None => Segment::create(file_system, dir, durable.segment_base)
                 .map_err(OpenError::io("beginning a segment in", dir))?,
         };
         segments.push(Arc::new(active));
         let beyond: Vec<_> = listed.into_iter().filter(|s| s.base_offset > durable.segment_base).collect();
-        self.remove_beyond(file_system, dir, &beyond)?;
+        if is_referenced {
+            let file_bytes = active_len.unwrap_or(0);
+            self.tails.insert(entry.number, Tail { file_bytes, beyond: beyond.into() });
+        } else {
+            self.remove_beyond(file_system, dir, &beyond)?;
+        }
         let start_offset = remove_hidden(&mut segments, entry.start_offset)?;
         Ok(View { start_offset, segments, committed: durable })
     }

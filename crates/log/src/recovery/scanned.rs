@@ -10,7 +10,7 @@ use super::restore::{Listed, existing, list_segments};
 use super::{OpenError, Replay};
 use crate::batch::BatchHeader;
 use crate::fs::FileSystem;
-use crate::journal::scan::{self, ScannedFile};
+use crate::journal::scan::{self, Content, ScannedFile};
 use crate::partition::{Committed, View, finish_interrupted};
 use crate::segment::{self, ScanError, Segment};
 
@@ -30,11 +30,17 @@ pub(super) fn journaled(
     let mut found: HashMap<u32, Journaled> = HashMap::new();
     scan::replay(files, epoch, after_sequence, |batches| {
         for batch in &batches {
-            let Ok(header) = BatchHeader::parse(&batch.bytes) else { continue };
-            let journaled = found
-                .entry(batch.partition_number)
-                .or_insert(Journaled { first_offset: header.base_offset, end_offset: header.next_offset() });
-            journaled.end_offset = header.next_offset();
+            let (first_offset, end_offset) = match &batch.content {
+                Content::Batch(bytes) => match BatchHeader::parse(bytes) {
+                    Ok(header) => (header.base_offset, header.next_offset()),
+                    Err(_) => continue,
+                },
+                // How far it goes, its segment says.
+                Content::Reference(reference) => (reference.base_offset, reference.base_offset + 1),
+            };
+            let journaled =
+                found.entry(batch.partition_number).or_insert(Journaled { first_offset, end_offset });
+            journaled.end_offset = end_offset;
         }
         Ok::<(), OpenError>(())
     })?;
