@@ -124,8 +124,10 @@ impl InFlightCommit {
         match &decided {
             Ok(()) => *self.stage.lock() = Stage::Decided,
             Err(error) => {
-                self.groups.fenced_commits.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%error, "commit refused");
+                if matches!(error, BrokerError::Fenced(_) | BrokerError::ProducerFenced { .. }) {
+                    self.groups.fenced_commits.fetch_add(1, Ordering::Relaxed);
+                }
+                tracing::debug!(%error, "change of offsets refused");
             }
         }
         decided
@@ -316,5 +318,25 @@ mod tests {
         groups.check_producer(&newer).unwrap();
         groups.forget_producer(&newer);
         assert!(groups.state.lock().producers.is_empty());
+    }
+
+    #[test]
+    fn only_commits_of_who_may_no_more_count_as_fenced() {
+        let groups = groups();
+        let stranger =
+            Committer { member: MemberRef::id("stranger"), generation: 3, check: CommitCheck::Transaction };
+        let commit = OffsetCommit { group: "g".to_owned(), committer: Some(stranger), offsets: at(8) };
+        deletion(&groups, DeletionCondition::Unchanged(at(6))).decide().unwrap_err();
+        deletion(&groups, DeletionCondition::CommittedBefore(0)).decide().unwrap_err();
+        assert_eq!(groups.fenced_commits(), 0);
+        let change = vec![OffsetChange::Commit(commit.clone())];
+        InFlightCommit::new(Arc::clone(&groups), change, None).decide().unwrap_err();
+        assert_eq!(groups.fenced_commits(), 1);
+        groups.add_pending(9, &commit).unwrap_err();
+        assert_eq!(groups.fenced_commits(), 2, "of a transaction, too");
+        let older = groups.new_producer("id");
+        groups.new_producer("id");
+        InFlightCommit::new(Arc::clone(&groups), Vec::new(), Some(older)).decide().unwrap_err();
+        assert_eq!(groups.fenced_commits(), 3);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{CommittedOffset, FetchedOffset, Groups, OffsetCommit};
 use crate::coordinator::{GroupError, Reader};
@@ -83,6 +84,7 @@ impl Groups {
         let entry = self.entry(&mut state, &commit.group, now)?;
         if let Some(committer) = &commit.committer {
             if let Err(refusal) = entry.group.decide_commit(committer, commit.offsets.keys(), now) {
+                self.fenced_commits.fetch_add(1, Ordering::Relaxed);
                 // It may have been made for this request.
                 state.remove_if_unused(&commit.group);
                 return Err(refusal);
