@@ -49,6 +49,7 @@ pub(crate) use expiry::expire_offsets;
 use ledger::Ledger;
 pub use ledger::{CommittedOffset, FetchedOffset};
 pub(crate) use reply::{Mailbox, Reply, Waiting};
+pub(crate) use requests::check_offsets;
 pub use requests::{DescribedGroup, JoinRequest, LeftOffsets, SyncRequest};
 pub use settings::{
     GroupOptions, MAX_GROUP_HELD_BYTES, MAX_HELD_BYTES, MAX_METADATA_BYTES, MAX_NAME_BYTES,

@@ -14,6 +14,7 @@ use farol_broker::{
     GroupOptions, GroupState, JoinRequest, Joined, Leaving, MAX_OFFSET_METADATA_BYTES, Member, MemberNews,
     MemberRef, MemberSettings, OffsetCommit, Protocol, SyncRequest, TopicPartition,
 };
+use farol_log::Marker;
 use tokio::sync::Notify;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -336,7 +337,14 @@ async fn offsets_that_a_transaction_holds_are_unstable_until_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     let broker = broker_with_topic(dir.path(), 1);
     broker.commit_offsets(commit("g", 0, CommittedOffset::new(1))).await.unwrap();
-    broker.add_pending_offsets(9, &commit("g", 0, CommittedOffset::new(2))).unwrap();
+    let producer = broker.init_producer(Some("id"), 60_000, None).await.unwrap();
+    broker.add_offsets_to_transaction("id", producer, "g").await.unwrap();
+    let metadata = "m".repeat(MAX_OFFSET_METADATA_BYTES + 1);
+    let too_large = commit("g", 0, CommittedOffset { metadata, ..CommittedOffset::new(2) });
+    let refused = broker.commit_offsets_in_transaction("id", producer, too_large).await.unwrap_err();
+    assert!(matches!(refused, BrokerError::TooLarge { .. }), "{refused}");
+    let held = commit("g", 0, CommittedOffset::new(2));
+    broker.commit_offsets_in_transaction("id", producer, held).await.unwrap();
     assert_eq!(fetch(&broker, "g", true).await, [(tp(0), FetchedOffset::Unstable)]);
     assert!(
         matches!(&fetch(&broker, "g", false).await[0].1, FetchedOffset::Committed(found) if found.offset == 1)
@@ -344,10 +352,11 @@ async fn offsets_that_a_transaction_holds_are_unstable_until_it_ends() {
     // A member of this process wants only what stands.
     let mut here = local(&broker, "here");
     assert_eq!(here.poll().unwrap(), MemberNews::Nothing);
-    assert_eq!(broker.pending_offsets(9, "g")[&tp(0)].offset, 2);
-    broker.end_pending_offsets(9, "g");
+    broker.end_transaction("id", producer, Marker::Commit).await.unwrap();
     assert_eq!(assigned(&mut here).await, [0]);
-    assert!(matches!(&fetch(&broker, "g", true).await[0].1, FetchedOffset::Committed(_)));
+    assert!(
+        matches!(&fetch(&broker, "g", true).await[0].1, FetchedOffset::Committed(found) if found.offset == 2)
+    );
 }
 
 #[tokio::test]

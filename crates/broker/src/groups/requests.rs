@@ -270,31 +270,6 @@ impl Broker {
         Ok(())
     }
 
-    /// A transaction takes offsets that count when it commits. The member is checked now. Until
-    /// [`Broker::end_pending_offsets`], whoever wants only what stands is told [`FetchedOffset::Unstable`].
-    ///
-    /// # Errors
-    /// [`BrokerError::Fenced`], [`BrokerError::Group`], [`BrokerError::TooLarge`].
-    pub fn add_pending_offsets(&self, producer_id: i64, commit: &OffsetCommit) -> Result<(), BrokerError> {
-        check_group(&commit.group).map_err(BrokerError::Group)?;
-        check_offsets(commit)?;
-        self.groups().add_pending(producer_id, commit).map_err(BrokerError::Fenced)
-    }
-
-    /// The offsets of a group that a producer's open transaction holds.
-    pub fn pending_offsets(
-        &self,
-        producer_id: i64,
-        group: &str,
-    ) -> BTreeMap<TopicPartition, CommittedOffset> {
-        self.groups().pending(producer_id, group)
-    }
-
-    /// A producer's transaction is over: whatever of the group's offsets it was to commit is committed, or never will be.
-    pub fn end_pending_offsets(&self, producer_id: i64, group: &str) {
-        self.groups().end_pending(producer_id, group);
-    }
-
     pub(crate) async fn delete(&self, deletion: OffsetDeletion) -> Result<(), BrokerError> {
         if deletion.partitions.is_empty() {
             return self.groups().delete_nothing(&deletion).map_err(BrokerError::Group);

@@ -10,7 +10,7 @@ use super::record::{PendingOffsets, StateRecord};
 use super::{ProducerIdentity, Transactions, check_id, encode};
 use crate::broker::Broker;
 use crate::error::BrokerError;
-use crate::groups::{CommittedOffset, Groups, MAX_NAME_BYTES, OffsetCommit};
+use crate::groups::{CommittedOffset, Groups, MAX_NAME_BYTES, OffsetCommit, check_offsets};
 use crate::partition::TopicPartition;
 use crate::topic::OFFSETS_TOPIC;
 
@@ -60,6 +60,7 @@ impl Broker {
         self.check_open()?;
         check_id(transactional_id)?;
         check_group(&commit.group)?;
+        check_offsets(&commit)?;
         if commit.offsets.is_empty() {
             return Ok(());
         }
