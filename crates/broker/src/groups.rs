@@ -67,6 +67,13 @@ use crate::partition::TopicPartition;
 /// Rebalances that a slow receiver may fall behind before it misses the oldest.
 const REBALANCE_BACKLOG: usize = 256;
 
+/// What a list of groups says of one.
+pub(crate) struct ListedGroup {
+    pub(crate) group: String,
+    pub(crate) state: GroupState,
+    pub(crate) protocol_type: String,
+}
+
 /// A group as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSnapshot {
@@ -246,6 +253,18 @@ impl Groups {
         let state = self.state.lock();
         let mut groups: Vec<_> = state.groups.iter().map(|(name, entry)| entry.snapshot(name)).collect();
         drop(state);
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
+        groups
+    }
+
+    /// The same without members and offsets, of which there may be many.
+    pub(crate) fn list(&self) -> Vec<ListedGroup> {
+        let list = |(name, entry): (&String, &Entry)| ListedGroup {
+            group: name.clone(),
+            state: entry.group.state(),
+            protocol_type: entry.group.protocol_type().unwrap_or_default().to_owned(),
+        };
+        let mut groups: Vec<_> = self.state.lock().groups.iter().map(list).collect();
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         groups
     }

@@ -183,7 +183,7 @@ impl Transactions {
 
     /// Transactions that are open.
     pub(crate) fn open_count(&self) -> usize {
-        self.coordinator.lock().list().iter().filter(|(_, state)| state.status == Status::Ongoing).count()
+        self.coordinator.lock().ids().filter(|(_, state)| state.status == Status::Ongoing).count()
     }
 }
 
@@ -255,9 +255,15 @@ impl Broker {
         self.transactions().coordinator.lock().describe(transactional_id)
     }
 
-    /// Every transactional id, sorted.
-    pub fn transactional_ids(&self) -> Vec<(String, Transactional)> {
-        self.transactions().coordinator.lock().list()
+    /// Transactional ids, sorted, with what `look` takes of each; those are left out of which it takes nothing. It is called under the lock
+    /// that the thread that commits takes, too.
+    pub fn transactional_ids<T>(&self, look: impl Fn(&Transactional) -> Option<T>) -> Vec<(String, T)> {
+        let mut found: Vec<_> = {
+            let coordinator = self.transactions().coordinator.lock();
+            coordinator.ids().filter_map(|(id, state)| Some((id.to_owned(), look(state)?))).collect()
+        };
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
     }
 
     /// An id that no producer has, had or will have.

@@ -371,11 +371,6 @@ impl Groups {
 
 /// What a list of groups shows of one.
 impl GroupSnapshot {
-    /// Whether it matches a filter of states, as Kafka writes them; an empty filter matches all.
-    pub fn is_in(&self, states: &[String]) -> bool {
-        states.is_empty() || states.iter().any(|state| state.eq_ignore_ascii_case(self.state.as_str()))
-    }
-
     /// Whether it has members.
     pub fn is_empty(&self) -> bool {
         self.state == GroupState::Empty

@@ -38,15 +38,22 @@ pub(super) async fn list_groups(call: Call, request: ListGroupsRequest) -> Answe
     let states: Vec<String> = request.states_filter.iter().map(owned).collect();
     let types = &request.types_filter;
     let of_type = types.is_empty() || types.iter().any(|name| name.as_str().eq_ignore_ascii_case(CLASSIC));
-    let groups = call.broker().group_snapshots().into_iter().filter(|group| of_type && group.is_in(&states));
-    let listed = groups.map(|group| {
-        ListedGroup::default()
-            .with_group_id(GroupId(group.group.into()))
-            .with_protocol_type(group.protocol_type.into())
-            .with_group_state(text_from(call.version, STATE_FROM, group.state.as_str()))
-            .with_group_type(text_from(call.version, TYPE_FROM, CLASSIC))
-    });
-    ListGroupsResponse::default().with_groups(listed.collect()).into()
+    Answer::work(move || {
+        let groups = call.broker().groups().list().into_iter();
+        let listed = groups.filter(|group| of_type && is_in(group.state, &states)).map(|group| {
+            ListedGroup::default()
+                .with_group_id(GroupId(group.group.into()))
+                .with_protocol_type(group.protocol_type.into())
+                .with_group_state(text_from(call.version, STATE_FROM, group.state.as_str()))
+                .with_group_type(text_from(call.version, TYPE_FROM, CLASSIC))
+        });
+        ListGroupsResponse::default().with_groups(listed.collect())
+    })
+}
+
+/// Whether a state matches a filter of states, as Kafka writes them; an empty filter matches all.
+fn is_in(state: GroupState, states: &[String]) -> bool {
+    states.is_empty() || states.iter().any(|wanted| wanted.eq_ignore_ascii_case(state.as_str()))
 }
 
 /// Describes groups with their members.

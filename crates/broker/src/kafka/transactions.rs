@@ -307,7 +307,7 @@ pub(super) async fn list_transactions(
         request.state_filters.into_iter().partition(is_known);
     let any_state = wanted.is_empty() && unknown.is_empty();
     let now_ms = call.broker().clock().now().as_millis();
-    let matches = |found: &Transactional| {
+    let matches = move |found: &Transactional| {
         let state = any_state || wanted.iter().any(|name| name.as_str() == found.status.as_str());
         let producers = &request.producer_id_filters;
         let producer = producers.is_empty() || producers.contains(&ProducerId(found.producer_id));
@@ -316,17 +316,19 @@ pub(super) async fn list_transactions(
                 && now_ms.saturating_sub(found.started_at_ms) >= request.duration_filter);
         state && producer && duration
     };
-    let listed = call.broker().transactional_ids().into_iter().filter(|(_, found)| matches(found));
-    let listed = listed.map(|(id, found)| {
-        ListedTransaction::default()
-            .with_transactional_id(TransactionalId(StrBytes::from_string(id)))
-            .with_producer_id(ProducerId(found.producer_id))
-            .with_transaction_state(StrBytes::from_static_str(found.status.as_str()))
-    });
-    ListTransactionsResponse::default()
-        .with_transaction_states(listed.collect())
-        .with_unknown_state_filters(unknown)
-        .into()
+    Answer::work(move || {
+        let look = |found: &Transactional| matches(found).then_some((found.producer_id, found.status));
+        let listed = call.broker().transactional_ids(look).into_iter();
+        let listed = listed.map(|(id, (producer_id, status))| {
+            ListedTransaction::default()
+                .with_transactional_id(TransactionalId(StrBytes::from_string(id)))
+                .with_producer_id(ProducerId(producer_id))
+                .with_transaction_state(StrBytes::from_static_str(status.as_str()))
+        });
+        ListTransactionsResponse::default()
+            .with_transaction_states(listed.collect())
+            .with_unknown_state_filters(unknown)
+    })
 }
 
 /// The code of an error, in the words that the client's version knows. What is about the disk or the stop passes: the client looks

@@ -552,16 +552,10 @@ impl Coordinator {
             .map(|entry| entry.state.clone())
     }
 
-    /// Every id, sorted.
-    pub(crate) fn list(&self) -> Vec<(String, Transactional)> {
-        let mut listed: Vec<_> = self
-            .ids
-            .iter()
-            .filter(|(_, entry)| entry.state.producer_id >= 0)
-            .map(|(id, entry)| (id.clone(), entry.state.clone()))
-            .collect();
-        listed.sort_by(|a, b| a.0.cmp(&b.0));
-        listed
+    /// Every id, in no order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (&str, &Transactional)> {
+        let known = self.ids.iter().filter(|(_, entry)| entry.state.producer_id >= 0);
+        known.map(|(id, entry)| (id.as_str(), &entry.state))
     }
 
     /// The ids whose transaction's time is up.
