@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, ReentrantMutex, RwLock};
 
 use crate::append::{AppendError, AppendRequest, OnAppended, PendingAppend, QueueFull};
 use crate::checkpoint::{Checkpoints, Kind};
@@ -130,8 +130,9 @@ pub(crate) struct Shared {
     /// Held while a partition is being made, so that one with a used number is always in the list.
     pub(crate) next_partition_number: Mutex<u32>,
     pub(crate) queue: Queue,
-    /// Held from a group's taking to its last callback, so that all this happens in one order.
-    pub(crate) commit_turn: Mutex<()>,
+    /// Held from a group's taking to its last callback, so that all this happens in one order. A callback may drop the last handle,
+    /// which commits what is left.
+    pub(crate) commit_turn: ReentrantMutex<()>,
     /// Held during a group commit and by whatever must not happen during one.
     pub(crate) committer: Mutex<Committer>,
     /// Sequence of the last frame whose batches can be read. Held while a group is made readable.
@@ -383,7 +384,7 @@ impl Shared {
             partitions: RwLock::new(recovered.partitions),
             next_partition_number: Mutex::new(recovered.next_partition_number),
             queue: Queue::new(options.queue_bytes),
-            commit_turn: Mutex::default(),
+            commit_turn: ReentrantMutex::default(),
             committer: Mutex::new(recovered.committer),
             published: Mutex::new(recovered.last_sequence),
             checkpoints: Checkpoints::new(recovered.epoch),

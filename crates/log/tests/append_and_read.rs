@@ -311,6 +311,32 @@ fn who_appends_without_a_sync_commits_it_himself_unless_somebody_else_is_at_it()
 }
 
 #[test]
+fn a_callback_may_drop_the_last_handle_and_what_still_waits_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogOptions { group_bytes: 1, ..LogOptions::new(dir.path()) });
+    let p = partition(&log, "p", PartitionOptions::default());
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let (closed, is_closed) = mpsc::channel();
+    let last_handle = Arc::new(std::sync::Mutex::new(None));
+    let taken = Arc::clone(&last_handle);
+    let held = AppendRequest::single(p.clone(), batch(&["first"]))
+        .with_precondition(move || gate.recv().map_err(Into::into));
+    let on_appended = Box::new(move |_| {
+        drop(taken.lock().unwrap().take());
+        closed.send(()).unwrap();
+    });
+    log.append_with(held, on_appended);
+    let second = log.append(AppendRequest::single(p, batch(&["second"])));
+    *last_handle.lock().unwrap() = Some(log);
+    open_gate.send(()).unwrap();
+    is_closed.recv_timeout(FAR).expect("it hangs");
+    assert_eq!(second.wait().unwrap().base_offsets, [1]);
+    let (log, report) = open(LogOptions::new(dir.path()));
+    assert!(report.clean_shutdown);
+    assert_eq!(contents(&log.partition(&id("p")).unwrap()).len(), 2);
+}
+
+#[test]
 fn whoever_commits_everything_is_decided_and_told_in_one_order() {
     const THREADS: i64 = 4;
     const EACH: i64 = 300;
