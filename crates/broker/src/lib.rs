@@ -84,6 +84,7 @@ pub use topic::{
 };
 pub use transaction::TransactionalId;
 pub use transactions::{
-    MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS,
-    PRODUCER_ID_BLOCK, ProducerIdentity, Status, TRANSACTIONS_TOPIC, TransactionError, Transactional,
+    MAX_OPEN_PARTITIONS, MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT,
+    MAX_TRANSACTIONAL_IDS, PRODUCER_ID_BLOCK, ProducerIdentity, Status, TRANSACTIONS_TOPIC, TransactionError,
+    Transactional,
 };

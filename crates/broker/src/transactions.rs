@@ -25,8 +25,8 @@
 //!
 //! # Limits
 //!
-//! A transaction is open for [`MAX_TRANSACTION_TIMEOUT`] at most and has [`MAX_TRANSACTION_PARTITIONS`] partitions and
-//! [`MAX_TRANSACTION_GROUPS`] groups; there are [`MAX_TRANSACTIONAL_IDS`] ids, each forgotten a week after its last use.
+//! A transaction is open for [`MAX_TRANSACTION_TIMEOUT`] at most and has [`MAX_TRANSACTION_PARTITIONS`] partitions, all open ones
+//! together [`MAX_OPEN_PARTITIONS`], and [`MAX_TRANSACTION_GROUPS`] groups; there are [`MAX_TRANSACTIONAL_IDS`] ids, each forgotten a week after its last use.
 //!
 //! # Failures
 //!
@@ -58,8 +58,8 @@ use crate::topic::{OFFSETS_TOPIC, read_records};
 use record::StateRecord;
 use state::{Change, Coordinator, Step};
 pub use state::{
-    MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT, MAX_TRANSACTIONAL_IDS,
-    ProducerIdentity, Status, TransactionError, Transactional,
+    MAX_OPEN_PARTITIONS, MAX_TRANSACTION_GROUPS, MAX_TRANSACTION_PARTITIONS, MAX_TRANSACTION_TIMEOUT,
+    MAX_TRANSACTIONAL_IDS, ProducerIdentity, Status, TransactionError, Transactional,
 };
 
 /// The topic of transactional ids.

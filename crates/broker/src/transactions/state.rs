@@ -26,6 +26,8 @@ use crate::partition::TopicPartition;
 pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Partitions that one transaction may have.
 pub const MAX_TRANSACTION_PARTITIONS: usize = 4096;
+/// Partitions that all open transactions may have together: they are held in memory, and again at the next start.
+pub const MAX_OPEN_PARTITIONS: usize = 1_000_000;
 /// Groups whose offsets one transaction may commit.
 pub const MAX_TRANSACTION_GROUPS: usize = 64;
 /// Transactional ids that are known at a time.
@@ -151,17 +153,22 @@ pub struct ProducerIdentity {
 }
 
 /// All transactional ids.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Coordinator {
     ids: HashMap<String, Entry>,
     /// Which transactional id a producer belongs to.
     by_producer: HashMap<i64, String>,
+    /// Partitions that are counted, of all ids.
+    open_partitions: usize,
+    max_open_partitions: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     state: Transactional,
     busy: Busy,
+    /// Partitions of its transaction that are counted among the open ones: those that are being added, too.
+    counted: usize,
 }
 
 /// Whether a change of an id is on its way.
@@ -259,18 +266,32 @@ impl Transactional {
     }
 }
 
+impl Default for Coordinator {
+    fn default() -> Self {
+        Self::with_bound(MAX_OPEN_PARTITIONS)
+    }
+}
+
 impl Coordinator {
+    /// One whose open transactions may have so many partitions together.
+    pub(crate) fn with_bound(max_open_partitions: usize) -> Self {
+        Self { ids: HashMap::new(), by_producer: HashMap::new(), open_partitions: 0, max_open_partitions }
+    }
+
     /// Puts an id in that the log holds.
     pub(crate) fn restore(&mut self, transactional_id: String, state: Transactional) {
         self.forget(&transactional_id);
         self.by_producer.insert(state.producer_id, transactional_id.clone());
-        self.ids.insert(transactional_id, Entry { state, busy: Busy::No });
+        let counted = state.partitions.len();
+        self.open_partitions = self.open_partitions.saturating_add(counted);
+        self.ids.insert(transactional_id, Entry { state, busy: Busy::No, counted });
     }
 
     /// Takes an id out.
     pub(crate) fn forget(&mut self, transactional_id: &str) {
         if let Some(entry) = self.ids.remove(transactional_id) {
             self.by_producer.remove(&entry.state.producer_id);
+            self.open_partitions = self.open_partitions.saturating_sub(entry.counted);
         }
     }
 
@@ -310,7 +331,7 @@ impl Coordinator {
             };
             self.ids.insert(
                 transactional_id.to_owned(),
-                Entry { state: Transactional::default(), busy: Busy::No },
+                Entry { state: Transactional::default(), busy: Busy::No, counted: 0 },
             );
             return Ok((self.write(transactional_id, Some(next), None), fresh));
         };
@@ -372,6 +393,12 @@ impl Coordinator {
             let limit = MAX_TRANSACTION_PARTITIONS;
             return Err(TransactionError::TooMany { what: "partitions in one transaction", limit });
         }
+        let more = next.partitions.len().saturating_sub(state.partitions.len());
+        if self.open_partitions.saturating_add(more) > self.max_open_partitions {
+            let limit = self.max_open_partitions;
+            return Err(TransactionError::TooMany { what: "partitions in open transactions", limit });
+        }
+        self.count(transactional_id, next.partitions.len());
         // What was written since the epoch began isn't asked for again.
         next.previous_epoch = None;
         next.changed_at_ms = now.as_millis();
@@ -445,6 +472,9 @@ impl Coordinator {
 
     /// The change was written and counts, or it wasn't and all is as before.
     pub(crate) fn finish(&mut self, change: Change, is_written: bool) {
+        let Some(entry) = self.ids.get(&change.transactional_id) else { return };
+        let stands = change.next.as_ref().filter(|_| is_written).unwrap_or(&entry.state);
+        self.count(&change.transactional_id, stands.partitions.len());
         let Some(entry) = self.ids.get_mut(&change.transactional_id) else { return };
         entry.busy = Busy::No;
         let next = match change.next {
@@ -585,6 +615,15 @@ impl Coordinator {
             return Err(TransactionError::Fenced);
         }
         if entry.busy == Busy::No { Ok(&entry.state) } else { Err(TransactionError::Concurrent) }
+    }
+
+    /// Counts so many partitions for an id from now on.
+    fn count(&mut self, transactional_id: &str, partitions: usize) {
+        if let Some(entry) = self.ids.get_mut(transactional_id) {
+            let others = self.open_partitions.saturating_sub(entry.counted);
+            self.open_partitions = others.saturating_add(partitions);
+            entry.counted = partitions;
+        }
     }
 
     fn write(&mut self, transactional_id: &str, next: Option<Transactional>, ending: Option<Ending>) -> Step {

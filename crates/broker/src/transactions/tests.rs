@@ -66,6 +66,46 @@ fn a_change_on_its_way_keeps_others_out_and_one_that_fails_leaves_all_as_it_was(
 }
 
 #[test]
+fn open_transactions_together_have_a_bound_of_partitions() {
+    let mut coordinator = Coordinator::with_bound(5);
+    let mut begin = |id: &str, fresh| {
+        let (step, producer) = coordinator.begin_init(id, TIMEOUT_MS, None, fresh, at(0)).unwrap();
+        written(&mut coordinator, step);
+        producer
+    };
+    let (one, two) = (begin("one", 1), begin("two", 2));
+    let full = Err(TransactionError::TooMany { what: "partitions in open transactions", limit: 5 });
+    let change = |step: Step| match step {
+        Step::Write(change) => *change,
+        Step::Done => panic!("it is written"),
+    };
+
+    let adding = change(coordinator.begin_add("one", one, &partitions(&[0, 1, 2]), at(0)).unwrap());
+    assert_eq!(coordinator.begin_add("two", two, &partitions(&[0, 1, 2]), at(0)), full, "what is on its way");
+    coordinator.finish(adding, false);
+    // What wasn't written doesn't count, and what is added twice counts once.
+    for numbers in [&[0, 1, 2][..], &[1, 2, 3]] {
+        let adding = change(coordinator.begin_add("one", one, &partitions(numbers), at(0)).unwrap());
+        coordinator.finish(adding, true);
+    }
+    assert_eq!(coordinator.begin_add("two", two, &partitions(&[0, 1]), at(0)), full);
+    let adding = change(coordinator.begin_add("two", two, &partitions(&[0]), at(0)).unwrap());
+    coordinator.finish(adding, true);
+    let ending = change(coordinator.begin_end("one", one, Marker::Commit, at(0)).unwrap());
+    coordinator.finish(ending, true);
+    let adding = change(coordinator.begin_add("two", two, &partitions(&[1, 2, 3, 4]), at(0)).unwrap());
+    coordinator.finish(adding, true);
+    assert_eq!(coordinator.begin_add("one", one, &partitions(&[0]), at(0)), full);
+
+    // The log says it again at the next start.
+    let two_as_it_stands = coordinator.describe("two").unwrap();
+    coordinator.restore("two".to_owned(), two_as_it_stands);
+    assert_eq!(coordinator.begin_add("one", one, &partitions(&[0]), at(0)), full);
+    coordinator.forget("two");
+    coordinator.begin_add("one", one, &partitions(&[0, 1, 2, 3, 4]), at(0)).unwrap();
+}
+
+#[test]
 fn a_producer_whose_epochs_are_used_up_gets_another_id() {
     let mut coordinator = Coordinator::default();
     let mut producer = init(&mut coordinator, None, 1);
