@@ -45,7 +45,8 @@ pub(crate) struct OffsetDeletion {
 /// What must still hold when a deletion's turn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DeletionCondition {
-    /// The group has no members; it goes as well.
+    /// The group has no members, and no offsets beside those that are deleted, be they on their way or held by a transaction; it goes as
+    /// well.
     GroupEmpty,
     /// The group has no members that may read the topics.
     NotRead,
@@ -227,7 +228,7 @@ pub(super) fn check_deletion(state: &State, deletion: &OffsetDeletion) -> Result
             if stands { Ok(()) } else { Err(GroupError::NotEmpty { group: group() }) }
         }
         DeletionCondition::GroupEmpty => {
-            if entry.group.state() == GroupState::Empty {
+            if entry.group.state() == GroupState::Empty && entry.ledger.holds_only(&deletion.partitions) {
                 Ok(())
             } else {
                 Err(GroupError::NotEmpty { group: group() })
@@ -338,5 +339,26 @@ mod tests {
         groups.new_producer("id");
         InFlightCommit::new(Arc::clone(&groups), Vec::new(), Some(older)).decide().unwrap_err();
         assert_eq!(groups.fenced_commits(), 3);
+    }
+
+    #[test]
+    fn a_group_is_not_deleted_beside_offsets_that_the_deletion_does_not_name() {
+        let groups = groups();
+        let offsets = BTreeMap::from([(TopicPartition::new("t", 1), CommittedOffset::new(3))]);
+        let other = OffsetCommit { group: "g".to_owned(), committer: None, offsets };
+        groups.add_pending(9, &other).unwrap();
+        assert!(
+            deletion(&groups, DeletionCondition::GroupEmpty).decide().is_err(),
+            "a transaction holds one"
+        );
+        groups.end_pending(9, "g");
+        let commit = InFlightCommit::new(Arc::clone(&groups), vec![OffsetChange::Commit(other)], None);
+        commit.decide().unwrap();
+        assert!(deletion(&groups, DeletionCondition::GroupEmpty).decide().is_err(), "one is on its way");
+        commit.finish(false);
+        deletion(&groups, DeletionCondition::GroupEmpty).decide().unwrap();
+        commit.decide().unwrap();
+        commit.finish(true);
+        assert!(deletion(&groups, DeletionCondition::GroupEmpty).decide().is_err(), "one was committed");
     }
 }

@@ -100,6 +100,12 @@ impl Ledger {
         !self.in_flight.is_empty()
     }
 
+    /// Whether nothing is committed but of these partitions, nothing is on its way, and no transaction holds anything.
+    pub(super) fn holds_only(&self, partitions: &BTreeSet<TopicPartition>) -> bool {
+        let (committed, in_flight, pending) = (&self.committed, &self.in_flight, &self.pending);
+        in_flight.is_empty() && pending.is_empty() && committed.keys().all(|found| partitions.contains(found))
+    }
+
     /// Whether this offset is still the one that is committed, and no change of it is on its way.
     pub(super) fn is_unchanged(&self, partition: &TopicPartition, seen: &CommittedOffset) -> bool {
         self.committed.get(partition) == Some(seen) && !self.in_flight.contains_key(partition)

@@ -358,10 +358,6 @@ impl Groups {
         if deletion.condition != DeletionCondition::GroupEmpty {
             return Ok(());
         }
-        // A first commit may be on its way to the disk, or held by an open transaction: it would be acknowledged and not be there.
-        if state.groups.get(&deletion.group).is_some_and(|entry| !entry.ledger.is_empty()) {
-            return Err(GroupError::NotEmpty { group: deletion.group.clone() });
-        }
         if let Some(mut entry) = state.groups.remove(&deletion.group) {
             entry.group.kill();
         }
