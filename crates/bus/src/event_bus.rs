@@ -81,8 +81,8 @@
 //! # Limits
 //!
 //! Each subscription's queue is bounded by records and bytes ([`queue::QueueBounds`]); the reader holds one poll of 256 KiB,
-//! one that catches up 1 MiB. A handler that is slow makes the reader wait 20 ms at most, and then goes its own way, unless
-//! its policy is `Block`. A handler that blocks its thread instead of awaiting takes that thread from everybody:
+//! one that catches up 1 MiB. Handlers that are slow make the reader wait 20 ms at most, however many they are, and then go their own
+//! ways, unless their policy is `Block`. A handler that blocks its thread instead of awaiting takes that thread from everybody:
 //! such work belongs on [`tokio::task::spawn_blocking`].
 //!
 //! # Numbers

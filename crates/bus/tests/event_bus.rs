@@ -324,6 +324,26 @@ async fn with_block_a_handler_that_is_stuck_is_given_up_after_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_handlers_are_waited_for_together_and_not_one_after_the_other() {
+    let world = World::start(1).await;
+    let (first, second, gate) = (Seen::default(), Seen::default(), Arc::new(Semaphore::new(0)));
+    let limit = Duration::from_secs(3600);
+    let blocks =
+        SubscriptionSettings::everything().on_overflow(Overflow::Block { limit }).queue(queue_of(10));
+    let patient = SubscriptionSettings::everything().on_overflow(Overflow::CatchUp).queue(queue_of(10));
+    let first_subscription = world.events.subscribe(blocks, first.gated(&gate)).await.unwrap();
+    let second_subscription = world.events.subscribe(patient, second.gated(&gate)).await.unwrap();
+    world.publish("a", 0..100).await;
+    // The reader still waits for the first one, and not any more for the second.
+    until(&second_subscription, |s| s.fell_behind == 1).await;
+    assert_eq!(first_subscription.snapshot().phase, Phase::Live);
+    gate.add_permits(1000);
+    for seen in [first, second] {
+        assert_eq!(seen.until(100).await, (0..100).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_unsubscribing_the_handler_does_nothing_more() {
     let world = World::start(1).await;
     let (entered, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// Gives everybody what there is room for, then waits for those that it has to wait for.
+    /// Gives everybody what there is room for, then waits for those that it has to wait for, for all of them at once.
     async fn hand_out(&self, chunk: &Arc<Chunk>, before: &Positions) {
         let list = self.registry.advance(chunk);
         let mut waiting = Vec::new();
@@ -99,9 +100,7 @@ impl Reader {
                 waiting.push((state, rest));
             }
         }
-        for (state, rest) in waiting {
-            wait_for_room(state, rest, before).await;
-        }
+        join_all(waiting.into_iter().map(|(state, rest)| wait_for_room(state, rest, before))).await;
     }
 }
 
