@@ -24,8 +24,8 @@ use crate::system_events::{SystemEvents, now};
 
 /// The longest pause before a failed worker is started again. A run that lasted longer was healthy.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// How often a worker may be told that another one has its name before it gives up, unless it was left alone for [`UNDISTURBED`] in
-/// between.
+/// How often a worker may find that another one has its name and has thrown it out before it gives up, unless it was left alone for
+/// [`UNDISTURBED`] in between.
 const MAX_FENCED: u32 = 3;
 /// After this long, whoever had the worker's name is gone.
 const UNDISTURBED: Duration = Duration::from_secs(300);
@@ -321,8 +321,11 @@ async fn run_member(
                 if began.elapsed() > UNDISTURBED {
                     fenced = 0;
                 }
-                // Once may be a transaction that took too long. Again and again, two of the same name throw each other out.
-                fenced += u32::from(matches!(error, BusError::Fenced(_)));
+                // It may also be a transaction that took too long, and two of the same name may have met only once.
+                let group = intake.group(&deps.settings);
+                if matches!(error, BusError::Fenced(_)) && is_taken(deps.bus.as_ref(), group, name).await {
+                    fenced += 1;
+                }
                 if fenced >= MAX_FENCED {
                     return Err(error);
                 }
@@ -337,6 +340,16 @@ async fn run_member(
         }
     }
     Ok(stopped)
+}
+
+/// Whether a member of the group has the name of a worker that has just left it.
+async fn is_taken(bus: &dyn Bus, group: &str, name: &str) -> bool {
+    let groups = bus.groups().await.unwrap_or_else(|error| {
+        tracing::debug!(%error, group, "whether another worker has the name of this one is not known");
+        Vec::new()
+    });
+    let members = groups.iter().filter(|described| described.group == group).flat_map(|group| &group.members);
+    members.map(|member| &*member.client_id).any(|client_id| client_id == name)
 }
 
 /// One run, for as long as the bus answers. What a run leaves behind that ends in the middle of a call is settled by the next one: its

@@ -385,6 +385,19 @@ async fn views_ahead_of_a_log_that_lost_its_end_are_built_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_transactions_are_ended_again_and_again_goes_on_if_nobody_else_has_its_name() {
+    let plant = Plant::start(1).await;
+    for _ in 0..4 {
+        plant.send("t-1", "kiln", &[1.0]).await;
+        eventually(LIMIT, async || plant.processed().await.then_some(())).await;
+        plant.end_transactions_of("worker-1").await;
+    }
+    plant.send("t-1", "kiln", &[1.0]).await;
+    eventually(LIMIT, async || plant.processed().await.then_some(())).await;
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_sensor_stays_forgotten_although_its_older_state_is_still_there() {
     let rule = "[[rule]]\nname = \"silent\"\nselect = '{sensor_type=\"kiln\"}'\nabsent_for = \"3s\"\n";
     let plant = Plant::with_rules(1, rule).await;

@@ -229,6 +229,11 @@ impl Plant {
         self.bus.grow_topic(topic, partitions).await.unwrap();
     }
 
+    /// As if the broker had ended the transactions of a worker because their time was up.
+    pub async fn end_transactions_of(&self, worker: &str) {
+        drop(self.bus.transactional_producer(&format!("sensor-processors-{worker}")).await.unwrap());
+    }
+
     /// Whether the workers have committed every reading that was sent.
     pub async fn processed(&self) -> bool {
         let partitions: Vec<_> = (0..3).map(|p| TopicPartition::new("sensor-data", p)).collect();
