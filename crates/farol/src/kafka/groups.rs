@@ -177,7 +177,11 @@ async fn describe(bus: &KafkaBus, name: &str, json: bool) -> anyhow::Result<()> 
         return Ok(());
     }
     let (name, state) = (harmless(&group.group), harmless(&group.state));
-    say(format_args!("{name}: {state}, {} members", group.members.len()));
+    let members = match group.members.len() {
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
+    };
+    say(format_args!("{name}: {state}, {members}"));
     let rows = progress.iter().map(|(partition, progress)| {
         [
             partition.to_string(),

@@ -405,6 +405,8 @@ async fn a_command_asks_only_where_there_is_something_to_delete_and_says_what_a_
     let busy = Running::start(path, &[&busy[..], &["--brokers", &server.kafka]].concat());
     busy.says("  1").await;
     let reset = |group, topic| ["groups", "reset", group, "--topic", topic, "--to", "earliest"];
+    let described = attempt(path, &server, &["groups", "describe", "busy"]);
+    assert!(text(&described.stdout).starts_with("busy: Stable, 1 member\n"), "{}", text(&described.stdout));
     // Nobody is at a terminal, which would be said first where something is asked.
     for (command, reason) in [
         (&["topics", "delete", "missing"][..], "there is no topic `missing`"),
