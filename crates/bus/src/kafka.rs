@@ -212,6 +212,15 @@ impl KafkaBus {
         .await
     }
 
+    /// Whether the broker that is asked knows a topic. One that has just started, or has not yet heard of a new topic, may say no.
+    ///
+    /// # Errors
+    /// When none answers within `limit`.
+    pub async fn has_topic(&self, topic: &str, limit: Duration) -> Result<bool, BusError> {
+        let (client, topic) = (Arc::clone(&self.client), topic.to_owned());
+        blocking(move || admin::has_topic(&client, &topic, limit)).await
+    }
+
     /// Commits offsets for a group that has no members.
     ///
     /// # Errors

@@ -318,6 +318,19 @@ fn partition_counts(client: &BaseConsumer<Logging>) -> Result<BTreeMap<String, i
         .collect())
 }
 
+/// Whether the broker that is asked knows a topic.
+pub(super) fn has_topic(
+    client: &BaseConsumer<Logging>,
+    topic: &str,
+    limit: Duration,
+) -> Result<bool, BusError> {
+    let asked = client.client().fetch_metadata(Some(topic), limit);
+    let metadata = asked.map_err(|error| bus_error(&error, topic))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let error = found.and_then(|found| found.error()).map(Code::from);
+    Ok(!matches!(error, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)))
+}
+
 /// Kafka answers a creation before every broker knows of it.
 fn wait_until_ready(client: &BaseConsumer<Logging>, topic: &str, partitions: i32) -> Result<(), BusError> {
     let deadline = Instant::now() + TOPIC_READY_LIMIT;

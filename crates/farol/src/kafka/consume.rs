@@ -161,7 +161,7 @@ async fn print(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut left = arguments.max_messages.unwrap_or(u64::MAX);
-    let mut outage = Outage::new(bus);
+    let mut outage = Outage::new(bus, &arguments.topic);
     while left > 0 && !stop.is_cancelled() && !is_done(consumer, until) && !nobody_reads() {
         let polled = tokio::select! {
             polled = consumer.poll(POLL) => polled,
