@@ -110,10 +110,12 @@ pub enum WorkerRefusal {
 pub struct LogReport {
     /// Its topics, by name.
     pub topics: Vec<TopicReport>,
-    /// Whether it refuses appends, after a failed write or fsync until it is opened again, or for want of space.
+    /// Whether it refuses appends, after a failed write or fsync until it is opened again, or for now.
     pub poisoned: bool,
-    /// Whether the disk was full when it was opened, so that it takes no appends until there is space.
+    /// Whether the disk is full, so that it takes no appends until there is space.
     pub waiting_for_space: bool,
+    /// Whether its folder can't be written (no right to write, no inodes), so that it takes no appends until it can.
+    pub folder_not_writable: bool,
     /// What opening it found and repaired, if anything.
     pub recovered: Option<RecoveryReport>,
 }

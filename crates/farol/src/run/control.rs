@@ -71,6 +71,7 @@ impl Control for RunningParts {
             topics: topics.collect(),
             poisoned: stats.poisoned().is_some(),
             waiting_for_space: stats.log.waiting_for_space.is_some(),
+            folder_not_writable: stats.log.folder_not_writable.is_some(),
             recovered: Some(self.recovered()),
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::control::LogReport;
 use crate::openapi::ProbeProblems;
 use crate::problem::{Kind, Problem};
 
@@ -93,10 +94,17 @@ pub async fn readiness(State(app): State<App>) -> Response {
 
 fn checks(app: &App) -> Vec<Check> {
     let report = app.control().log();
-    let why = match (report.waiting_for_space, report.poisoned) {
-        (true, _) => Some("the disk is full: it takes appends again as soon as there is space"),
-        (false, true) => Some("it refuses appends after a failed write; see the server's log"),
-        (false, false) => None,
+    let why = match report {
+        LogReport { waiting_for_space: true, .. } => {
+            Some("the disk is full: it takes appends again as soon as there is space")
+        }
+        LogReport { folder_not_writable: true, .. } => {
+            Some("its folder can't be written: it takes appends again as soon as it can")
+        }
+        LogReport { poisoned: true, .. } => {
+            Some("it refuses appends after a failed write; see the server's log")
+        }
+        _ => None,
     };
     let log = Check { name: "log".to_owned(), ok: why.is_none(), detail: why.map(str::to_owned) };
     let views = app.control().views().into_iter().map(|view| {

@@ -80,9 +80,15 @@ pub struct CodedProblem {
 #[derive(Debug, Serialize, ToSchema, thiserror::Error)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Condition {
-    /// The disk was full at the start.
+    /// The disk is full.
     #[error("The disk is full: the log can be read, and takes new records again as soon as there is space.")]
     LogWaitsForSpace,
+    /// No checkpoint can be written.
+    #[error(
+        "The log's folder can't be written: the log can be read, and takes new records again as soon as it can. See to the right to \
+         write and to free inodes."
+    )]
+    LogFolderNotWritable,
     /// A write failed.
     #[error("The log refuses new records after a failed write. Free space or repair the disk, then restart.")]
     LogRefuses,
@@ -167,12 +173,7 @@ pub async fn system_status(State(app): State<App>) -> Result<Json<SystemStatus>,
 
 /// Everything that is wrong.
 fn conditions(app: &App, log: &LogReport, views: &[ViewReport]) -> Vec<Condition> {
-    let mut found = Vec::new();
-    if log.waiting_for_space {
-        found.push(Condition::LogWaitsForSpace);
-    } else if log.poisoned {
-        found.push(Condition::LogRefuses);
-    }
+    let mut found = Vec::from_iter(of_log(log));
     for ViewReport { name, ok, error, lag_records, .. } in views {
         let (view, records) = (name.clone(), *lag_records);
         if !ok {
@@ -188,6 +189,16 @@ fn conditions(app: &App, log: &LogReport, views: &[ViewReport]) -> Vec<Condition
         found.push(Condition::WorkersStopped);
     }
     found
+}
+
+/// What keeps the log from taking records; if it goes on by itself, that.
+fn of_log(log: &LogReport) -> Option<Condition> {
+    match log {
+        LogReport { waiting_for_space: true, .. } => Some(Condition::LogWaitsForSpace),
+        LogReport { folder_not_writable: true, .. } => Some(Condition::LogFolderNotWritable),
+        LogReport { poisoned: true, .. } => Some(Condition::LogRefuses),
+        _ => None,
+    }
 }
 
 /// Show what happened in each of the last seconds.
@@ -223,4 +234,25 @@ pub async fn metrics(State(app): State<App>) -> Response {
     );
     let services = services::samples(&watched, &told);
     ([(CONTENT_TYPE, METRICS_TEXT)], app.metrics().text(services)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_that_does_not_go_on_by_itself_asks_for_a_restart() {
+        let code = |log: LogReport| {
+            let told = CodedProblem::from(of_log(&log).expect("it refuses records"));
+            let json = serde_json::to_value(&told).expect("a condition serialises");
+            (json["code"].as_str().expect("a code").to_owned(), told.text.contains("restart"))
+        };
+        let refuses = LogReport { poisoned: true, ..LogReport::default() };
+        let full = LogReport { waiting_for_space: true, ..refuses.clone() };
+        let folder = LogReport { folder_not_writable: true, ..refuses.clone() };
+        assert_eq!(code(full), ("log_waits_for_space".to_owned(), false));
+        assert_eq!(code(folder), ("log_folder_not_writable".to_owned(), false));
+        assert_eq!(code(refuses), ("log_refuses".to_owned(), true));
+        assert!(of_log(&LogReport::default()).is_none());
+    }
 }

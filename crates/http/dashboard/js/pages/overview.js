@@ -11,7 +11,7 @@ import { listen } from "../live/stream.js";
 import { AlertRows, alertsOf, mergeAlerts } from "../parts/alert-rows.js";
 import { FirstReading } from "../parts/first-reading.js";
 import { Level, Mark, ServiceState } from "../parts/icons.js";
-import { problemText } from "../parts/sentences.js";
+import { problemText, refusal } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Moment } from "../parts/time.js";
@@ -173,7 +173,7 @@ function PipelinePanel({ data }) {
       ${row(t("overview.workers"), lost === 0 && active.length > 0, format.integer(active.length), lost ? t("overview.workersLost", { n: lost }) : t("overview.workersActive"), "health-workers")}
       ${row(t("overview.lag"), slowest < 5000, format.compact(lag), t("overview.lagDetail", { span: format.duration(slowest) }), "health-lag")}
       ${row(t("overview.views"), broken.length === 0, format.integer(views.length), broken.length ? broken.map((view) => view.name).join(", ") : t("overview.viewsDetail", { n: format.integer(viewLag) }), "health-views")}
-      ${row(t("overview.log"), !data.log?.poisoned, format.bytes(size), data.log?.poisoned ? t(data.log.waiting_for_space ? "overview.logFull" : "overview.logPoisoned") : t("overview.logDetail", { n: format.compact(topics.reduce((sum, topic) => sum + topic.records, 0)) }), "health-log")}
+      ${row(t("overview.log"), !data.log?.poisoned, format.bytes(size), refusal(data.log) ?? t("overview.logDetail", { n: format.compact(topics.reduce((sum, topic) => sum + topic.records, 0)) }), "health-log")}
     </ul>
   <//>`;
 }

@@ -8,6 +8,7 @@ import { say } from "../live/speech.js";
 import { status } from "../live/status.js";
 import { listen } from "../live/stream.js";
 import { Level, Mark } from "../parts/icons.js";
+import { refusal } from "../parts/sentences.js";
 import { PageHead } from "../parts/shell.js";
 import { Failure, Nothing, Panel, Waiting } from "../parts/states.js";
 import { Table } from "../parts/table.js";
@@ -126,7 +127,7 @@ function Topics({ data }) {
     { key: "size", num: true, render: (topic) => format.bytes(topic.bytes) },
   ].map((column) => ({ ...column, label: t(`pipeline.col.${column.key}`) }));
   return html`<${Panel} title=${t("pipeline.topics")} flush testid="topics"
-      end=${data?.log?.poisoned && html`<span><${Level} level="critical" /> ${t("overview.logPoisoned")}</span>`}>
+      end=${data?.log?.poisoned && html`<span><${Level} level="critical" /> ${refusal(data.log)}</span>`}>
     <${Table} caption=${t("pipeline.topics")} columns=${columns} rows=${rows} rowKey=${(topic) => topic.name} rowProps=${(topic) => ({ "data-testid": "topic-row", "data-topic": topic.name })} />
   <//>`;
 }

@@ -29,6 +29,13 @@ export function problemText(problem) {
   return known(key) ? t(`problem.${problem.code}`, { view: problem.view, records: format.integer(problem.records), why: problem.why }) : problem.text;
 }
 
+/** Why the log takes no records, in few words; nothing if it does. */
+export function refusal(log) {
+  if (!log?.poisoned) return undefined;
+  if (log.waiting_for_space) return t("overview.logFull");
+  return log.folder_not_writable ? t("overview.logFolder") : t("overview.logPoisoned");
+}
+
 /** Why a service is in its state: by its code, what somebody told in their own words, or the server's sentence when the code is not known here. */
 export function reasonOf({ reason, cause }) {
   if (!cause) return said(reason);
